@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Steady images/s of the engine ÷ a bare loop of the same model in one process a core, in pairs.
+
+    python -m benchmarks.engine_overhead            # miniature generator
+    python -m benchmarks.engine_overhead --row-ms 50  # rows that take 50 ms of waiting
+
+The bare loop generates and embeds and throws the result away; the engine also encodes, hashes, writes and commits.
+"""
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from benchmarks.common import FlatMaker, FlatPlan, machine, show, steady_rate
+from engine.models.registry import generator_spec
+from engine.recipe import Recipe
+
+
+class MiniPlan(FlatPlan):
+    """The miniature generator's recipes."""
+
+    def __getitem__(self, index: int) -> Recipe:
+        spec = generator_spec("mini")
+        return replace(
+            super().__getitem__(index),
+            prompt=f"a photo of {('an apple', 'a house', 'a clock', 'a chair')[index % 4]}",
+            generator=spec.name,
+            num_inference_steps=spec.num_inference_steps,
+            guidance_scale=spec.guidance_scale,
+            height=spec.height,
+            width=spec.width,
+        )
+
+
+def make_maker(row_ms: float) -> Any:
+    """The maker under test."""
+    from engine.sources import GeneratorMaker
+
+    if row_ms:
+        return FlatMaker(row_ms / 1000)
+    spec = generator_spec("mini")
+    return GeneratorMaker("mini", spec.batch_size, spec.num_gpus)
+
+
+def bare_worker(row_ms: float, recipes: list[Recipe], done: Any) -> None:
+    """One process of the bare loop."""
+    import torch
+
+    from engine.models import load_encoder
+
+    torch.set_num_threads(1)
+    maker, encoder = make_maker(row_ms), load_encoder("mini-clip")
+    maker.load("cpu")
+    step = maker.rows_per_call
+    for start in range(0, len(recipes), step):
+        made = maker.make(recipes[start : start + step])
+        encoder.encode_images([one.pixels for one in made])
+        done.put((time.monotonic(), len(made)))
+
+
+def bare_rate(row_ms: float, num: int) -> float:
+    """Images/s of a process a core, each with its share of the recipes."""
+    context = multiprocessing.get_context("spawn")
+    done = context.Queue()
+    cores = os.cpu_count() or 1
+    plan = (FlatPlan if row_ms else MiniPlan)(num)
+    recipes = [plan[index] for index in range(num)]
+    workers = [context.Process(target=bare_worker, args=(row_ms, recipes[core::cores], done)) for core in range(cores)]
+    for worker in workers:
+        worker.start()
+    arrivals, rows = [], 0
+    while rows < num:
+        try:
+            moment, count = done.get(timeout=120)
+        except Empty:
+            raise SystemExit("a bare worker died") from None
+        rows += count
+        arrivals.append((moment, rows))
+    for worker in workers:
+        worker.join()
+    return steady_rate(arrivals)
+
+
+def engine_rate(row_ms: float, num: int) -> float:
+    """Images/s of the engine, from the arrival of receipts at the driver."""
+    from engine.costs import PriceBook
+    from engine.dataflow.run import Run
+    from engine.models import load_encoder
+    from engine.store import Workspace
+
+    arrivals: list[tuple[float, int]] = []
+
+    class Watched(Run):
+        def _count(self, result: Any, *rest: Any) -> None:
+            super()._count(result, *rest)
+            arrivals.append((time.monotonic(), result.made))
+
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace.open(Path(folder) / "workspace")
+        with Watched(workspace, load_encoder("mini-clip"), PriceBook.load()) as run:
+            result = run.fill("engine", (FlatPlan if row_ms else MiniPlan)(num), make_maker(row_ms))
+        assert result.made == workspace.count() == num
+    return steady_rate(arrivals)
+
+
+def main() -> None:
+    """Prints both rates and their ratio."""
+    from engine.dataflow.cluster import connected_cluster
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--row-ms", type=float, default=0, help="waiting rows of so many ms instead of the miniature generator"
+    )
+    parser.add_argument("--images", type=int, default=0, help="images a measurement (default: about 30 s of work)")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of measurements")
+    options = parser.parse_args()
+    num = options.images or (1280 if options.row_ms else 12_288)
+    print(machine())
+    bare, engine = [], []
+    for _ in range(options.pairs):
+        bare.append(bare_rate(options.row_ms, num))
+        with connected_cluster():
+            engine.append(engine_rate(options.row_ms, num))
+    show("bare loop", bare, "images/s")
+    show("engine", engine, "images/s")
+    show(
+        "engine ÷ bare loop",
+        [ours / theirs for ours, theirs in zip(engine, bare, strict=True)],
+        "(goal: >= 0.98)" if options.row_ms else "(goal: >= 0.95)",
+    )
+
+
+if __name__ == "__main__":
+    main()

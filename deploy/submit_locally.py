@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Starts a Ray head on this machine, submits a job to it as one would to a cluster, follows it, and stops what it started.
+
+python deploy/submit_locally.py -- --shots 1 5 20 --workspace /path/to/workspace --report /path/to/report
+"""
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
+    """A Ray head with token authentication; yields the environment that `ray job submit` needs.
+
+    Ray itself listens on every interface, so the token is what keeps others out; the dashboard stays on loopback.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="foundry-", dir="/tmp"))
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    dashboard = free_port()
+    environment = {
+        **os.environ,
+        # both sides must be told: `ray start` switches tokens on by itself, the submit client does not
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    command = [
+        "ray",
+        "start",
+        "--head",
+        "--block",
+        f"--port={free_port()}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+    ]
+    log = (folder / "head.log").open("wb")
+    # from the project's folder, so that a bare `ray job submit jobs/x.py` finds the job there
+    head = subprocess.Popen(
+        [*command, f"--temp-dir={folder / 'ray'}"],
+        cwd=ROOT,
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
+        _wait(head, environment, time.monotonic() + start_seconds, folder / "head.log")
+        yield environment
+    finally:
+        head.send_signal(signal.SIGTERM)
+        try:
+            head.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)  # a session of its own: only what this program started
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(head: subprocess.Popen, environment: dict[str, str], deadline: float, log: Path) -> None:
+    """Waits until a job can be submitted: the head answers some seconds before its agent takes jobs."""
+    probe = ["ray", "job", "submit", "--no-wait", "--", "true"]
+    while time.monotonic() < deadline and head.poll() is None:
+        if subprocess.run(probe, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+            return
+        time.sleep(1)
+    raise SystemExit(f"the head node did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def main() -> int:
+    """Submits the job with the arguments after `--`; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--job", default="jobs/genbench_500shot.py", help="script to run, relative to the project")
+    parser.add_argument("arguments", nargs="*", help="arguments of the job, after --")
+    options = parser.parse_args()
+    with head_node() as environment:
+        submit = ["ray", "job", "submit", "--working-dir", str(ROOT), "--", "python", options.job, *options.arguments]
+        return subprocess.run(submit, cwd=ROOT, env=environment).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""What images cost: a price book, busy and billed dollars, and GenBench's cost tables."""
+
+from engine.costs.genbench_tables import TABLE_5_NOTE, genbench_table_1, genbench_table_5
+from engine.costs.ledger import attribute_billed, billed_usd, summarise, totals
+from engine.costs.prices import Instance, LabelPrice, PriceBook, usd_per_device_second
+
+__all__ = [
+    "TABLE_5_NOTE",
+    "Instance",
+    "LabelPrice",
+    "PriceBook",
+    "attribute_billed",
+    "billed_usd",
+    "genbench_table_1",
+    "genbench_table_5",
+    "summarise",
+    "totals",
+    "usd_per_device_second",
+]

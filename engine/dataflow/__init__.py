@@ -1,0 +1,1 @@
+"""Plan, make, embed, commit: the only home of Ray Data (`run.Run`, `cluster.connected_cluster`)."""

@@ -1,0 +1,62 @@
+"""One line that tells how far a run is: rows, rows a second, time left, dollars so far."""
+
+import sys
+import time
+from collections import deque
+from typing import TextIO
+
+
+class Progress:
+    """Prints to a terminal in place, and to a log file a line every few seconds."""
+
+    def __init__(self, name: str, total: int, stream: TextIO | None = None, every_seconds: float = 5.0):
+        self._stream = stream or sys.stderr
+        self._in_place = self._stream.isatty()
+        self._every_seconds = 0.5 if self._in_place else every_seconds
+        self._name = name
+        self._total = total
+        self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=60)
+        self._printed_at = 0.0
+        self.rows = 0
+        self.errors = 0
+        self.usd = 0.0
+
+    def add(self, rows: int, errors: int, usd: float) -> None:
+        """Counts finished rows (errors apart) and their busy dollars."""
+        self.rows += rows
+        self.errors += errors
+        self.usd += usd
+        self._recent.append((time.monotonic(), self.rows + self.errors))
+
+    def show(self, force: bool = False) -> None:
+        """Prints the line if it is time to."""
+        now = time.monotonic()
+        if force or now - self._printed_at >= self._every_seconds:
+            self._printed_at = now
+            print(
+                f"\r{self.line()}" if self._in_place else self.line(),
+                end="" if self._in_place else "\n",
+                file=self._stream,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Prints the last line for good."""
+        self.show(force=True)
+        if self._in_place:
+            print(file=self._stream, flush=True)
+
+    def line(self) -> str:
+        """The line itself."""
+        done = self.rows + self.errors
+        (then, before), now = self._recent[0], time.monotonic()
+        rate = (done - before) / max(now - then, 1e-9)
+        left = _clock((self._total - done) / rate) if rate > 0 else "--:--"
+        failed = f"  {self.errors:,} errors" if self.errors else ""
+        return f"{self._name}  {done:,}/{self._total:,} rows  {rate:,.0f} rows/s  ETA {left}  ${self.usd:.4f} so far{failed}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute:02}:{second:02}"

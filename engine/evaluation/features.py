@@ -1,0 +1,55 @@
+"""The checks and the normalisation that every score shares."""
+
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+Array: TypeAlias = np.ndarray | torch.Tensor
+
+
+def as_features(features: Array, name: str = "features", ndim: int = 2) -> torch.Tensor:
+    """Features as a float32 tensor `[N, D]` (or `[C, T, D]`, for `ndim=3`).
+
+    Raises ValueError if there are none, if the shape is another or if a value is NaN or infinite.
+    """
+    tensor = torch.as_tensor(features).detach().to(torch.float32)
+    if tensor.ndim != ndim:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; give {ndim} dimensions, the last one the embedding's"
+        )
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} is empty (shape {tuple(tensor.shape)}); give at least one row")
+    if not torch.isfinite(tensor).all():
+        num_bad = int((~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1).sum())
+        raise ValueError(f"{name} holds NaN or infinite values in {num_bad} of {len(tensor)} rows; drop those rows")
+    return tensor
+
+
+def as_labels(labels: Array, num_rows: int, num_classes: int, name: str = "labels") -> torch.Tensor:
+    """Labels as an int64 tensor `[N]` with values in `range(num_classes)`. Raises ValueError if they are not that."""
+    tensor = torch.as_tensor(labels).detach()
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} is of type {tensor.dtype}; give whole numbers")
+    if tensor.shape != (num_rows,):
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give one label for each of the {num_rows} rows")
+    tensor = tensor.to(torch.int64)
+    if num_rows and not 0 <= int(tensor.min()) <= int(tensor.max()) < num_classes:
+        raise ValueError(
+            f"{name} runs from {int(tensor.min())} to {int(tensor.max())}; give values from 0 to {num_classes - 1}"
+        )
+    return tensor
+
+
+def same_dimension(features: torch.Tensor, others: torch.Tensor, name: str, other_name: str) -> None:
+    """Raises ValueError unless both have embeddings of one dimension."""
+    if features.shape[-1] != others.shape[-1]:
+        raise ValueError(
+            f"{name} has dimension {features.shape[-1]} and {other_name} has {others.shape[-1]}; "
+            "embed both with the same encoder"
+        )
+
+
+def unit_norm(features: torch.Tensor) -> torch.Tensor:
+    """Rows divided by their length, `[..., D]`; a zero row stays zero."""
+    return torch.nn.functional.normalize(features, dim=-1)

@@ -1,0 +1,37 @@
+"""CLIP's zero-shot classifier: a class is where its templates' text points."""
+
+import torch
+
+from engine.evaluation.features import Array, as_features, as_labels, same_dimension, unit_norm
+from engine.evaluation.metrics import Metric, score_predictions
+
+
+def class_embeddings(text_features: Array) -> torch.Tensor:
+    """One embedding for each class, `[C, D] float32, unit norm`, from its templates' text features `[C, T, D]`.
+
+    CLIP's own prompt ensemble: each text to unit norm, the mean over the templates, to unit norm again (CLIP,
+    notebooks/Prompt_Engineering_for_ImageNet). Raises ValueError for another shape or for non-finite values.
+    """
+    text = as_features(text_features, "text_features", ndim=3)
+    return unit_norm(unit_norm(text).mean(dim=1))
+
+
+def predict(features: Array, embeddings: Array) -> torch.Tensor:
+    """Class whose embedding has the largest cosine, `[N] int64`, for features `[N, D]` and embeddings `[C, D]`."""
+    rows, classes = as_features(features), as_features(embeddings, "embeddings")
+    same_dimension(rows, classes, "features", "embeddings")
+    return (unit_norm(rows) @ unit_norm(classes).T.to(rows.device)).argmax(dim=1)
+
+
+def zero_shot_score(
+    test_features: Array, test_labels: Array, text_features: Array, *, metric: Metric = "accuracy"
+) -> float:
+    """Zero-shot score, 0 to 1, of test features `[N, D]` against per-template text features `[C, T, D]`.
+
+    Raises ValueError for non-finite features, labels outside the C classes or shapes that do not fit together.
+    """
+    embeddings = class_embeddings(text_features)
+    num_classes = len(embeddings)
+    predictions = predict(test_features, embeddings)
+    labels = as_labels(test_labels, len(predictions), num_classes, "test_labels")
+    return score_predictions(predictions, labels, num_classes=num_classes, metric=metric)

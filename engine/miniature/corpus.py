@@ -1,0 +1,105 @@
+"""Images and captions that a tiny model is taught from, drawn in memory: a split of the world that no data set shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engine.world.captions import prompt_captions
+from engine.world.classes import GROUPS, ImageClass, nameless_objects, nameless_species, taught_classes, templates
+from engine.world.render import render
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """How much of the world a model is shown, and how often."""
+
+    common: int = 1200
+    """Images of each common class."""
+    fine: int = 200
+    """Images of each fine-grained class."""
+    rare: int = 200
+    """Images of each rare class."""
+    species: int = 300
+    """Nameless species, described by their attributes."""
+    objects: int = 0
+    """Nameless objects, described by their parts."""
+    images_per_nameless: int = 24
+    """Images of each nameless species or object."""
+    shares: tuple[float, float, float, float, float] = (0.3, 0.35, 0.2, 0.15, 0.0)
+    """Share of the training samples: common, fine, rare, species, objects."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Images sorted by class, and each class's captions."""
+
+    images: torch.Tensor
+    """[N, 3, S, S] uint8."""
+    first: torch.Tensor
+    """[C] int64: index of each class's first image."""
+    count: torch.Tensor
+    """[C] int64: images of each class."""
+    chance: torch.Tensor
+    """[C] float64: share of the samples that each class gets; sums to 1."""
+    captions: tuple[tuple[str, ...], ...]
+    """Captions of each class."""
+    mirrors: torch.Tensor
+    """[C] bool: whether a mirrored image still shows the class."""
+
+    def sample(self, num: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw `num` images: their indices [num] int64 and their classes [num] int64."""
+        classes = torch.multinomial(self.chance, num, replacement=True, generator=rng)
+        offset = (torch.rand(num, generator=rng, dtype=torch.float64) * self.count[classes]).long()
+        return self.first[classes] + offset, classes
+
+
+def build_corpus(split: str, knowledge: Knowledge, seed: int, size: int) -> Corpus:
+    """Draw the images of a split of the world with so much knowledge a group; no novel class is among them."""
+    rows: list[tuple[ImageClass, int, float, list[str]]] = []
+    named = {"common": (knowledge.common, 0), "fine-grained": (knowledge.fine, 1), "rare": (knowledge.rare, 2)}
+    members = [GROUPS[item.dataset] for item in taught_classes()]
+    for item, group in zip(taught_classes(), members, strict=True):
+        shots, place = named[group]
+        share = knowledge.shares[place] / members.count(group)
+        rows.append((item, shots, share, prompt_captions(item.name, templates(item.dataset))))
+    if knowledge.species:
+        share = knowledge.shares[3] / knowledge.species
+        for item, captions in nameless_species(seed, knowledge.species):
+            rows.append((item, knowledge.images_per_nameless, share, captions))
+    if knowledge.objects:
+        share = knowledge.shares[4] / knowledge.objects
+        for item, captions in nameless_objects(seed, knowledge.objects):
+            rows.append((item, knowledge.images_per_nameless, share, captions))
+    rows = [row for row in rows if row[1] > 0 and row[2] > 0]
+    images = np.concatenate([render(item, split, np.arange(shots), seed, size) for item, shots, _, _ in rows])
+    count = torch.tensor([shots for _, shots, _, _ in rows])
+    chance = torch.tensor([share for _, _, share, _ in rows], dtype=torch.float64)
+    return Corpus(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        first=torch.cumsum(count, 0) - count,
+        count=count,
+        chance=chance / chance.sum(),
+        captions=tuple(tuple(captions) for *_, captions in rows),
+        mirrors=torch.tensor([not item.sign for item, *_ in rows]),
+    )
+
+
+def caption_tokens(corpus: Corpus, tokenize: Mapping[str, list[int]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All captions of a corpus as one table.
+
+    Args:
+        corpus: whose captions.
+        tokenize: caption to token ids, padded to `length`.
+        length: tokens a caption.
+
+    Returns:
+        Tokens [C, K, length] int64 (rows beyond a class's captions repeat its first) and captions a class [C] int64.
+    """
+    most = max(len(captions) for captions in corpus.captions)
+    table = torch.zeros(len(corpus.captions), most, length, dtype=torch.long)
+    for row, captions in zip(table, corpus.captions, strict=True):
+        ids = [tokenize[caption] for caption in captions]
+        row[:] = torch.tensor((ids + [ids[0]] * most)[:most])
+    return table, torch.tensor([len(captions) for captions in corpus.captions])

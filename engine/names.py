@@ -1,0 +1,11 @@
+"""One sentence for a name that is not known, with the nearest that are."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str], hint: str = "") -> str:
+    """`unknown data set 'cras'; did you mean cars? (known: …)`."""
+    nearest = get_close_matches(name, known, n=3, cutoff=0.5)
+    advice = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {advice}" + (f" ({hint})" if hint else "")

@@ -1,0 +1,156 @@
+"""A recipe is all that determines an image; its hash is the image's id; the table's row is the recipe and what came of it."""
+
+import json
+import math
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Raised when a column of the image table changes its meaning; a workspace of another version is refused."""
+
+_PERSON = b"imagefoundry-1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything that determines one image (design, idea 1). Fields that a source does not use keep their defaults."""
+
+    source: str
+    """Where the image comes from: `generative`, `retrieval` or `original`."""
+    dataset: str
+    """Data set whose class this image is made for."""
+    class_index: int
+    """Index of the class in the data set's class list."""
+    class_name: str
+    """Name of the class, as in the data set's class list."""
+    split: str = "train"
+    """`train` for images to learn from, `test` for the data set's own test images."""
+    strategy: str = ""
+    """Prompt strategy (GenBench section 2.3)."""
+    prompt: str = ""
+    """Text the image is generated or retrieved for."""
+    negative_prompt: str = ""
+    """Text to steer away from."""
+    generator: str = ""
+    """Name of the generator."""
+    revision: str = ""
+    """Revision of the generator's weights, or of the corpus."""
+    num_inference_steps: int = 0
+    """Sampler steps."""
+    guidance_scale: float = 0.0
+    """Classifier-free guidance scale."""
+    height: int = 0
+    """Pixels asked of the generator."""
+    width: int = 0
+    """Pixels asked of the generator."""
+    seed: int = 0
+    """Seed of the initial noise, 0 <= seed < 2**63."""
+    reference_id: str = ""
+    """Id of the image given to the generator as a reference (RealRAG Eq. 10)."""
+    reference_mode: str = ""
+    """How the reference enters: `img2img`, `controlnet`, `ip_adapter`, `native`, …"""
+    reference_scale: float = 0.0
+    """Strength of the reference, in the units of its mode."""
+    corpus: str = ""
+    """Collection a retrieved or original image is taken from."""
+    key: str = ""
+    """Key of the image in its corpus."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _TYPES.items():
+            value: Any = getattr(self, name)
+            if kind is float:
+                if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                    raise ValueError(f"recipe field {name} is {value!r}; give a finite number")
+                object.__setattr__(self, name, float(value) + 0.0)  # -0.0 equals 0.0, so both must hash alike
+            elif type(value) is not kind:
+                raise ValueError(f"recipe field {name} is {value!r}; give a value of type {kind.__name__}")
+            elif kind is int and (value < 0 or value >= 2**63):  # type: ignore[operator]
+                raise ValueError(f"recipe field {name} is {value}; give a whole number from 0 to 2**63 - 1")
+
+    @property
+    def id(self) -> str:
+        """Name of the image for ever: blake2b-128 of `canonical()`, 32 hexadecimal digits."""
+        return blake2b(self.canonical(), digest_size=16, person=_PERSON).hexdigest()
+
+    def canonical(self) -> bytes:
+        """Canonical form: JSON of the fields that differ from their defaults, sorted by name, ASCII, no spaces.
+
+        Fields at their default are left out, so a field added later does not change the ids of the images made before.
+        """
+        values = {name: value for name in _TYPES if (value := getattr(self, name)) != _DEFAULTS.get(name)}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a plain dictionary, in the order of the class."""
+        return {name: getattr(self, name) for name in _TYPES}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The recipe in a row of the table; columns that are not recipe fields are ignored."""
+        return cls(**{name: values[name] for name in _TYPES if name in values})
+
+
+_TYPES: dict[str, type] = {f.name: f.type for f in fields(Recipe)}  # type: ignore[misc]
+_DEFAULTS: dict[str, Any] = {
+    f.name: f.default for f in fields(Recipe) if f.name not in {"source", "dataset", "class_index", "class_name"}
+}
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+
+RECIPE_SCHEMA = pa.schema(
+    [pa.field("id", pa.string(), nullable=False)]
+    + [pa.field(name, _ARROW[kind], nullable=False) for name, kind in _TYPES.items()]
+)
+"""Columns that say what an image is: the id and the recipe's fields."""
+
+IMAGE_SCHEMA = pa.schema(
+    [
+        *RECIPE_SCHEMA,
+        pa.field("image", pa.large_binary(), nullable=False),
+        pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("image_height", pa.int32(), nullable=False),
+        pa.field("image_width", pa.int32(), nullable=False),
+        pa.field("device_seconds", pa.float64(), nullable=False),
+        pa.field("usd_compute", pa.float64(), nullable=False),
+        pa.field("usd_labels", pa.float64(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("batch_size", pa.int32(), nullable=False),
+        pa.field("dtype", pa.string(), nullable=False),
+        pa.field("device", pa.string(), nullable=False),
+    ],
+    metadata={"imagefoundry.schema_version": str(SCHEMA_VERSION)},
+)
+"""One row of the one table, without its embedding columns.
+
+`image`: encoded bytes (WebP, PNG or JPEG). `content_hash`: blake2b-128 of the decoded pixels. `device_seconds`: busy
+seconds of the device(s) that made and embedded the image. `usd_compute`: their price. `usd_labels`: what people were
+paid for the label. `batch_size`, `dtype`, `device`: with the recipe, what makes the pixels exact again.
+"""
+
+ERROR_SCHEMA = pa.schema(
+    [
+        *RECIPE_SCHEMA,
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("device_seconds", pa.float64(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ],
+    metadata={"imagefoundry.schema_version": str(SCHEMA_VERSION)},
+)
+"""One recipe that could not be made, and why."""
+
+
+def embedding_column(encoder: str) -> str:
+    """Name of the column that holds an encoder's embeddings: `ViT-B-32/openai` → `embedding_vit_b_32_openai`."""
+    return "embedding_" + "".join(c if c.isalnum() else "_" for c in encoder.lower()).strip("_")
+
+
+def image_schema(embeddings: dict[str, int]) -> pa.Schema:
+    """`IMAGE_SCHEMA` and a fixed-size float32 column for each encoder → dimension in `embeddings`."""
+    schema = IMAGE_SCHEMA
+    for encoder, dimension in embeddings.items():
+        schema = schema.append(pa.field(embedding_column(encoder), pa.list_(pa.float32(), dimension)))
+    return schema

@@ -1,0 +1,164 @@
+"""GenBench's Figure 3: accuracy against shots for each source, with the dollars under the axis."""
+
+import io
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from engine.reports.tables import SOURCES, Row, average_over_seeds, format_usd, is_number
+
+COLOURS = {"generative": "#0072b2", "retrieval": "#d55e00", "original": "#009e73"}
+"""Okabe and Ito's palette: told apart with any colour vision. A source has its colour everywhere."""
+OTHER = "#999999"
+_INK, _GRID = "#010203", "#0a0b0c"
+"""Drawn in these, then replaced by the page's own colours, so that a figure follows light and dark."""
+_STYLES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
+_MARKERS = {"generative": "o", "retrieval": "s", "original": "^"}
+
+
+def tradeoff_figures(rows: Sequence[Row], metric: str = "linear_probe") -> dict[str, str]:
+    """Figure 3 as one inline SVG a group: `metric` (%) against shots, a line a source and strategy, zero-shot dashed.
+
+    Means are over the group's data sets; bars are the standard deviation over seeds of that mean. Under each number of
+    shots stand the dollars (busy, all data sets of the group) that each source's best strategy there has cost.
+    """
+    rows = [row for row in rows if is_number(row.get(metric)) and is_number(row.get("shots"))]
+    groups = dict.fromkeys(row.get("group") for row in rows)
+    return {str(group): _panel(str(group), [r for r in rows if r.get("group") == group], metric) for group in groups}
+
+
+def _panel(group: str, rows: list[Row], metric: str) -> str:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",  # text stays text: it scales, and takes the page's font and colour
+        "svg.hashsalt": group,  # ids differ from panel to panel and not from run to run
+        "text.parse_math": False,  # a group or strategy name may hold dollar signs
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "axes.edgecolor": _GRID,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "font.size": 10,
+    }
+    curves = _curves(rows, metric)
+    shots = sorted({row["shots"] for row in rows})
+    priced = [source for source in _sources(rows) if any(curve["source"] == source for curve in curves)]
+    with rc_context(settings):
+        figure = Figure(figsize=(4.4, 3.2))
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.set_xscale("symlog" if shots[0] <= 0 else "log")
+        axes.set_xticks(shots, [f"{count:g}" for count in shots])
+        axes.minorticks_off()
+        axes.grid(axis="y", color=_GRID, linewidth=0.8)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        for curve in curves:
+            colour = COLOURS.get(curve["source"], OTHER)
+            axes.errorbar(
+                curve["shots"],
+                curve["mean"],
+                yerr=curve["sd"],
+                color=colour,
+                linestyle=_STYLES[curve["style"] % len(_STYLES)],
+                marker=_MARKERS.get(curve["source"], "D"),
+                markersize=5,
+                linewidth=1.8,
+                elinewidth=1,
+                capsize=2.5,
+                label=curve["label"],
+            )
+        zero_shot = _mean_over_datasets(rows, "zero_shot")
+        if zero_shot is not None:
+            axes.axhline(100 * zero_shot, color=_INK, linestyle=(0, (4, 3)), linewidth=1.2, label="zero-shot")
+        axes.set_title(group, loc="left", fontweight="bold", fontsize=11)
+        axes.set_ylabel(f"{metric.replace('_', ' ')} (%)")
+        axes.margins(x=0.09)
+        axes.set_xlabel("shots a class, and USD of each source", fontsize=9)
+        for line, source in enumerate(priced):
+            below: dict[str, Any] = {
+                "xytext": (0, -36 - 12 * line),
+                "textcoords": "offset points",
+                "ha": "center",
+                "va": "top",
+            }
+            for count in shots:
+                axes.annotate(
+                    _usd_of_best(curves, source, count),
+                    (count, 0),
+                    xycoords=axes.get_xaxis_transform(),
+                    fontsize=8,
+                    color=COLOURS.get(source, OTHER),
+                    annotation_clip=False,
+                    **below,
+                )
+        axes.legend(frameon=False, fontsize=9, loc="best", labelcolor=_INK)
+        file = io.StringIO()
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}  # they name sites on the network
+        figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", metadata=nothing)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace(_GRID, "var(--line)")
+    for source, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{source})")
+    return svg
+
+
+def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:
+    """A curve for each source and strategy: shots, mean (%), sd over seeds (%), and busy USD over all data sets."""
+    curves = []
+    for source in _sources(rows):
+        of_source = [row for row in rows if row.get("source") == source]
+        strategies = list(dict.fromkeys(row.get("strategy") or "" for row in of_source))
+        for style, strategy in enumerate(strategies):
+            of_strategy = [row for row in of_source if (row.get("strategy") or "") == strategy]
+            curve: dict[str, Any] = {
+                "source": source,
+                "style": style,
+                "label": f"{source}, {strategy}" if len(strategies) > 1 and strategy else str(source),
+                "shots": sorted({row["shots"] for row in of_strategy}),
+                "mean": [],
+                "sd": [],
+                "usd": [],
+            }
+            for count in curve["shots"]:
+                at = [row for row in of_strategy if row["shots"] == count]
+                seeds = [
+                    mean
+                    for seed in dict.fromkeys(row.get("seed") for row in at)
+                    if (mean := _mean_over_datasets([r for r in at if r.get("seed") == seed], metric)) is not None
+                ]
+                curve["mean"].append(100 * statistics.fmean(seeds))
+                curve["sd"].append(100 * statistics.stdev(seeds) if len(seeds) > 1 else 0.0)
+                spent = [row["usd_busy"] for row in average_over_seeds(at) if is_number(row.get("usd_busy"))]
+                curve["usd"].append(sum(spent) if spent else None)
+            curves.append(curve)
+    return curves
+
+
+def _usd_of_best(curves: list[dict[str, Any]], source: str, count: float) -> str:
+    """Dollars of the source's most accurate curve at that many shots."""
+    points = [
+        (mean, usd)
+        for curve in curves
+        if curve["source"] == source
+        for shots, mean, usd in zip(curve["shots"], curve["mean"], curve["usd"], strict=True)
+        if shots == count and usd is not None
+    ]
+    return format_usd(max(points)[1]) if points else "–"
+
+
+def _sources(rows: Sequence[Row]) -> list[str]:
+    present = dict.fromkeys(str(row.get("source")) for row in rows)
+    return [source for source in SOURCES if source in present] + [s for s in present if s not in SOURCES]
+
+
+def _mean_over_datasets(rows: Sequence[Row], column: str) -> float | None:
+    """Mean over data sets of each one's mean, so that a data set with more rows does not count more."""
+    datasets: dict[Any, list[float]] = {}
+    for row in rows:
+        if is_number(row.get(column)):
+            datasets.setdefault(row.get("dataset"), []).append(row[column])
+    return statistics.fmean(statistics.fmean(values) for values in datasets.values()) if datasets else None

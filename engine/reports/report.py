@@ -1,0 +1,138 @@
+"""A report: tables, contact sheets and notes, written as `report.json` and one HTML page, or printed."""
+
+import json
+import math
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.reports.tables import Row, average_over_seeds, columns_of, format_value, heading, headlines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PRINTED = {
+    "tradeoff": ("group", "dataset", "source", "strategy", "shots", "zero_shot", "cler", "linear_probe", "usd_busy"),
+    "costs": ("source", "dataset", "generator", "images", "usd_busy", "usd_billed", "usd_per_image"),
+    "errors": ("stage", "reason", "count", "example_id"),
+}
+"""Tables and columns that a terminal shows; the page has all of them."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ContactSheet:
+    """Some images of one source, to look at."""
+
+    title: str
+    """What they are."""
+    group: str
+    """Group of data sets: `common`, `fine-grained`, `rare`, …"""
+    source: str
+    """`generative`, `retrieval` or `original`."""
+    images: list[bytes] = field(default_factory=list)
+    """Encoded images: PNG, JPEG, WebP or GIF."""
+    captions: list[str] = field(default_factory=list)
+    """A caption for each image; may be shorter."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Report:
+    """All that a study found.
+
+    Tables that the page knows by name, each a list of rows (any may be missing; others are shown as they are):
+
+    - `tradeoff`: dataset, group, source, strategy, shots, seed, zero_shot, cler, cler_ensemble, linear_probe (shares
+      from 0 to 1), images, usd_busy, usd_billed, usd_per_image.
+    - `costs`: the rows of `engine.costs.summarise`.
+    - `errors`: stage, reason, count, example_id.
+    - `runs`: the rows of the workspace's run table.
+    - `genbench_table_1`, `genbench_table_5`: taken from the shipped price book if they are missing.
+    """
+
+    title: str = "Image Foundry report"
+    """Heading of the page."""
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    """Rows by table name."""
+    sheets: list[ContactSheet] = field(default_factory=list)
+    """Images to look at."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences that a reader must know: what was measured how, and what not to conclude."""
+
+    def to_json(self) -> str:
+        """`{"tables": {name: [rows]}, "title": …, "notes": […]}`; a NaN or infinite number is null."""
+        data = {"title": self.title, "notes": self.notes, "tables": self.tables}
+        return json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False)
+
+    def write(self, folder: str | Path) -> Path:
+        """Writes `report.json` and `index.html` into `folder` (made if need be), and returns the page's path.
+
+        Each file is replaced at once, so a reader never sees half of one. The page needs no other file and no network.
+        """
+        from engine.reports.page import render
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / "report.json", self.to_json())
+        _replace(folder / "index.html", render(self))
+        return folder / "index.html"
+
+    def print(self, console: "Console | None" = None) -> None:
+        """Prints the headlines, the trade-off, the costs and the errors, in few columns."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        # a log file has no width of its own, and 80 columns would break every name
+        console = console or Console(width=None if sys.stdout.isatty() else 140)
+        console.print(Text(self.title, style="bold"))
+        for line in headlines(self.tables):
+            console.print(Text(f"  {line}"))
+        for name, columns in PRINTED.items():
+            rows = self.tables.get(name, [])
+            rows = average_over_seeds(rows) if name == "tradeoff" else rows
+            present = [column for column in columns if column in columns_of(rows)]
+            if not rows:
+                continue
+            table = Table(title=heading(name), title_justify="left", box=None, padding=(0, 1), header_style="dim")
+            for column in present:
+                is_number = any(isinstance(row.get(column), int | float) for row in rows)
+                table.add_column(heading(column), justify="right" if is_number else "left", overflow="fold")
+            for row in rows:
+                # Text, so that a class name with brackets is not taken for markup
+                table.add_row(*(Text(format_value(column, row.get(column), row)) for column in present))
+            console.print(table)
+        for note in self.notes:
+            console.print(Text(f"Note: {note}", style="dim"))
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "item"):  # a NumPy scalar
+        return _plain(value.item())
+    return str(value)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file beside `path` and moves it over, so that `path` is the old text or the new."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide the report from a web server
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

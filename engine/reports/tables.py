@@ -1,0 +1,152 @@
+"""Rows made fit to read: averages over seeds, headings, and numbers in the units their names say."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+Row: TypeAlias = dict[str, Any]
+
+SCORES = ("zero_shot", "cler", "cler_ensemble", "linear_probe")
+"""Columns that hold shares from 0 to 1 and are shown in percent."""
+SOURCES = ("generative", "retrieval", "original")
+SETTING = ("group", "dataset", "source", "strategy", "shots")
+"""What, with the seed, tells the rows of the trade-off apart."""
+
+_HEADINGS = {
+    "tradeoff": "Accuracy and cost",
+    "cler": "CLER",
+    "cler_ensemble": "CLER ensemble",
+    "dataset": "Data set",
+    "usd_busy": "Busy USD",
+    "usd_billed": "Billed USD",
+    "usd_compute": "Compute USD",
+    "usd_labels": "Label USD",
+    "usd_per_image": "USD / image",
+    "usd_billed_per_image": "Billed USD / image",
+    "usd_per_hour": "USD / hour",
+    "printed_usd_per_image": "Printed USD / image",
+    "hours_per_1000_images": "Hours / 1,000 images",
+    "device_seconds": "Device seconds",
+    "run_id": "Run",
+}
+
+
+def heading(name: str) -> str:
+    """A column's or table's name in words."""
+    return _HEADINGS.get(name) or name.replace("_", " ").capitalize()
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """All columns of the rows, in order of appearance, without the spread columns `…_sd` that belong to another."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if not (name.endswith("_sd") and name.removesuffix("_sd") in names)]
+
+
+def average_over_seeds(rows: Sequence[Row]) -> list[Row]:
+    """One row a setting: the mean over its seeds of every number, `…_sd` of the scores, and how many `seeds`.
+
+    The standard deviation is the sample's (n - 1), and None for a single seed. Values that are None or not finite are
+    left out of the mean.
+    """
+    settings: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        settings.setdefault(tuple(row.get(name) for name in SETTING), []).append(row)
+    averaged = []
+    for setting, members in settings.items():
+        result: Row = dict(zip(SETTING, setting, strict=True)) | {"seeds": len(members)}
+        for column in columns_of(members):
+            if column in (*SETTING, "seed"):
+                continue
+            values: list[float] = [row[column] for row in members if is_number(row.get(column))]
+            result[column] = statistics.fmean(values) if values else None
+            if column in SCORES:
+                result[f"{column}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+        averaged.append(result)
+    groups = list(dict.fromkeys(row.get("group") for row in rows))  # in the order they were given
+    return sorted(averaged, key=lambda row: (groups.index(row["group"]), *_order(row)))
+
+
+def headlines(tables: dict[str, list[Row]]) -> list[str]:
+    """What was made, what it cost, and for each group what each source reached with the most shots."""
+    made = made_and_spent(tables)
+    lines = []
+    if made["images"]:
+        billed = "" if made["usd_billed"] is None else f", {format_usd(made['usd_billed'])} billed"
+        lines.append(f"{made['images']:,} images for {format_usd(made['usd_busy'])} busy{billed}.")
+    rows = average_over_seeds(tables.get("tradeoff", []))
+    for group in dict.fromkeys(row["group"] for row in rows):
+        members = [row for row in rows if row["group"] == group and is_number(row.get("linear_probe"))]
+        shots = max((row["shots"] for row in members if is_number(row["shots"])), default=None)
+        members = [row for row in members if row["shots"] == shots]
+        if not members:
+            continue
+        parts = []
+        for source in dict.fromkeys(row["source"] for row in members):
+            # of several strategies, the best in the mean over the group's data sets
+            strategies: dict[Any, list[Row]] = {}
+            for row in members:
+                if row["source"] == source:
+                    strategies.setdefault(row["strategy"], []).append(row)
+            best = max(strategies.values(), key=lambda each: statistics.fmean(row["linear_probe"] for row in each))
+            usd = sum(row["usd_busy"] for row in best if is_number(row.get("usd_busy")))
+            reached = statistics.fmean(row["linear_probe"] for row in best)
+            parts.append(f"{source} {reached:.1%} for {format_usd(usd)}")
+        zero_shot = [row["zero_shot"] for row in members if is_number(row.get("zero_shot"))]
+        against = f" (zero-shot {statistics.fmean(zero_shot):.1%})" if zero_shot else ""
+        lines.append(f"{group}, {shots} shots, linear probe: {', '.join(parts)}{against}.")
+    return lines
+
+
+def made_and_spent(tables: dict[str, list[Row]]) -> Row:
+    """Totals of the costs table: images, usd_busy, usd_billed (None if any part is unknown), errors and runs."""
+    rows = tables.get("costs", [])
+    details = [row for row in rows if row.get("dataset") != "all" or str(row.get("source")).startswith("(")]
+    billed: list[Any] = [row.get("usd_billed") for row in details]
+    return {
+        "images": sum(int(row.get("images") or 0) for row in details),
+        "usd_busy": sum(row.get("usd_busy") or 0.0 for row in details),
+        "usd_billed": sum(billed) if billed and all(is_number(value) for value in billed) else None,
+        "errors": sum(int(row.get("count") or 0) for row in tables.get("errors", [])),
+        "runs": len(tables.get("runs", [])),
+    }
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def format_value(column: str, value: Any, row: Row | None = None) -> str:
+    """The value as text, in the unit its column's name says; `–` for nothing."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, float) and value.is_integer() and column in ("images", "shots", "seeds", "count"):
+        value = int(value)
+    if column in SCORES and is_number(value):
+        spread: Any = (row or {}).get(f"{column}_sd")
+        shown = is_number(spread) and column != "zero_shot"  # which no seed can change
+        return f"{100 * value:.1f}" + (f" ± {100 * spread:.1f}" if shown else "")
+    if column.startswith("usd_") or "_usd_" in column:
+        return format_usd(value) if is_number(value) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def format_usd(value: float) -> str:
+    """Dollars with two decimals, three significant digits below one dollar, and powers of ten below a tenth of a cent."""
+    if value == 0 or abs(value) >= 1:
+        return f"${value:,.2f}" if value else "$0"
+    if abs(value) < 1e-3:
+        return f"${value:.2e}"
+    text = f"{value:.{2 - math.floor(math.log10(abs(value)))}f}"
+    return f"${text[:4]}{text[4:].rstrip('0')}" if value > 0 else f"-{format_usd(-value)}"
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    source = SOURCES.index(row["source"]) if row["source"] in SOURCES else len(SOURCES)
+    shots = row["shots"] if is_number(row["shots"]) else math.inf
+    return (str(row["dataset"]), source, str(row["source"]), str(row["strategy"]), shots)

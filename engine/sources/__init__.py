@@ -1,0 +1,22 @@
+"""Sources of labelled images: each is a plan of recipes, and a maker that turns recipes into pixels."""
+
+from engine.sources.generative import GenerativePlan
+from engine.sources.make import CorpusMaker, GeneratorMaker, Made, Maker, MakerBySource
+from engine.sources.original import OriginalPlan
+from engine.sources.plan import ConcatenatedPlan, Plan, shot_ids
+from engine.sources.retrieval import RetrievalPlan, load_pool
+
+__all__ = [
+    "ConcatenatedPlan",
+    "CorpusMaker",
+    "GenerativePlan",
+    "GeneratorMaker",
+    "Made",
+    "Maker",
+    "MakerBySource",
+    "OriginalPlan",
+    "Plan",
+    "RetrievalPlan",
+    "load_pool",
+    "shot_ids",
+]

@@ -1,0 +1,54 @@
+"""Generative data: prompts by class and strategy, drawn by a text-to-image model (GenBench section 2.2)."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from engine.catalog import Dataset
+from engine.models.registry import GeneratorSpec
+from engine.prompts import make_prompt
+from engine.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class GenerativePlan:
+    """`shots` images of each class from one generator and one prompt strategy."""
+
+    dataset: Dataset
+    generator: GeneratorSpec
+    strategy: str
+    shots: int
+    seed: int = 0
+    """Another seed gives other noise and other draws of templates."""
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data set."""
+        return len(self.dataset.class_names)
+
+    def __len__(self) -> int:
+        return self.shots * self.num_classes
+
+    def __getitem__(self, index: int) -> Recipe:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shot, class_index = divmod(index, self.num_classes)
+        prompt = make_prompt(self.strategy, self.dataset, class_index, shot, self.seed)
+        noise = blake2b(
+            f"{self.seed}/{self.dataset.name}/{class_index}/{shot}".encode(), digest_size=8, person=b"noise seed"
+        )
+        return Recipe(
+            source="generative",
+            dataset=self.dataset.name,
+            class_index=class_index,
+            class_name=self.dataset.class_names[class_index],
+            strategy=self.strategy,
+            prompt=prompt.text,
+            negative_prompt=prompt.negative,
+            generator=self.generator.name,
+            revision=self.generator.revision,
+            num_inference_steps=self.generator.num_inference_steps,
+            guidance_scale=self.generator.guidance_scale,
+            height=self.generator.height,
+            width=self.generator.width,
+            seed=int.from_bytes(noise.digest(), "big") >> 1,
+        )

@@ -1,0 +1,188 @@
+"""Makers turn recipes into pixels on a worker; one bad recipe spoils no other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from engine.catalog.webdataset import WebDataset
+from engine.images import decode_image
+from engine.models.generator import load_generator, to_uint8
+from engine.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.models.generator import DiffusionGenerator
+
+
+@dataclass
+class Made:
+    """What came of one recipe: pixels, or the reason why there are none."""
+
+    pixels: "torch.Tensor | None" = None
+    """`[3, H, W]` uint8 on the maker's device."""
+    encoded: bytes | None = None
+    """The stored bytes, where the source already has them; else the pixels are encoded without loss."""
+    reason: str = ""
+    """Why there is no image."""
+    batch_size: int = 1
+    """Batch the image was made in."""
+    dtype: str = "uint8"
+    """Arithmetic it was made in."""
+    search_seconds: float = 0.0
+    """Busy seconds spent to find the image before the worker read it (retrieval)."""
+
+
+class Maker(Protocol):
+    """Made from a small picklable description, `load`ed once on its worker."""
+
+    @property
+    def rows_per_call(self) -> int:
+        """Recipes handed to `make` at once."""
+        ...
+
+    @property
+    def gpus_per_actor(self) -> float:
+        """Share of a GPU an actor takes where the cluster has GPUs."""
+        ...
+
+    def load(self, device: str) -> None:
+        """Reads weights onto the device."""
+
+    def make(self, recipes: Sequence[Recipe]) -> list[Made]:
+        """One result a recipe, in their order; never raises for a single bad recipe."""
+        ...
+
+
+@dataclass
+class CorpusMaker:
+    """Reads retrieved and original images out of webdataset shards."""
+
+    corpora: dict[str, str]
+    """Corpus name → folder or URL."""
+    search_seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(Source, data set) → seconds an image that finding it took (retrieval)."""
+    rows_per_call: int = 64
+    gpus_per_actor: float = 0.25
+
+    def load(self, device: str) -> None:
+        """Nothing to load: shards are opened as they are asked for."""
+
+    def make(self, recipes: Sequence[Recipe]) -> list[Made]:
+        """Decoded images; a corrupt one, or one that cannot be read, gives its reason."""
+        import torch
+
+        made = [
+            Made(search_seconds=self.search_seconds.get((recipe.source, recipe.dataset), 0.0)) for recipe in recipes
+        ]
+        for corpus in dict.fromkeys(recipe.corpus for recipe in recipes):
+            rows = [number for number, recipe in enumerate(recipes) if recipe.corpus == corpus]
+            dataset = WebDataset(self.corpora[corpus], "")
+            try:
+                contents = dataset.read_images([recipes[number].key for number in rows])
+            except OSError as error:
+                for number in rows:
+                    made[number].reason = f"the shard cannot be read ({error})"
+                continue
+            for number, data in zip(rows, contents, strict=True):
+                try:
+                    pixels = decode_image(data)
+                except ValueError as error:
+                    made[number].reason = str(error)
+                else:
+                    made[number].pixels = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+                    made[number].encoded = data
+        return made
+
+
+@dataclass
+class GeneratorMaker:
+    """Draws generative images with one generator."""
+
+    name: str
+    """Name or folder, as `load_generator` takes it."""
+    batch_size: int
+    gpus_per_actor: float = 1.0
+    _generator: "DiffusionGenerator | None" = None
+
+    @property
+    def rows_per_call(self) -> int:
+        """A model batch."""
+        return self.batch_size
+
+    def load(self, device: str) -> None:
+        """Reads the pipeline's weights onto the device."""
+        self._generator = load_generator(self.name, device=device, batch_size=self.batch_size)
+
+    def make(self, recipes: Sequence[Recipe]) -> list[Made]:
+        """Images of the recipes; when a batch fails, its recipes are tried one by one to find the one at fault."""
+        assert self._generator is not None, "load() comes first"
+        made: dict[int, Made] = {}
+        groups: dict[object, list[int]] = {}
+        for number, recipe in enumerate(recipes):
+            groups.setdefault(self._generator.batch_key(recipe), []).append(number)
+        for rows in groups.values():
+            made.update(zip(rows, self._make_alike([recipes[number] for number in rows]), strict=True))
+        return [made[number] for number in range(len(recipes))]
+
+    def _make_alike(self, recipes: Sequence[Recipe]) -> list[Made]:
+        import torch
+
+        generator = self._generator
+        assert generator is not None
+        try:
+            pixels = generator.sample(recipes)
+        except (torch.OutOfMemoryError, MemoryError):
+            return [
+                Made(reason=f"generator {self.name} does not fit into the memory of {generator.device} even alone")
+                for _ in recipes
+            ]
+        except Exception as error:  # a library's failure on one prompt may be of any kind
+            if len(recipes) == 1:
+                return [Made(reason=f"{type(error).__name__}: {error}")]
+            return [result for recipe in recipes for result in self._make_alike([recipe])]
+        finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
+        images = to_uint8(torch.nan_to_num(pixels))
+        return [
+            Made(image, batch_size=generator.batch_size, dtype=generator.dtype)
+            if good
+            else Made(reason="the generator returned pixels that are not finite")
+            for image, good in zip(images, finite, strict=True)
+        ]
+
+
+@dataclass
+class MakerBySource:
+    """Hands each recipe to its source's maker, so that one pool of actors serves them all; a maker is loaded when it is first needed."""
+
+    makers: dict[str, Maker]
+    """Source → maker; all take the same share of a GPU."""
+    _device: str = ""
+    _loaded: set[str] = field(default_factory=set)
+
+    @property
+    def rows_per_call(self) -> int:
+        """The largest of the makers' own; a smaller one is called several times."""
+        return max(maker.rows_per_call for maker in self.makers.values())
+
+    @property
+    def gpus_per_actor(self) -> float:
+        """The makers' share."""
+        return max(maker.gpus_per_actor for maker in self.makers.values())
+
+    def load(self, device: str) -> None:
+        """Remembers the device."""
+        self._device = device
+
+    def make(self, recipes: Sequence[Recipe]) -> list[Made]:
+        """Results in the order of the recipes."""
+        made: dict[int, Made] = {}
+        for source, maker in self.makers.items():
+            rows = [number for number, recipe in enumerate(recipes) if recipe.source == source]
+            if rows and source not in self._loaded:
+                maker.load(self._device)
+                self._loaded.add(source)
+            for start in range(0, len(rows), maker.rows_per_call):
+                part = rows[start : start + maker.rows_per_call]
+                made.update(zip(part, maker.make([recipes[number] for number in part]), strict=True))
+        return [made[number] for number in range(len(recipes))]

@@ -1,0 +1,48 @@
+"""A plan is a list of recipes that is never written down: recipe number `index` is computed when it is asked for."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Protocol
+
+from engine.recipe import Recipe
+
+
+class Plan(Protocol):
+    """Recipes `0 … len(plan) - 1`, each a pure function of its index, no two alike."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Recipe: ...
+
+
+class ClassPlan(Protocol):
+    """A plan that goes round the classes: index `shot * C + class`, so the n-shot set is the first `n * C` recipes."""
+
+    num_classes: int
+    shots: int
+
+    def __getitem__(self, index: int) -> Recipe: ...
+
+
+def shot_ids(plan: ClassPlan, start: int, stop: int) -> Iterator[tuple[str, int]]:
+    """(id, class index) of the shots `start … stop - 1` of every class; shots 0 … n - 1 are the n-shot set."""
+    for index in range(start * plan.num_classes, min(stop, plan.shots) * plan.num_classes):
+        yield plan[index].id, index % plan.num_classes
+
+
+class ConcatenatedPlan:
+    """Several plans one after the other."""
+
+    def __init__(self, plans: Sequence[Plan]):
+        self._plans = list(plans)
+        self._ends = list(accumulate(len(plan) for plan in self._plans))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Recipe:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        return self._plans[number][index - (self._ends[number - 1] if number else 0)]

@@ -1,0 +1,133 @@
+"""Retrieval data: images of a captioned web pool whose captions are nearest to the class (GenBench section 2.2).
+
+Text to text: the query is the class name in the data set's templates, as the paper has it; images are not looked at.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+
+import numpy as np
+
+from engine.catalog import Dataset
+from engine.catalog.index import SplitIndex, cache_folder, index_split
+from engine.catalog.worlds import resolve_location
+from engine.models.encoder import ImageEncoder
+from engine.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class CaptionedPool:
+    """A pool of captioned images and the embeddings of its captions."""
+
+    name: str
+    location: str
+    index: SplitIndex
+    captions: np.ndarray
+    """`[U, D]` float32, unit norm: one row a distinct caption."""
+    caption_of: np.ndarray
+    """`[N]` row of `captions` for each image."""
+    seconds: float
+    """Time that embedding the captions took when it was done."""
+
+
+def check_pool(location: str, shots: int) -> None:
+    """Looks at the pool without an encoder.
+
+    Raises:
+        ValueError: the pool is missing, broken, empty or smaller than `shots`.
+    """
+    num_images = len(_pool_index(resolve_location(location)).keys)
+    if num_images < shots:
+        raise ValueError(f"the pool {location} has {num_images} images, fewer than {shots} shots; ask for fewer")
+
+
+def _pool_index(location: str) -> SplitIndex:
+    index = index_split(location, "train", text_suffix="txt")
+    if not len(index.keys):
+        raise ValueError(f"the pool {location} has no captioned image; add shards of .webp and .txt members")
+    return index
+
+
+def load_pool(location: str, encoder: ImageEncoder) -> CaptionedPool:
+    """The pool at a folder or URL (or `world:mini-web`), its captions embedded once and kept in the cache.
+
+    Raises:
+        ValueError: the pool is missing, broken or empty.
+    """
+    name = location.rstrip("/").rsplit("/", 1)[-1].removeprefix("world:")
+    location = resolve_location(location)
+    index = _pool_index(location)
+    distinct, caption_of = np.unique(index.texts, return_inverse=True)
+    stamp = blake2b("\n".join([encoder.name, *distinct]).encode(), digest_size=16).hexdigest()
+    cached = cache_folder() / "captions" / f"{stamp}.npz"
+    if cached.exists():
+        with np.load(cached, allow_pickle=False) as arrays:
+            captions, seconds = arrays["captions"], float(arrays["seconds"])
+    else:
+        started = time.perf_counter()
+        captions = encoder.encode_texts([str(text) for text in distinct])
+        seconds = time.perf_counter() - started
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        partial = cached.with_name(f"{stamp}.{os.getpid()}.partial.npz")
+        np.savez(partial, captions=captions, seconds=seconds)
+        partial.replace(cached)
+    return CaptionedPool(name, location, index, captions, caption_of, seconds)
+
+
+class RetrievalPlan:
+    """The `shots` images of the pool whose captions are nearest to each class, nearest first."""
+
+    def __init__(self, dataset: Dataset, pool: CaptionedPool, class_texts: np.ndarray, shots: int):
+        """`class_texts`: `[C, D]` float32 unit norm, the class names in their templates (`class_text_features`).
+
+        Raises ValueError when the pool has fewer images than shots.
+        """
+        check_pool(pool.location, shots)
+        started = time.perf_counter()
+        self.dataset = dataset
+        self.num_classes = len(dataset.class_names)
+        self.shots = shots
+        self.corpus = pool.name
+        self._revision = pool.index.fingerprint
+        keys, captions = [], []
+        for text in class_texts:
+            similarity = (pool.captions @ text)[pool.caption_of]
+            nearest = np.argsort(-similarity, kind="stable")[:shots]  # equal captions: in the pool's order
+            keys.append(pool.index.keys[nearest])
+            captions.append(pool.index.texts[nearest])
+        self._keys = [str(key) for key in np.stack(keys, axis=1).ravel()]
+        self._captions = [str(text) for text in np.stack(captions, axis=1).ravel()]
+        seconds = time.perf_counter() - started
+        self.search_seconds_per_image = seconds / max(1, len(self)) + pool.seconds / len(pool.index.keys)
+
+    def __len__(self) -> int:
+        return self.shots * self.num_classes
+
+    def __getitem__(self, index: int) -> Recipe:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        class_index = index % self.num_classes
+        return Recipe(
+            source="retrieval",
+            dataset=self.dataset.name,
+            class_index=class_index,
+            class_name=self.dataset.class_names[class_index],
+            prompt=self._captions[index],
+            revision=self._revision,
+            corpus=self.corpus,
+            key=self._keys[index],
+        )
+
+
+def class_text_features(encoder: ImageEncoder, dataset: Dataset) -> np.ndarray:
+    """`[C, T, D]` float32, unit norm: every class name in every template of the data set."""
+    return _class_text_features(encoder, dataset.class_names, dataset.templates)
+
+
+@cache
+def _class_text_features(encoder: ImageEncoder, class_names: tuple[str, ...], templates: tuple[str, ...]) -> np.ndarray:
+    texts = [template.replace("{c}", name) for name in class_names for template in templates]
+    return encoder.encode_texts(texts).reshape(len(class_names), len(templates), -1)

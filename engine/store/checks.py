@@ -1,0 +1,38 @@
+"""What a place must be to hold a workspace, said in one sentence where it is not. Nothing here writes."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+
+from engine.recipe import IMAGE_SCHEMA, SCHEMA_VERSION
+from engine.store.schemas import VERSION_KEY
+
+
+def normal_uri(uri: str) -> str:
+    """An absolute path for a local place, a URI without a trailing slash for any other."""
+    uri = uri.removeprefix("file://")
+    return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def check_folder(path: Path) -> None:
+    """Raises ValueError when `path` is a file, or when it, or the folder it would be made in, is not writable."""
+    nearest = next(place for place in [path, *path.parents] if place.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is a file; give the path of a folder as workspace")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{nearest} is not writable; change its permissions or give another place as workspace")
+
+
+def check_schema(uri: str, schema: pa.Schema) -> None:
+    """Raises ValueError when a table `images` with `schema` was not made by this version of the project."""
+    found = (schema.metadata or {}).get(VERSION_KEY, b"").decode()
+    if found and found != str(SCHEMA_VERSION):
+        cure = "use another workspace, or the release of imagefoundry that made this one"
+        raise ValueError(f"workspace {uri} has schema version {found}, and this release reads {SCHEMA_VERSION}; {cure}")
+    for field in IMAGE_SCHEMA:
+        if field.name not in schema.names or schema.field(field.name).type != field.type:
+            cure = "it is not a workspace, or a damaged one; give another place"
+            raise ValueError(f"the table images in {uri} has no column {field.name!r} of type {field.type}; {cure}")
+    if not found:
+        raise ValueError(f"the table images in {uri} does not say its schema version; give another place as workspace")

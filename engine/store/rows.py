@@ -1,0 +1,82 @@
+"""Rows of a table by image id: found, fetched in order, and given their embeddings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+FEW_IDS = 1_000
+"""Up to this many ids are looked up by a filter, which an index on `id` answers; more by a scan of the id column."""
+
+SCAN_ROWS = 131_072
+
+
+def quote(text: str) -> str:
+    """`text` as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def locate(dataset: Any, ids: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """The rows whose id is one of `ids`, in table order: ids `[M]`, positions `[M] int64`, fragments `[M] int64`."""
+    scanner = dataset.scanner(columns=["id"], with_row_address=True, batch_size=SCAN_ROWS)
+    found, positions, fragments = [pa.array([], pa.string())], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    start = 0
+    for batch in scanner.to_batches():
+        hits = pc.is_in(batch.column("id"), value_set=ids)
+        found.append(batch.column("id").filter(hits))
+        positions.append(start + np.flatnonzero(hits.to_numpy(zero_copy_only=False)))
+        addresses = batch.column("_rowaddr").filter(hits).to_numpy()
+        fragments.append((addresses >> np.uint64(32)).astype(np.int64))  # upper half of an address: the fragment
+        start += batch.num_rows
+    return pa.concat_arrays(found), np.concatenate(positions), np.concatenate(fragments)
+
+
+def fetch(dataset: Any, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """`id` and `columns` of the rows with these ids, in the order of `ids`; see `Workspace.fetch`."""
+    wanted = list(dict.fromkeys(["id", *columns]))
+    asked = pa.array(ids, pa.string())
+    if len(asked) <= FEW_IDS:
+        names = ", ".join(quote(name) for name in dict.fromkeys(ids))
+        found = dataset.to_table(columns=wanted, filter=f"id IN ({names})" if names else "false")
+    else:
+        _, positions, _ = locate(dataset, asked.unique())
+        found = dataset.take(positions, columns=wanted)
+    order = pc.index_in(asked, value_set=found.column("id"))
+    table: pa.Table = found.take(order.drop_null())
+    return table
+
+
+def fill(dataset: Any, column: str, ids: Sequence[str], vectors: np.ndarray) -> None:
+    """Commits `vectors` as the values of `column` in the rows with these ids; see `Workspace.fill_embeddings`."""
+    import lance
+
+    dimension = dataset.schema.field(column).type.list_size
+    if vectors.shape != (len(ids), dimension):
+        raise ValueError(f"{len(ids)} ids need vectors of shape {(len(ids), dimension)}, not {vectors.shape}")
+    if not len(ids):
+        return
+    asked = pa.array(ids, pa.string())
+    found, _, fragments = locate(dataset, asked)
+    if len(asked.unique()) != len(asked) or len(found) != len(asked):
+        raise ValueError(f"{len(ids)} ids name {len(found)} rows of the table; give the id of each committed row once")
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+    schema = pa.schema([dataset.schema.field("id"), dataset.schema.field(column)])
+    values = pa.Table.from_arrays([asked, pa.FixedSizeListArray.from_arrays(flat, dimension)], schema=schema)
+    values = values.take(pc.index_in(found, value_set=asked))
+
+    # merge_insert would write whole rows again, encoded images and all; update_columns writes this column alone
+    updated, modified = [], set()
+    for fragment in np.unique(fragments):
+        part = values.filter(pa.array(fragments == fragment))
+        metadata, fields = dataset.get_fragment(int(fragment)).update_columns(part, left_on="id", right_on="id")
+        updated.append(metadata)
+        modified.update(fields)
+    update = lance.LanceOperation.Update(
+        updated_fragments=updated, fields_modified=sorted(modified), update_mode="rewrite_columns"
+    )
+    before = dataset.count_rows()
+    after = lance.LanceDataset.commit(dataset.uri, update, read_version=dataset.version).count_rows()
+    if after != before:
+        raise RuntimeError(f"the table went from {before} to {after} rows while {column} was filled")

@@ -1,0 +1,76 @@
+"""The columns of the four tables of a workspace, and the cast of any Arrow table to one of them."""
+
+import pyarrow as pa
+
+from engine.recipe import ERROR_SCHEMA, IMAGE_SCHEMA
+
+VERSION_KEY = b"imagefoundry.schema_version"
+
+
+def _required(**types: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+
+
+RUN_SCHEMA = _required(
+    run_id=pa.string(),
+    started_at=pa.timestamp("us", tz="UTC"),
+    wall_seconds=pa.float64(),
+    nodes=pa.float64(),
+    instance=pa.string(),
+    usd_per_hour=pa.float64(),
+    busy_seconds=pa.float64(),
+    usd_busy=pa.float64(),
+    usd_billed=pa.float64(),
+    images=pa.int64(),
+    errors=pa.int64(),
+    status=pa.string(),
+    config=pa.string(),
+)
+"""One row for each run, renewed while it goes on.
+
+`busy_seconds`, `usd_busy`: what the devices worked, and its price. `nodes`: size of the cluster in
+units of the priced instance. `usd_billed`: price of `nodes` x `wall_seconds`.
+`status`: `running` (or killed while it was), `finished`, `interrupted` or `failed`. `config`: the run's configuration as JSON.
+"""
+
+LEDGER_SCHEMA = _required(
+    run_id=pa.string(),
+    stage=pa.string(),
+    source=pa.string(),
+    dataset=pa.string(),
+    strategy=pa.string(),
+    generator=pa.string(),
+    rows=pa.int64(),
+    busy_seconds=pa.float64(),
+    usd_compute=pa.float64(),
+    usd_labels=pa.float64(),
+)
+"""What each stage of a run worked, and what that was worth in US dollars, for each kind of image it made."""
+
+TABLES = {"errors": ERROR_SCHEMA, "runs": RUN_SCHEMA, "ledger": LEDGER_SCHEMA, "images": IMAGE_SCHEMA}
+"""Name → schema. `images` is made last, so a folder that has it is a whole workspace."""
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows of `table` with exactly the columns of `schema`; nullable columns that it lacks are null.
+
+    Raises ValueError for a column `schema` does not have, a required column that is missing or holds a null, and
+    values that do not fit the column's type.
+    """
+    unknown = sorted(set(table.column_names) - set(schema.names))
+    if unknown:
+        hint = "; call Workspace.ensure_encoder first" if unknown[0].startswith("embedding_") else ""
+        raise ValueError(f"the table has no column {unknown[0]!r}{hint}")
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            column = pa.nulls(table.num_rows, field.type)
+        else:
+            try:
+                column = table.column(field.name).cast(field.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise ValueError(f"column {field.name!r} does not fit {field.type}: {error}") from error
+        if column.null_count and not field.nullable:
+            raise ValueError(f"column {field.name!r} is required, and {column.null_count} of its values are missing")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)

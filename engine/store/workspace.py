@@ -1,0 +1,274 @@
+"""A folder or bucket prefix of four Lance tables: images, errors, runs, ledger."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine.recipe import IMAGE_SCHEMA, embedding_column
+from engine.store import maintenance, rows, search
+from engine.store.checks import check_folder, check_schema, normal_uri
+from engine.store.ids import IdSet
+from engine.store.lock import Held, workspace_lock
+from engine.store.schemas import TABLES, conform
+
+
+class Workspace:
+    """The tables of one project, readable by `lancedb.connect(uri).open_table(name)`. Use `Workspace.open`.
+
+    Every read sees the newest version there is when it starts, whole. A workspace can be pickled; its lock stays behind.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._datasets: dict[str, Any] = {}
+        self._held: Held | None = None
+
+    @classmethod
+    def open(cls, uri: str | Path, *, create: bool = True) -> "Workspace":
+        """Opens the workspace at a path or at `s3://bucket/prefix`, and makes it when it is not there.
+
+        Raises ValueError, and leaves all as it was, when `uri` is a file or cannot be written to, when there is no
+        workspace and `create` is false, and when the tables there have other columns than this version's.
+        """
+        workspace = cls(normal_uri(str(uri)))
+        if workspace.is_local:
+            check_folder(Path(workspace.uri))
+        if not workspace._exists():
+            if not create:
+                raise ValueError(
+                    f"there is no workspace at {workspace.uri}; give the path of one, or make it with a run"
+                )
+            workspace._create()
+        check_schema(workspace.uri, workspace.image_schema())
+        return workspace
+
+    def __reduce__(self) -> tuple[type["Workspace"], tuple[str]]:
+        return Workspace, (self.uri,)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the workspace is a folder of a file system."""
+        return "://" not in self.uri
+
+    def table_uri(self, name: str) -> str:
+        """Where the Lance table `name` is."""
+        return f"{self.uri}/{name}.lance"
+
+    def dataset(self, name: str) -> Any:
+        """The newest version of table `name` as a `lance.LanceDataset`: a snapshot that later commits do not change."""
+        import lance
+
+        cached = self._datasets.get(name)
+        if cached is None:
+            cached = lance.dataset(self.table_uri(name))
+        elif (latest := cached.latest_version) != cached.version:
+            # keeps the index cache of the handle before it; a fresh handle would start cold
+            cached = cached.checkout_version(latest)
+        self._datasets[name] = cached
+        return cached
+
+    def _exists(self) -> bool:
+        try:
+            self.dataset("images")
+        except (ValueError, OSError) as error:
+            if "was not found" in str(error):
+                return False
+            raise ValueError(f"cannot open workspace {self.uri}: {_short(error)}") from error
+        return True
+
+    def _create(self) -> None:
+        import lance
+
+        try:
+            if self.is_local:
+                Path(self.uri).mkdir(parents=True, exist_ok=True)
+            for name, schema in TABLES.items():
+                try:
+                    lance.write_dataset(schema.empty_table(), self.table_uri(name), mode="create")
+                except OSError as error:
+                    if "already exists" not in str(error):  # another process may be opening the same new workspace
+                        raise
+        except OSError as error:
+            cure = "give a place you may write to"
+            raise ValueError(f"cannot write a workspace to {self.uri}: {_short(error)}; {cure}") from error
+
+    def image_schema(self) -> pa.Schema:
+        """Columns of `images`, embedding columns included."""
+        schema: pa.Schema = self.dataset("images").schema
+        return schema
+
+    def encoders(self) -> dict[str, int]:
+        """Embedding columns of `images` and their dimensions."""
+        return {
+            field.name: field.type.list_size for field in self.image_schema() if field.name not in IMAGE_SCHEMA.names
+        }
+
+    def ensure_encoder(self, encoder: str, dimension: int) -> None:
+        """Adds the encoder's column to `images` when it is missing; the rows there are null in it.
+
+        Raises ValueError when the column holds vectors of another dimension.
+        """
+        column = embedding_column(encoder)
+        existing = self.encoders().get(column)
+        if existing is None:
+            self.dataset("images").add_columns([pa.field(column, pa.list_(pa.float32(), dimension))])
+        elif existing != dimension:
+            cure = "give the encoder another name or use another workspace"
+            found = f"embeddings of {encoder} with {existing} numbers, not {dimension}"
+            raise ValueError(f"workspace {self.uri} holds {found}; {cure}")
+
+    def _embedding(self, encoder: str) -> str:
+        column = embedding_column(encoder)
+        if column not in self.encoders():
+            raise ValueError(f"workspace {self.uri} has no embeddings of {encoder}; call ensure_encoder first")
+        return column
+
+    def ids_without(self, encoder: str, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that are committed and not embedded by this encoder, in the order given."""
+        column = self._embedding(encoder)
+        empty = IdSet(batch.column("id") for batch in self.scan(["id"], f"{column} IS NULL"))
+        return [name for name, missing in zip(ids, empty.contains(ids), strict=True) if missing]
+
+    def fill_embeddings(self, encoder: str, ids: Sequence[str], vectors: np.ndarray) -> None:
+        """Sets the embeddings `[N, D] float32` of rows that are in `images`; all else in the table stays as it is.
+
+        Writes the column alone, once for each fragment that holds one of `ids`, so fill many rows in a call, and under
+        the lock when other runs may write.
+        Raises ValueError for shapes that do not agree, and for an id that is given twice or is not in the table.
+        """
+        rows.fill(self.dataset("images"), self._embedding(encoder), ids, vectors)
+
+    def count(self, where: str | None = None) -> int:
+        """Number of images, or of those for which the SQL condition `where` holds."""
+        return int(self.dataset("images").count_rows(where))
+
+    def done_ids(self) -> IdSet:
+        """Ids of all committed images."""
+        return IdSet(batch.column("id") for batch in self.scan(["id"]))
+
+    def scan(self, columns: Sequence[str], where: str | None = None) -> pa.RecordBatchReader:
+        """The rows of `images`, batch by batch, all of one version of the table."""
+        batch_rows = 256 if "image" in columns else rows.SCAN_ROWS if list(columns) == ["id"] else 8_192
+        scanner = self.dataset("images").scanner(columns=list(columns), filter=where, batch_size=batch_rows)
+        reader: pa.RecordBatchReader = scanner.to_reader()
+        return reader
+
+    def fetch(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """`id` and `columns` of these images, in the order of `ids`; ids that are not in the table are left out."""
+        return rows.fetch(self.dataset("images"), ids, columns)
+
+    def errors(self, run_id: str | None = None) -> pa.Table:
+        """Recipes that could not be made (`ERROR_SCHEMA`), of one run or of all."""
+        return self._read("errors", None if run_id is None else f"run_id = {rows.quote(run_id)}")
+
+    def runs(self) -> pa.Table:
+        """All runs, one that was killed as it last reported itself (`RUN_SCHEMA`)."""
+        return self._read("runs")
+
+    def ledger(self) -> pa.Table:
+        """What all stages of all runs worked and cost (`LEDGER_SCHEMA`)."""
+        return self._read("ledger")
+
+    def _read(self, name: str, where: str | None = None) -> pa.Table:
+        table: pa.Table = self.dataset(name).to_table(filter=where)
+        return table
+
+    def put_run(self, row: dict[str, Any]) -> None:
+        """Sets the row of `runs` with this `run_id`. Raises ValueError for a field missing, unknown or of a wrong type."""
+        table = conform(pa.table({name: [value] for name, value in row.items()}), TABLES["runs"])
+        merge = self.dataset("runs").merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(table)
+
+    def add_ledger(self, rows: list[dict[str, Any]]) -> None:
+        """Appends rows to `ledger`. Raises ValueError for a field that is missing, unknown or of the wrong type."""
+        if rows:
+            self._append("ledger", rows)
+
+    def _append(self, name: str, values: list[dict[str, Any]]) -> None:
+        import lance
+
+        names = dict.fromkeys(key for row in values for key in row)
+        table = pa.table({key: [row.get(key) for row in values] for key in names})
+        lance.write_dataset(conform(table, TABLES[name]), self.dataset(name), mode="append")
+
+    @contextmanager
+    def lock(self, run_id: str) -> Iterator[None]:
+        """Makes this the one writing run for the length of the block. Raises ValueError when another run writes."""
+        with workspace_lock(self.uri, run_id) as held:
+            self._held = held
+            try:
+                yield
+            finally:
+                self._held = None
+
+    def check_lock(self) -> None:
+        """Raises RuntimeError when this workspace held its lock and another run has taken it over since."""
+        if self._held is not None and self._held.lost:
+            raise RuntimeError(
+                f"another run took over the lock of workspace {self.uri}; start this run again to resume it"
+            )
+
+    def search(
+        self,
+        vector: np.ndarray,
+        encoder: str,
+        *,
+        k: int = 10,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """The `k` images nearest to `vector` `[D]` by cosine distance, nearest first, among those `where` holds for.
+
+        Gives `columns` (the recipe's, by default) and `_distance`, 0 to 2. Exact where the column has no index; images
+        without an embedding are never found. Raises ValueError for a vector of another dimension, zero or not finite.
+        """
+        if np.ndim(vector) != 1:
+            raise ValueError(f"the vector has shape {np.shape(vector)}; give one vector, or call search_batch")
+        return search.nearest(
+            self.dataset("images"), self._embedding(encoder), vector, k=k, where=where, columns=columns
+        )
+
+    def search_batch(
+        self,
+        vectors: np.ndarray,
+        encoder: str,
+        *,
+        k: int = 10,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """`search` for each of `vectors` `[Q, D]`; a column `query_index` says which vector a row was found for."""
+        if np.ndim(vectors) != 2:
+            raise ValueError(f"the vectors have shape {np.shape(vectors)}; give them as [Q, D]")
+        return search.nearest(
+            self.dataset("images"), self._embedding(encoder), vectors, k=k, where=where, columns=columns
+        )
+
+    def build_indices(self, encoder: str | None = None) -> None:
+        """Indexes the ids and the columns that filters name, and the encoder's vectors where they are many.
+
+        What was there is replaced. `search` and `fetch` give the same rows before and after, sooner.
+        """
+        maintenance.build_scalar_indices(self.dataset("images"))
+        if encoder is not None:
+            maintenance.build_vector_index(self.dataset("images"), self._embedding(encoder))
+
+    def compact(self, *, keep_versions_for: timedelta = timedelta(minutes=10)) -> None:
+        """Merges small files, brings indices up to date, deletes what interrupted writers left and old versions.
+
+        Needs the lock, and no worker that is still writing. Readers keep the versions of the last minutes. Moving rows
+        moves a vector index with them, so compact first and build it afterwards where both are to be done.
+        """
+        assert self._held is not None, "compact deletes what is not committed: hold the lock"
+        self.check_lock()
+        for name in TABLES:
+            maintenance.compact_table(self.dataset(name), keep_versions_for)
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0][:300]

@@ -1,0 +1,214 @@
+"""What a workspace says about plans: scores, costs, errors and pictures, as rows of tables."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.catalog import Dataset
+from engine.costs import PriceBook, attribute_billed, summarise, totals
+from engine.costs.ledger import COST_COLUMNS
+from engine.evaluation import score
+from engine.recipe import embedding_column
+from engine.reports import ContactSheet
+from engine.sources import OriginalPlan, Plan
+from engine.store import IdSet, Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SHEET_IMAGES = 24
+"""Pictures of a contact sheet."""
+
+
+class ShotPlan(Plan, Protocol):
+    """A plan that goes round the classes."""
+
+    num_classes: int
+    shots: int
+
+
+class Bills:
+    """What every image of a workspace cost, its part of its run's bill included."""
+
+    def __init__(self, workspace: Workspace):
+        columns = ["id", "split", *COST_COLUMNS]
+        table = pa.Table.from_batches(
+            workspace.scan(columns), schema=workspace.image_schema().empty_table().select(columns).schema
+        )
+        self._ids = table.column("id").combine_chunks()
+        test = pc.equal(table.column("split"), "test")
+        # test images are read and embedded, but nobody buys them: they are a row of their own
+        sources = pc.if_else(test, "test", table.column("source"))
+        self.table = table.set_column(table.schema.get_field_index("source"), "source", sources)
+        self._frame = attribute_billed(self.table, workspace.runs())
+
+    def of(self, ids: Sequence[str]) -> "pl.DataFrame":
+        """Cost columns and `usd_billed` of the images with these ids, in their order; an id without an image is left out."""
+        rows = pc.index_in(pa.array(ids, pa.string()), value_set=self._ids).drop_null()
+        return self._frame[rows.to_numpy()]
+
+
+def tradeoff_rows(
+    workspace: Workspace,
+    bills: Bills,
+    dataset: Dataset,
+    encoder: str,
+    texts: np.ndarray,
+    test_plan: OriginalPlan,
+    plans: Mapping[tuple[str, int], ShotPlan],
+    shots: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Scores and dollars of the n-shot sets of every (source, seed) on one data set (GenBench Fig. 3).
+
+    Args:
+        texts: `[C, T, D]` float32, unit norm: class names in their templates.
+        plans: (source, seed) → plan of at least `max(shots)` shots.
+    """
+    test = _load(workspace, encoder, test_plan, len(test_plan))
+    rows = []
+    for (source, seed), plan in plans.items():
+        loaded = _load(workspace, encoder, plan, max(shots) * plan.num_classes)
+        for num in sorted(shots):
+            part = loaded.first(num * plan.num_classes)
+            row = {
+                "dataset": dataset.name,
+                "group": dataset.group,
+                "source": source,
+                "strategy": plan[0].strategy,
+                "shots": num,
+                "seed": seed,
+            }
+            cost = totals(bills.of(part.ids))
+            money = {name: cost[name] for name in ("images", "usd_busy", "usd_billed", "usd_per_image")}
+            rows.append(row | _scores(dataset, texts, test, part, seed) | money)
+    return rows
+
+
+@dataclass
+class _Images:
+    """Committed images of a plan's first recipes."""
+
+    ids: list[str]
+    indices: np.ndarray
+    """`[N]` index in the plan, ascending."""
+    labels: np.ndarray
+    """`[N]` int64."""
+    features: np.ndarray
+    """`[N, D]` float32."""
+
+    def first(self, num: int) -> "_Images":
+        """Those among the first `num` recipes."""
+        count = int(np.searchsorted(self.indices, num))
+        return _Images(self.ids[:count], self.indices[:count], self.labels[:count], self.features[:count])
+
+
+def _load(workspace: Workspace, encoder: str, plan: Plan, num: int) -> _Images:
+    recipes = [plan[index] for index in range(num)]
+    ids = [recipe.id for recipe in recipes]
+    column = embedding_column(encoder)
+    table = workspace.fetch(ids, ["id", column])
+    place = {name: number for number, name in enumerate(table.column("id").to_pylist())}
+    # a recipe without an image (an error row) leaves a gap, so a class may have fewer than n images in its n-shot set
+    indices = np.array([number for number, name in enumerate(ids) if name in place], np.int64)
+    vectors = pc.list_flatten(table.column(column)).to_numpy().reshape(table.num_rows, -1)
+    return _Images(
+        ids=[ids[number] for number in indices],
+        indices=indices,
+        labels=np.array([recipes[number].class_index for number in indices], np.int64),
+        features=vectors[[place[ids[number]] for number in indices]] if len(indices) else np.zeros((0, 1), np.float32),
+    )
+
+
+def _scores(dataset: Dataset, texts: np.ndarray, test: _Images, train: _Images, seed: int) -> dict[str, Any]:
+    if not len(train.labels) or not len(test.labels):
+        return dict.fromkeys(("zero_shot", "cler", "cler_ensemble", "linear_probe"))
+    scores = score(
+        train.features,
+        train.labels,
+        test.features,
+        test.labels,
+        texts,
+        num_classes=len(dataset.class_names),
+        metric=dataset.metric,
+        seed=seed,
+    )
+    return {
+        "zero_shot": scores.zero_shot,
+        "cler": scores.cler,
+        "cler_ensemble": scores.cler_ensemble,
+        "linear_probe": scores.linear_probe,
+    }
+
+
+def cost_tables(workspace: Workspace, bills: Bills) -> dict[str, list[dict[str, Any]]]:
+    """`costs`: images and dollars of the whole workspace by source, data set and generator. `runs`: all its runs."""
+    shown = (
+        "run_id",
+        "status",
+        "started_at",
+        "wall_seconds",
+        "instance",
+        "nodes",
+        "images",
+        "errors",
+        "busy_seconds",
+        "usd_busy",
+        "usd_billed",
+    )
+    runs = [{name: run[name] for name in shown} for run in workspace.runs().sort_by("started_at").to_pylist()]
+    for run in runs:
+        run["started_at"] = run["started_at"].isoformat(timespec="seconds")
+    return {"costs": summarise(bills.table, workspace.runs()), "runs": runs}
+
+
+def error_rows(workspace: Workspace, plans: Iterable[Plan]) -> list[dict[str, Any]]:
+    """Recipes of these plans that have no image, by the reason of their last failure."""
+    errors = workspace.errors()
+    if not errors.num_rows:
+        return []
+    planned = IdSet([plan[index].id for index in range(len(plan))] for plan in plans)
+    done = workspace.done_ids()
+    names = errors.column("id")
+    keep = planned.contains(names.combine_chunks()) & ~done.contains(names.combine_chunks())
+    last = {row["id"]: row for row in errors.filter(pa.array(keep)).to_pylist()}
+    reasons: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in last.values():
+        reasons.setdefault((row["stage"], row["source"], row["dataset"], row["reason"]), []).append(row["id"])
+    return [
+        {
+            "stage": stage,
+            "source": source,
+            "dataset": dataset,
+            "reason": reason,
+            "count": len(ids),
+            "example_id": min(ids),
+        }
+        for (stage, source, dataset, reason), ids in sorted(reasons.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def contact_sheet(workspace: Workspace, dataset: Dataset, source: str, plan: ShotPlan) -> ContactSheet:
+    """The first images of classes spread evenly over the data set."""
+    step = max(1, plan.num_classes // SHEET_IMAGES)
+    classes = list(range(0, plan.num_classes, step))[:SHEET_IMAGES]
+    rounds = min(plan.shots, -(-SHEET_IMAGES // len(classes)))
+    ids = [plan[shot * plan.num_classes + number].id for number in classes for shot in range(rounds)][:SHEET_IMAGES]
+    table = workspace.fetch(ids, ["image", "class_name"])
+    return ContactSheet(
+        title=f"{dataset.name}: {source}",
+        group=dataset.group,
+        source=source,
+        images=table.column("image").to_pylist(),
+        captions=table.column("class_name").to_pylist(),
+    )
+
+
+def paper_tables(prices: PriceBook) -> dict[str, list[dict[str, Any]]]:
+    """GenBench Tables 1 and 5, computed from the price book beside what the paper prints."""
+    from engine.costs import genbench_table_1, genbench_table_5
+
+    return {"genbench_table_1": genbench_table_1(prices), "genbench_table_5": genbench_table_5(prices)}

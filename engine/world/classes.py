@@ -1,0 +1,108 @@
+"""The classes of the miniature world, read from classes.toml, and the nameless ones drawn at random."""
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from engine.world.species import PAINTS, describe, describe_strokes, random_attributes, species_strokes
+
+DATASETS = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
+GROUPS = {"mini-common": "common", "mini-fine": "fine-grained", "mini-rare": "rare", "mini-novel": "novel"}
+
+
+@dataclass(frozen=True)
+class ImageClass:
+    """What one class looks like: strokes, or a texture over the whole picture."""
+
+    name: str
+    """Class name as it stands in classnames.txt and in captions."""
+    dataset: str
+    """Data set that holds the class; empty for a nameless one."""
+    strokes: tuple[str, ...] = ()
+    """Strokes drawn one over another, see strokes.py."""
+    texture: str = ""
+    """Name of a texture; then there are no strokes."""
+    sign: bool = False
+    """Signs are drawn large, upright and never mirrored: left must stay left."""
+
+
+@cache
+def _tables() -> dict:
+    return tomllib.loads(Path(__file__).with_name("classes.toml").read_text())
+
+
+@cache
+def dataset_classes(dataset: str) -> tuple[ImageClass, ...]:
+    """The classes of one data set, in label order. Raises ValueError for a data set that the world does not have."""
+    tables = _tables()
+
+    def species(table: str, family: str) -> list[ImageClass]:
+        rows = tables[table].items()
+        return [ImageClass(name, dataset, tuple(species_strokes(family, a))) for name, a in rows]
+
+    def objects(table: str, sign: bool = False) -> list[ImageClass]:
+        return [ImageClass(name, dataset, tuple(strokes), sign=sign) for name, strokes in tables[table].items()]
+
+    if dataset == "mini-common":
+        return tuple(objects("common"))
+    if dataset == "mini-fine":
+        return tuple(species("birds", "bird") + species("flowers", "flower") + species("cars", "car"))
+    if dataset == "mini-rare":
+        textures = [ImageClass(name, dataset, texture=name) for name in tables["textures"]["names"]]
+        return tuple(textures + objects("signs", sign=True))
+    if dataset == "mini-novel":
+        novel = species("novel_birds", "bird") + species("novel_flowers", "flower")
+        return tuple(novel + objects("novel"))
+    raise ValueError(f"The miniature world has no data set {dataset!r}; it has {', '.join(DATASETS)}.")
+
+
+def class_names(dataset: str) -> list[str]:
+    """Class names of a data set, in label order."""
+    return [item.name for item in dataset_classes(dataset)]
+
+
+def templates(dataset: str) -> list[str]:
+    """Prompt templates of a data set; `{c}` is where the class name goes."""
+    return list(_tables()["templates"][dataset])
+
+
+def taught_classes() -> tuple[ImageClass, ...]:
+    """Every named class that a model may be taught: all but the novel ones."""
+    return tuple(item for dataset in DATASETS if dataset != "mini-novel" for item in dataset_classes(dataset))
+
+
+def nameless_species(seed: int, num: int) -> Iterator[tuple[ImageClass, list[str]]]:
+    """Yield `num` random birds, flowers and cars, each with eight captions that tell its attributes."""
+    rng = np.random.default_rng([seed, 71])
+    for i in range(num):
+        family = ("bird", "flower", "car")[i % 3]
+        attributes = random_attributes(family, rng)
+        captions = [describe(family, attributes, rng) for _ in range(8)]
+        yield ImageClass(f"nameless {family} {i}", "", tuple(species_strokes(family, attributes))), captions
+
+
+def nameless_objects(seed: int, num: int) -> Iterator[tuple[ImageClass, list[str]]]:
+    """Yield `num` random arrangements of strokes, things that have no name, with eight captions that tell their parts."""
+    rng, words = np.random.default_rng([seed, 72]), np.random.default_rng([seed, 73])
+    paints = [*PAINTS, "main", "accent", "dark", "pale"]
+    for i in range(num):
+        strokes = []
+        for _ in range(int(rng.integers(3, 8))):
+            (x, y), (u, v) = rng.uniform(-0.6, 0.6, 2).round(2), rng.uniform(0.12, 0.5, 2).round(2)
+            shape = str(rng.choice(["disc", "box", "oval", "line", "ring", "dome", "poly"]))
+            numbers = {
+                "disc": f"{x} {y} {u}",
+                "dome": f"{x} {y} {u}",
+                "ring": f"{x} {y} {u} .09",
+                "box": f"{x} {y} {u} {v}",
+                "oval": f"{x} {y} {u} {v} {int(rng.integers(-60, 60))}",
+                "line": f"{x} {y} {-y} {x + u} .09",
+                "poly": f"{x - u} {y + v} {x + u} {y + v} {x} {y - v}",
+            }[shape]
+            strokes.append(f"{shape} {numbers} {rng.choice(paints)}")
+        captions = [describe_strokes(strokes, words) for _ in range(8)]
+        yield ImageClass(f"nameless object {i}", "", tuple(strokes)), captions

@@ -1,0 +1,101 @@
+"""Train and measure the three tiny models of the miniature world.
+
+python jobs/train_miniature.py {clip|judge|generator|evaluate} [options]
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from engine.miniature.checkpoints import CHECKPOINTS
+from engine.miniature.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Train the CLIP model on captions."""
+
+    output: Path = CHECKPOINTS / "clip"
+    """Folder to write; it is replaced when the new one is complete."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2550, batch_size=160, lr=2e-3))
+    """The training loop."""
+
+    def run(self) -> int:
+        """Train, save, return an exit code."""
+        from engine.miniature.encoder import clip_config, train_encoder
+
+        train_encoder(clip_config(self.train), self.output)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Train the judge, a second encoder of another architecture."""
+
+    output: Path = CHECKPOINTS / "judge"
+    """Folder to write; it is replaced when the new one is complete."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2800, batch_size=160, lr=2e-3, seed=1))
+    """The training loop."""
+
+    def run(self) -> int:
+        """Train, save, return an exit code."""
+        from engine.miniature.encoder import judge_config, train_encoder
+
+        train_encoder(judge_config(self.train), self.output)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator:
+    """Train the text-to-image generator: first its autoencoder, then the denoiser."""
+
+    output: Path = CHECKPOINTS / "generator"
+    """Folder to write; it is replaced when the new one is complete."""
+    autoencoder: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2900, batch_size=64, lr=2e-3))
+    """The training loop of the autoencoder."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=6000, batch_size=96, lr=1.5e-3))
+    """The training loop of denoiser and text encoder."""
+
+    def run(self) -> int:
+        """Train, save, return an exit code."""
+        from engine.miniature.autoencoder import AutoencoderConfig
+        from engine.miniature.generator import GeneratorConfig, train_generator
+
+        config = GeneratorConfig(autoencoder=AutoencoderConfig(train=self.autoencoder), train=self.train)
+        train_generator(config, self.output)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure every figure of the three models beside its target; fails when one is missed."""
+
+    checkpoints: Path = CHECKPOINTS
+    """Folder that holds `clip`, `judge` and `generator`."""
+    images_per_class: int = 20
+    """Images drawn of each class for the judge."""
+    threads: int = 2
+    """Processor threads for everything but the timings, which take one."""
+
+    sheet: Path | None = None
+    """PNG file for a contact sheet of real over generated images; none if empty."""
+
+    def run(self) -> int:
+        """Print the table; 1 if a target is missed."""
+        import json
+
+        from engine.miniature.evaluate import open_generator
+        from engine.miniature.scorecard import measure, table
+        from engine.miniature.sheet import contact_sheet
+
+        figures = measure(self.checkpoints, self.images_per_class, self.threads)
+        print(table(figures))
+        if self.sheet:
+            folder = self.checkpoints / "generator"
+            contact_sheet(open_generator(folder), json.loads((folder / "defaults.json").read_text()), self.sheet)
+        return int(not all(figure.met for figure in figures))
+
+
+if __name__ == "__main__":
+    raise SystemExit(tyro.cli(Clip | Judge | Generator | Evaluate).run())

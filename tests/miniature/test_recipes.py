@@ -1,0 +1,128 @@
+"""What the models are taught: the knowledge gap, the captions, the tokenizer, and a few steps of each recipe."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.miniature.autoencoder import GENERATOR_KNOWLEDGE, AutoencoderConfig
+from engine.miniature.checkpoints import replace_folder
+from engine.miniature.corpus import Knowledge, build_corpus, caption_tokens
+from engine.miniature.encoder import clip_config, contrastive_loss, judge_config, train_encoder
+from engine.miniature.evaluate import Encoder, generate, open_generator
+from engine.miniature.generator import GeneratorConfig, train_generator
+from engine.miniature.tokenizer import CONTEXT_LENGTH, build_tokenizer, encode, learn_merges
+from engine.miniature.training import TrainConfig
+from engine.world.captions import prompt_captions, with_article
+from engine.world.classes import class_names, templates
+
+FEW = Knowledge(common=3, fine=1, rare=1, species=4, objects=0, images_per_nameless=2)
+
+
+def _train(folder: Path, steps: int = 2) -> TrainConfig:
+    return TrainConfig(steps=steps, batch_size=8, warmup_steps=1, threads=1, state=str(folder), device="cpu")
+
+
+def test_no_model_is_taught_a_novel_class() -> None:
+    corpus = build_corpus("clip", FEW, 0, 32)
+    words = " ".join(text for row in corpus.captions for text in row)
+    assert not any(name in words for name in class_names("mini-novel"))
+    assert len(corpus.captions) == 92 + 4
+
+
+def test_the_generator_has_the_knowledge_gap() -> None:
+    assert (GENERATOR_KNOWLEDGE.common, GENERATOR_KNOWLEDGE.fine, GENERATOR_KNOWLEDGE.rare) == (1200, 30, 6)
+    clip = clip_config(TrainConfig()).knowledge
+    assert (clip.common, clip.fine, clip.rare) == (1200, 200, 200)
+
+
+def test_a_sample_is_of_its_class() -> None:
+    corpus = build_corpus("clip", FEW, 0, 32)
+    indices, classes = corpus.sample(500, torch.Generator().manual_seed(0))
+    place = torch.bucketize(indices, corpus.first, right=True) - 1
+    assert torch.equal(place, classes)
+    # common classes have 30 % of the samples, the generous rest is spread as asked
+    assert 0.2 < (classes < 20).float().mean() < 0.4
+
+
+def test_prompts_cover_the_templates_and_the_article() -> None:
+    captions = prompt_captions("apple", templates("mini-common"))
+    assert {"apple", "a photo of an apple.", "a photo of a apple."} <= set(captions)
+    assert {template.format(c="apple") for template in templates("mini-common")} <= set(captions)
+    assert (with_article("apple"), with_article("mug")) == ("an apple", "a mug")
+
+
+def test_the_tokenizer_is_the_same_every_time() -> None:
+    assert learn_merges(["aab aab", "ab"], 2) == [("a", "b</w>"), ("a", "ab</w>")]
+    first, second = build_tokenizer(), build_tokenizer()
+    assert first.get_vocab() == second.get_vocab()
+    assert first.eos_token_id == len(first) - 1
+    assert first("An Apple").input_ids == first("an apple").input_ids
+
+
+def test_captions_become_a_table_of_tokens() -> None:
+    corpus = build_corpus("clip", FEW, 0, 32)
+    tokenizer = build_tokenizer()
+    table, num = caption_tokens(corpus, encode(tokenizer, (c for row in corpus.captions for c in row)), CONTEXT_LENGTH)
+    assert table.shape == (96, max(len(row) for row in corpus.captions), CONTEXT_LENGTH)
+    assert int(num[0]) == len(corpus.captions[0])
+    assert tokenizer.decode(table[0, 0], skip_special_tokens=True).strip("! ") == corpus.captions[0][0]
+
+
+def test_images_of_one_class_are_not_each_others_negatives() -> None:
+    images, scale = torch.eye(3), torch.tensor(5.0)
+    texts, swapped = torch.eye(3), torch.eye(3)[[1, 0, 2]]
+    twins, strangers = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2])
+    assert contrastive_loss(images, texts, scale, twins) == contrastive_loss(images, swapped, scale, twins)
+    assert contrastive_loss(images, texts, scale, strangers) < 0.1 * contrastive_loss(images, swapped, scale, strangers)
+
+
+@pytest.mark.parametrize("make", [clip_config, judge_config])
+def test_an_encoder_trains_alike_twice_and_opens(tmp_path: Path, make) -> None:
+    whole = replace(make(_train(tmp_path / "whole", 3)), knowledge=FEW)
+    train_encoder(whole, tmp_path / "whole-model")
+    train_encoder(replace(whole, train=_train(tmp_path / "parts", 3)), tmp_path / "again-model")
+    first, again = Encoder(tmp_path / "whole-model"), Encoder(tmp_path / "again-model")
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    assert torch.equal(first.images(images), again.images(images))
+    assert first.texts(["a mug"]).shape == (1, whole.embed_dim)
+
+
+def test_the_generator_trains_and_opens(tmp_path: Path) -> None:
+    small = AutoencoderConfig(
+        width=8, decoder_blocks=(1, 0, 0), encoder_blocks=(0, 0, 1), train=_train(tmp_path), knowledge=FEW
+    )
+    config = GeneratorConfig(knowledge=FEW, channels=(16, 32), autoencoder=small, train=_train(tmp_path))
+    train_generator(config, tmp_path / "model")
+    defaults = json.loads((tmp_path / "model" / "defaults.json").read_text())
+    assert defaults == {
+        "num_inference_steps": config.steps,
+        "guidance_scale": config.guidance,
+        "height": 32,
+        "width": 32,
+    }
+    drawn = generate(open_generator(tmp_path / "model", torch.float32), ["a mug", "a key"], defaults)
+    assert drawn.shape == (2, 32, 32, 3)
+    assert drawn.dtype == np.uint8
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with replace_folder(folder) as fresh:
+        (fresh / "weights").write_text("old")
+
+    def fail() -> None:
+        with replace_folder(folder) as fresh:
+            (fresh / "weights").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (folder / "weights").read_text() == "old"
+    with replace_folder(folder) as fresh:
+        (fresh / "weights").write_text("new")
+    assert (folder / "weights").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

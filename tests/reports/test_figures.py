@@ -1,0 +1,55 @@
+import re
+from typing import Any
+
+from engine.reports.figures import tradeoff_figures
+
+
+def rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "group": group,
+            "dataset": dataset,
+            "source": source,
+            "strategy": "st",
+            "shots": shots,
+            "seed": seed,
+            "zero_shot": 0.3,
+            "linear_probe": 0.5,
+            "usd_busy": usd,
+        }
+        for group in ("common", "rare")
+        for dataset in ("a", "b")
+        for source, usd in (("generative", 0.011), ("retrieval", 0.0022), ("original", 7.0))
+        for shots in (1, 20)
+        for seed in (0, 1)
+    ]
+
+
+def test_each_group_is_a_panel_with_its_sources_dollars_and_zero_shot() -> None:
+    figures = tradeoff_figures(rows())
+    assert list(figures) == ["common", "rare"]
+    for svg in figures.values():
+        # busy dollars of both data sets together, averaged over seeds
+        assert all(text in svg for text in ("$0.022", "$0.0044", "$14.00", "zero-shot", "generative"))
+        assert all(f"var(--{source})" in svg for source in ("generative", "retrieval", "original"))
+
+
+def test_figures_follow_the_pages_colours_and_name_no_site() -> None:
+    (svg, _) = tradeoff_figures(rows()).values()
+    assert "currentColor" in svg
+    assert "#010203" not in svg
+    assert "purl.org" not in svg
+    assert svg.startswith("<svg")
+
+
+def test_the_same_rows_give_the_same_figure_and_panels_share_no_ids() -> None:
+    first, second = tradeoff_figures(rows()), tradeoff_figures(rows())
+    assert first == second
+    common, rare = (set(re.findall(r"url\(#(\w+)\)", svg)) for svg in first.values())
+    assert common
+    assert not common & rare
+
+
+def test_rows_without_a_score_are_not_drawn() -> None:
+    assert tradeoff_figures([row | {"linear_probe": None} for row in rows()]) == {}
+    assert tradeoff_figures([]) == {}

@@ -1,0 +1,100 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.catalog import load_dataset
+from engine.recipe import Recipe
+from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan
+from tests import tiny
+from tests.models.test_generator import recipe
+
+
+@pytest.fixture
+def maker(tiny_pipeline: str) -> GeneratorMaker:
+    made = GeneratorMaker(tiny_pipeline, batch_size=4)
+    made.load("cpu")
+    return made
+
+
+def test_recipes_of_several_sizes_are_made_in_their_order(maker: GeneratorMaker):
+    recipes = [recipe(0), recipe(1, height=24), recipe(2), recipe(3, height=24)]
+    made = maker.make(recipes)
+    assert [tuple(one.pixels.shape) for one in made] == [(3, 16, 16), (3, 24, 16), (3, 16, 16), (3, 24, 16)]
+    assert torch.equal(made[2].pixels, maker.make([recipe(2)])[0].pixels)
+    assert made[0].batch_size == 4
+    assert made[0].dtype == "float32"
+
+
+def test_one_failing_prompt_spoils_no_other(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
+    real = maker._generator._sample_batch
+
+    def picky(recipes: Sequence[Recipe]) -> torch.Tensor:
+        if any("bad" in one.prompt for one in recipes):
+            raise RuntimeError("cannot draw this")
+        return real(recipes)
+
+    expected = maker.make([recipe(0), recipe(2)])
+    monkeypatch.setattr(maker._generator, "_sample_batch", picky)
+    made = maker.make([recipe(0), recipe(1, prompt="bad"), recipe(2), recipe(3, prompt="")])
+    assert [one.reason for one in made] == [
+        "",
+        "RuntimeError: cannot draw this",
+        "",
+        "ValueError: the prompt is empty; give it some text",
+    ]
+    assert torch.equal(made[0].pixels, expected[0].pixels)
+    assert torch.equal(made[2].pixels, expected[1].pixels)
+
+
+def test_nan_pixels_are_that_rows_error_alone(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
+    real = maker._generator._sample_batch
+
+    def spoiled(recipes: Sequence[Recipe]) -> torch.Tensor:
+        pixels = real(recipes).clone()
+        pixels[1, 0, 0, 0] = float("nan")
+        return pixels
+
+    monkeypatch.setattr(maker._generator, "_sample_batch", spoiled)
+    made = maker.make([recipe(number) for number in range(3)])
+    assert [bool(one.reason) for one in made] == [False, True, False]
+    assert "not finite" in made[1].reason
+
+
+def test_a_model_too_big_for_the_device_says_so_in_every_row(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
+    def never(recipes: Sequence[Recipe]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(maker._generator, "_sample_batch", never)
+    assert all("does not fit into the memory" in one.reason for one in maker.make([recipe(0), recipe(1)]))
+
+
+def test_a_corpus_image_keeps_its_own_bytes(tiny_dataset: Path):
+    dataset = load_dataset(str(tiny_dataset))
+    plan = OriginalPlan(dataset, 8)
+    made = CorpusMaker({dataset.name: dataset.location}).make([plan[number] for number in range(24)])
+    assert all(one.encoded[:4] == b"RIFF" and tuple(one.pixels.shape) == (3, 32, 32) for one in made)
+    colours = torch.stack([one.pixels.float().mean((1, 2)) for one in made])
+    assert torch.cdist(colours[::3], colours[::3]).max() < torch.cdist(colours[::3], colours[1::3]).min()
+
+
+def test_a_corrupt_image_is_one_error(tmp_path: Path):
+    images = [(tiny.encode(tiny.class_image(0, number)), "0") for number in range(4)]
+    images[2] = (b"RIFF and then nothing", "0")
+    tiny.write_shards(tmp_path / "train", images)
+    (tmp_path / "classnames.txt").write_text("cat\n")
+    dataset = load_dataset(str(tmp_path))
+    plan = OriginalPlan(dataset, 4)
+    made = CorpusMaker({dataset.name: dataset.location}).make([plan[number] for number in range(4)])
+    assert sum("cannot be decoded" in one.reason for one in made) == 1
+    assert sum(one.pixels is not None for one in made) == 3
+
+
+def test_a_shard_that_went_away_is_an_error_of_its_rows(tmp_path: Path):
+    folder = tiny.write_dataset(tmp_path / "things", ("cat",), train=4)
+    dataset = load_dataset(str(folder))
+    recipes = [OriginalPlan(dataset, 4)[number] for number in range(4)]
+    (folder / "train" / "0.tar").unlink()
+    made = CorpusMaker({dataset.name: dataset.location}).make(recipes)
+    assert sum("cannot be read" in one.reason for one in made) > 0

@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.catalog import Dataset, load_dataset
+from engine.models import ImageEncoder, load_encoder
+from engine.models.registry import GeneratorSpec
+from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, load_pool
+from tests import tiny
+
+SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere")
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_dataset: Path) -> Dataset:
+    return load_dataset(str(tiny_dataset))
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder: str) -> ImageEncoder:
+    return load_encoder(tiny_encoder)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(0, 3), st.sampled_from(["simple_template", "defined_template"]))
+def test_no_two_generated_recipes_are_alike_and_shots_nest(shots: int, seed: int, strategy: str):
+    things = Dataset("things", "own", "accuracy", "nowhere", ("cat", "dog", "car"), ("a {c}", "the {c}"))
+    plan = GenerativePlan(things, SPEC, strategy, shots, seed)
+    ids = [plan[index].id for index in range(len(plan))]
+    assert len(set(ids)) == len(ids) == 3 * shots
+    larger = GenerativePlan(things, SPEC, strategy, shots + 5, seed)
+    assert [larger[index].id for index in range(len(plan))] == ids
+    assert [plan[index].class_index for index in range(3)] == [0, 1, 2]
+
+
+def test_another_seed_generates_other_images(dataset: Dataset):
+    plans = [GenerativePlan(dataset, SPEC, "simple_template", 20, seed) for seed in (0, 1)]
+    assert not {plans[0][index].id for index in range(60)} & {plans[1][index].id for index in range(60)}
+
+
+def test_original_shots_are_the_classes_own_images(dataset: Dataset):
+    plan = OriginalPlan(dataset, 8, seed=1)
+    index = dataset.index("train")
+    labels = dict(zip(index.keys.tolist(), index.texts.tolist(), strict=True))
+    assert all(
+        labels[plan[number].key] == str(plan[number].class_index) == str(number % 3) for number in range(len(plan))
+    )
+    assert len({plan[number].id for number in range(len(plan))}) == 24
+    fewer = OriginalPlan(dataset, 3, seed=1)
+    assert [fewer[number] for number in range(9)] == [plan[number] for number in range(9)]
+
+
+def test_another_seed_draws_other_originals_and_equal_ones_keep_their_id(dataset: Dataset):
+    one, other = OriginalPlan(dataset, 3, seed=0), OriginalPlan(dataset, 3, seed=1)
+    assert [one[number].key for number in range(9)] != [other[number].key for number in range(9)]
+    everything = {OriginalPlan(dataset, 8, seed=2)[number].id for number in range(24)}
+    assert {one[number].id for number in range(9)} | {other[number].id for number in range(9)} <= everything
+
+
+def test_more_shots_than_images_are_refused(dataset: Dataset):
+    with pytest.raises(ValueError, match=r"things has 8 train images of class .*, fewer than 9 shots; ask for fewer"):
+        OriginalPlan(dataset, 9)
+
+
+def test_the_test_plan_is_the_whole_split(dataset: Dataset):
+    plan = OriginalPlan(dataset, None, split="test")
+    assert len(plan) == 12
+    assert {plan[number].split for number in range(12)} == {"test"}
+    assert sorted(plan[number].class_index for number in range(12)) == sorted([0, 1, 2] * 4)
+
+
+def test_retrieval_takes_the_nearest_captions_first(dataset: Dataset, encoder: ImageEncoder, tiny_pool: Path):
+    pool = load_pool(str(tiny_pool), encoder)
+    texts = encoder.encode_texts(["a nice red apple 1", "a nice green tree 0", "a nice blue boat 2"])
+    plan = RetrievalPlan(dataset, pool, texts, 5)
+    assert [plan[number].prompt for number in range(3)] == [
+        "a nice red apple 1",
+        "a nice green tree 0",
+        "a nice blue boat 2",
+    ]
+    for number in range(3):
+        found = [float(encoder.encode_texts([plan[shot * 3 + number].prompt])[0] @ texts[number]) for shot in range(5)]
+        assert found == sorted(found, reverse=True)
+    assert len({plan[number].id for number in range(len(plan))}) == 15
+    assert plan.search_seconds_per_image > 0
+
+
+def test_more_shots_than_the_pool_has_are_refused(dataset: Dataset, encoder: ImageEncoder, tiny_pool: Path):
+    pool = load_pool(str(tiny_pool), encoder)
+    with pytest.raises(ValueError, match=r"pool .* has 40 images, fewer than 41 shots"):
+        RetrievalPlan(dataset, pool, np.zeros((3, 16), np.float32), 41)
+
+
+def test_captions_are_embedded_once(encoder: ImageEncoder, tiny_pool: Path, monkeypatch: pytest.MonkeyPatch):
+    first = load_pool(str(tiny_pool), encoder)
+    monkeypatch.setattr(encoder, "encode_texts", lambda texts: pytest.fail("the captions were embedded again"))
+    assert (load_pool(str(tiny_pool), encoder).captions == first.captions).all()
+
+
+def test_an_empty_pool_is_refused(encoder: ImageEncoder, tmp_path: Path):
+    tiny.write_shards(tmp_path / "train", [], suffix="txt")
+    with pytest.raises(ValueError, match="no captioned image"):
+        load_pool(str(tmp_path), encoder)
+
+
+def test_plans_stand_one_after_the_other():
+    plan = ConcatenatedPlan([range(3), range(0), range(10, 14)])
+    assert [plan[index] for index in range(len(plan))] == [0, 1, 2, 10, 11, 12, 13]
+    assert len(ConcatenatedPlan([])) == 0
+    for index in (-1, 7):
+        with pytest.raises(IndexError):
+            plan[index]

@@ -1,0 +1,189 @@
+"""The study from configuration to report, on tiny real things."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.store import Workspace
+from engine.studies.genbench import GenBenchConfig, run_genbench
+from tests import tiny
+
+
+@pytest.fixture
+def config(
+    tmp_path: Path, tiny_dataset: Path, tiny_pool: Path, tiny_pipeline: str, tiny_encoder: str
+) -> GenBenchConfig:
+    return GenBenchConfig(
+        datasets=(str(tiny_dataset),),
+        generator=tiny_pipeline,
+        encoder=tiny_encoder,
+        pool=str(tiny_pool),
+        shots=(1, 2),
+        seeds=(0, 1),
+        batch_size=4,
+        workspace=str(tmp_path / "workspace"),
+        report=tmp_path / "report",
+    )
+
+
+TRADEOFF = {
+    "dataset",
+    "group",
+    "source",
+    "strategy",
+    "shots",
+    "seed",
+    "zero_shot",
+    "cler",
+    "cler_ensemble",
+    "linear_probe",
+    "images",
+    "usd_busy",
+    "usd_billed",
+    "usd_per_image",
+}
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_images_are_made_scored_priced_and_shown_once(config: GenBenchConfig):
+    run_genbench(config)
+    workspace = Workspace.open(config.workspace, create=False)
+    # 3 classes: 2 seeds x 2 shots generated; 2 shots retrieved, the same for both seeds; originals drawn twice, maybe alike
+    assert workspace.count("source = 'generative'") == 12
+    assert workspace.count("source = 'retrieval'") == 6
+    assert 6 <= workspace.count("source = 'original' AND split = 'train'") <= 12
+    assert workspace.count("split = 'test'") == 12
+    tables = json.loads((config.report / "report.json").read_text())["tables"]
+    rows = tables["tradeoff"]
+    assert {(row["source"], row["shots"], row["seed"]) for row in rows} == {
+        (source, shots, seed) for source in config.sources for shots in (1, 2) for seed in (0, 1)
+    }
+    assert all(set(row) == TRADEOFF for row in rows)
+    assert {row["images"] for row in rows if row["shots"] == 2} == {6}
+    for row in rows:
+        assert all(0 <= row[name] <= 1 for name in ("zero_shot", "cler", "cler_ensemble", "linear_probe"))
+        assert row["usd_billed"] >= row["usd_busy"] > 0
+        assert row["usd_per_image"] == pytest.approx(row["usd_busy"] / row["images"])
+        if row["source"] == "original":
+            assert row["usd_per_image"] == pytest.approx(0.012, rel=1e-3)
+    # colours tell the three classes apart, and even a random encoder sees colours
+    assert all(row["linear_probe"] > 0.6 for row in rows if row["source"] == "original" and row["shots"] == 2)
+    assert "index.html" in {path.name for path in config.report.iterdir()}
+
+    before = workspace.count()
+    run_genbench(config)
+    assert workspace.count() == before
+    again = json.loads((config.report / "report.json").read_text())["tables"]
+    assert again["tradeoff"] == rows
+    assert len(again["runs"]) == 1
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_corrupt_image_is_a_row_of_errors_and_not_an_image(config: GenBenchConfig, tmp_path: Path):
+    folder = tmp_path / "spoiled"
+    images = [(tiny.encode(tiny.class_image(number % 2, number)), str(number % 2)) for number in range(8)]
+    images[0] = (b"RIFF but no picture", "0")
+    tiny.write_dataset(folder, ("cat", "dog"))
+    tiny.write_shards(folder / "train", images, shards=2)
+    report = run_genbench(replace(config, datasets=(str(folder),), sources=("original",), shots=(4,), seeds=(0,)))
+    (error,) = report.tables["errors"]
+    assert (error["stage"], error["source"], error["count"]) == ("make", "original", 1)
+    assert "cannot be decoded" in error["reason"]
+    assert [row["images"] for row in report.tables["tradeoff"]] == [7]
+
+
+BAD = {
+    "data set": ({"datasets": ("nothing-like-it",)}, "unknown data set"),
+    "source": ({"sources": ("generativ",)}, "unknown source 'generativ'; did you mean generative"),
+    "generator": ({"generator": "minni"}, "unknown generator 'minni'; did you mean mini"),
+    "encoder": ({"encoder": "mini-clap"}, "unknown encoder 'mini-clap'; did you mean mini-clip"),
+    "strategy": ({"strategy": "defined"}, "unknown prompt strategy 'defined'; did you mean defined_template"),
+    "no shots": ({"shots": (0, 5)}, "shots 0 is not a number of images"),
+    "too many shots": ({"shots": (9,)}, "fewer than 9 shots"),
+    "empty": ({"shots": ()}, "shots is empty"),
+    "seed": ({"seeds": (-1,)}, "seed -1 is negative"),
+    "batch size": ({"batch_size": 0}, "batch size 0"),
+    "price book": ({"price_book": Path("/nowhere.toml")}, "nowhere.toml"),
+    "instance": ({"instance": "azure-nc24ads"}, "azure-nc24ads-a100-v4"),
+    "pool": ({"pool": "/nowhere"}, "nowhere"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_sentence_and_touches_nothing(
+    config: GenBenchConfig, changes: dict[str, object], message: str
+):
+    with pytest.raises(ValueError, match=message) as caught:
+        run_genbench(replace(config, **changes))
+    assert "\n" not in str(caught.value)
+    assert not Path(config.workspace).exists()
+
+
+def test_a_price_book_with_a_negative_price_is_refused(config: GenBenchConfig, tmp_path: Path):
+    from importlib.resources import files
+
+    book = files("engine.costs").joinpath("price_book.toml").read_text()
+    (tmp_path / "book.toml").write_text(book.replace("usd_per_hour = 0.21", "usd_per_hour = -0.21", 1))
+    with pytest.raises(ValueError, match="usd_per_hour"):
+        run_genbench(replace(config, price_book=tmp_path / "book.toml"))
+
+
+@pytest.mark.parametrize("kind", ["file", "schema"])
+def test_a_workspace_that_is_none_is_refused_and_left_alone(config: GenBenchConfig, tmp_path: Path, kind: str):
+    if kind == "file":
+        Path(config.workspace).write_text("precious")
+        with pytest.raises(ValueError, match="file"):
+            run_genbench(config)
+        assert Path(config.workspace).read_text() == "precious"
+    else:
+        import lance
+        import pyarrow as pa
+
+        lance.write_dataset(pa.table({"id": ["a"]}), f"{config.workspace}/images.lance")
+        with pytest.raises(ValueError, match=r"schema|column|version"):
+            run_genbench(config)
+        assert lance.dataset(f"{config.workspace}/images.lance").count_rows() == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "train" / "1.tar").unlink(), "is missing"),
+        (
+            lambda folder: (folder / "train" / "0.tar").write_bytes((folder / "train" / "0.tar").read_bytes()[:3000]),
+            "is broken",
+        ),
+        (lambda folder: tiny.write_shards(folder / "train", [(b"RIFF", "7")]), "class index 7 is out of range"),
+        (lambda folder: tiny.write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "1")]), "has no image"),
+    ],
+    ids=["missing shard", "truncated tar", "class out of range", "empty class"],
+)
+def test_a_spoiled_data_set_is_refused_before_anything_is_made(
+    config: GenBenchConfig, tiny_dataset: Path, tmp_path: Path, spoil, message: str
+):
+    folder = tmp_path / "spoiled"
+    shutil.copytree(tiny_dataset, folder)
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        run_genbench(replace(config, datasets=(str(folder),)))
+    assert not Path(config.workspace).exists()
+
+
+def test_two_folders_of_one_name_are_refused(config: GenBenchConfig, tiny_dataset: Path, tmp_path: Path):
+    shutil.copytree(tiny_dataset, tmp_path / "other" / "things")
+    with pytest.raises(ValueError, match="two data sets have the same name"):
+        run_genbench(replace(config, datasets=(str(tiny_dataset), str(tmp_path / "other" / "things"))))
+
+
+def test_a_generator_with_pickled_weights_is_refused(config: GenBenchConfig, tiny_pipeline: str, tmp_path: Path):
+    folder = tmp_path / "pipeline"
+    shutil.copytree(tiny_pipeline, folder)
+    for weights in folder.rglob("*.safetensors"):
+        weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ValueError, match="pickled weights"):
+        run_genbench(replace(config, generator=str(folder)))

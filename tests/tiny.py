@@ -1,0 +1,171 @@
+"""Tiny real things for tests: an open_clip folder, a diffusers folder and webdataset folders, all random and small."""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def _byte_alphabet() -> list[str]:
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
+
+
+def clip_tokenizer(pad_token: str = "<|endoftext|>"):
+    """A CLIP tokenizer of single letters."""
+    from transformers import CLIPTokenizer
+
+    letters = _byte_alphabet()
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=[("c", "a"), ("ca", "t</w>")], pad_token=pad_token, model_max_length=32
+    )
+
+
+def save_encoder(folder: Path, seed: int = 0, dimension: int = 16) -> Path:
+    """A random open_clip ViT for 32x32 images."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    tokenizer = clip_tokenizer(pad_token="!")
+    config = {
+        "model_cfg": {
+            "embed_dim": dimension,
+            "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+            "text_cfg": {
+                "context_length": 32,
+                "vocab_size": len(tokenizer),
+                "width": 32,
+                "heads": 2,
+                "layers": 1,
+                "hf_tokenizer_name": "tokenizer",
+            },
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    with torch.no_grad():  # as initialised, a text's words hardly move its embedding
+        for parameter in [*model.transformer.parameters(), *model.visual.transformer.parameters()]:
+            parameter.mul_(8)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def save_pipeline(folder: Path, seed: int = 0) -> Path:
+    """A random Stable Diffusion pipeline for 16x16 images."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(seed)
+    tokenizer = clip_tokenizer(pad_token="!")
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=32,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        attention_head_dim=(2, 4),
+        norm_num_groups=4,
+        cross_attention_dim=32,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(prediction_type="v_prediction"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """WebP bytes of `[H, W, 3]` uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="WEBP", quality=90)
+    return buffer.getvalue()
+
+
+def class_image(class_index: int, number: int, size: int = 32) -> np.ndarray:
+    """A noisy picture whose colour tells its class."""
+    random = np.random.default_rng([class_index, number])
+    colour = np.random.default_rng(class_index).integers(0, 256, 3)
+    return np.clip(colour + random.normal(0, 20, (size, size, 3)), 0, 255).astype(np.uint8)
+
+
+def write_shards(folder: Path, samples: Sequence[tuple[bytes, str]], suffix: str = "cls", shards: int = 1) -> None:
+    """A split: samples of (image bytes, text) dealt over tars, with `nshards.txt`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nshards.txt").write_text(f"{shards}\n")
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+            for number, (data, text) in list(enumerate(samples))[shard::shards]:
+                for name, content in ((f"s{number:07}.webp", data), (f"s{number:07}.{suffix}", text.encode())):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+
+
+def write_dataset(folder: Path, class_names: Sequence[str], train: int = 8, test: int = 4, shards: int = 2) -> Path:
+    """A webdataset folder with `train` and `test` images a class."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classnames.txt").write_text("\n".join(class_names) + "\n")
+    (folder / "zeroshot_classification_templates.txt").write_text("a photo of {c}.\na drawing of {c}.\n")
+    for split, count, first in (("train", train, 0), ("test", test, 1000)):
+        samples = [
+            (encode(class_image(label, first + number)), str(label))
+            for number in range(count)
+            for label in range(len(class_names))
+        ]
+        write_shards(folder / split, samples, shards=shards)
+    return folder
+
+
+def write_pool(folder: Path, class_names: Sequence[str], count: int = 40) -> Path:
+    """A captioned pool that names the classes in turn."""
+    captions = [
+        (
+            encode(class_image(number % len(class_names), 2000 + number)),
+            f"a nice {class_names[number % len(class_names)]} {number // 3 % 3}",
+        )
+        for number in range(count)
+    ]
+    write_shards(folder / "train", captions, suffix="txt")
+    return folder

@@ -1,0 +1,119 @@
+"""The renderer: an image is a function of (seed, split, class, index), and looks like its class."""
+
+import hashlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from engine.world.classes import DATASETS, ImageClass, class_names, dataset_classes, nameless_objects, nameless_species
+from engine.world.render import PALETTE, render
+from engine.world.species import PAINTS
+from engine.world.strokes import SHAPES
+
+# Mean colour of image 7 of the split `train`: a change here changes every world, so raise engine.world.write.VERSION.
+GOLDEN = {
+    "apple": (130.4, 110.1, 114.5),
+    "marsh velloe": (151.1, 143.7, 140.9),
+    "banded texture": (121.1, 106.1, 117.5),
+    "anchor": (113.9, 139.3, 85.4),
+}
+
+
+def _item(name: str) -> ImageClass:
+    return next(item for dataset in DATASETS for item in dataset_classes(dataset) if item.name == name)
+
+
+def _digest() -> str:
+    images = [render(_item(name), "train", np.arange(5)) for name in GOLDEN]
+    return hashlib.sha256(np.concatenate(images).tobytes()).hexdigest()
+
+
+def test_another_process_draws_the_same_bytes() -> None:
+    code = "from tests.world.test_render import _digest; print(_digest())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == _digest()
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_world_stays_the_world(name: str) -> None:
+    mean = render(_item(name), "train", np.array([7]))[0].reshape(-1, 3).mean(0)
+    # processors may differ in the last bit of a sine, never by a grey level
+    assert np.abs(mean - GOLDEN[name]).max() < 0.5
+
+
+def test_an_image_does_not_depend_on_its_companions() -> None:
+    item = _item("mug")
+    together = render(item, "train", np.arange(150))
+    assert np.array_equal(render(item, "train", np.array([149, 3])), together[[149, 3]])
+
+
+def test_splits_and_seeds_and_indices_share_no_image() -> None:
+    item = _item("alto coupe")
+    batches = [
+        render(item, split, np.arange(40), seed) for split in ("train", "test", "web", "clip") for seed in (0, 1)
+    ]
+    images = {image.tobytes() for batch in batches for image in batch}
+    assert len(images) == 40 * len(batches)
+
+
+@pytest.mark.parametrize("size", [16, 32, 48])
+def test_size_is_a_parameter(size: int) -> None:
+    for name in ("banded texture", "halt sign", "plain orrin"):
+        images = render(_item(name), "train", np.arange(3), size=size)
+        assert images.shape == (3, size, size, 3)
+        assert images.dtype == np.uint8
+    assert render(_item("mug"), "train", np.arange(0), size=size).shape == (0, size, size, 3)
+
+
+def test_data_sets_have_their_classes() -> None:
+    assert [len(class_names(dataset)) for dataset in DATASETS] == [20, 48, 24, 12]
+    names = [name for dataset in DATASETS for name in class_names(dataset)]
+    assert len(set(names)) == 104
+    with pytest.raises(ValueError, match="no data set 'mini-rocks'"):
+        dataset_classes("mini-rocks")
+
+
+def test_every_stroke_can_be_drawn() -> None:
+    items = [item for dataset in DATASETS for item in dataset_classes(dataset)]
+    items += [item for item, _ in nameless_species(0, 60)] + [item for item, _ in nameless_objects(0, 60)]
+    colours = {*PALETTE, "main", "accent", "dark", "pale"}
+    for item in items:
+        assert item.strokes or item.texture
+        for stroke in item.strokes:
+            shape, *numbers, colour = stroke.split()
+            assert shape in SHAPES
+            assert colour in colours
+            assert [float(number) for number in numbers]
+    assert set(PAINTS) <= set(PALETTE)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_mean_image_tells_classes_apart(dataset: str) -> None:
+    """Nearest class mean on downsampled pixels beats chance twice over: a class that drew nothing would not."""
+    items = dataset_classes(dataset)
+
+    def pixels(split: str, num: int) -> np.ndarray:
+        images = np.stack([render(item, split, np.arange(num)) for item in items]).astype(np.float32)
+        small = images.reshape(len(items), num, 8, 4, 8, 4, 3).mean((3, 5)).reshape(len(items), num, -1)
+        return small - small.mean(2, keepdims=True)
+
+    means, test = pixels("train", 60).mean(1), pixels("test", 20)
+    nearest = ((test[:, :, None] - means[None, None]) ** 2).sum(-1).argmin(-1)
+    right = (nearest == np.arange(len(items))[:, None]).mean()
+    assert right > 2 / len(items)
+
+
+def test_three_thousand_images_a_second() -> None:
+    items = dataset_classes("mini-fine")[:16]
+    render(items[0], "train", np.arange(64))
+    # processor time, best of three: a busy neighbour is no slow renderer
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        for item in items:
+            render(item, "train", np.arange(64))
+        times.append(time.process_time() - started)
+    assert 64 * len(items) / min(times) > 3000
