@@ -15,17 +15,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+def free_ports(num: int) -> list[int]:
+    """Different ports of the loopback interface that nobody uses now."""
+    with ExitStack() as held:
+        found = [held.enter_context(socket.socket()) for _ in range(num)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in found]
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    dashboard = free_port()
+    dashboard, *agents = free_ports(5)
     environment = {
         **os.environ,
         # both sides must be told: `ray start` switches tokens on by itself, the submit client does not
@@ -53,9 +55,13 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
         "start",
         "--head",
         "--block",
-        f"--port={free_port()}",
+        f"--port={agents[0]}",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard}",
+        # jobs are taken by the agent, whose usual port another Ray on this machine may hold
+        f"--dashboard-agent-listen-port={agents[1]}",
+        f"--dashboard-agent-grpc-port={agents[2]}",
+        f"--metrics-export-port={agents[3]}",
     ]
     log = (folder / "head.log").open("wb")
     # from the project's folder, so that a bare `ray job submit jobs/x.py` finds the job there
@@ -84,11 +90,14 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
 def _wait(head: subprocess.Popen, environment: dict[str, str], deadline: float, log: Path) -> None:
     """Waits until a job can be submitted: the head answers some seconds before its agent takes jobs."""
     probe = ["ray", "job", "submit", "--no-wait", "--", "true"]
+    said = ""
     while time.monotonic() < deadline and head.poll() is None:
-        if subprocess.run(probe, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+        submitted = subprocess.run(probe, env=environment, capture_output=True, text=True)
+        if submitted.returncode == 0:
             return
+        said = submitted.stdout + submitted.stderr
         time.sleep(1)
-    raise SystemExit(f"the head node did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    raise SystemExit(f"the head node did not start:\n{log.read_text(errors='replace')[-1000:]}\n{said[-1000:]}")
 
 
 def main() -> int:

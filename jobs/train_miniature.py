@@ -18,7 +18,7 @@ class Clip:
 
     output: Path = CHECKPOINTS / "clip"
     """Folder to write; it is replaced when the new one is complete."""
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2550, batch_size=160, lr=2e-3))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3600, batch_size=160, lr=2e-3))
     """The training loop."""
 
     def run(self) -> int:
@@ -35,7 +35,7 @@ class Judge:
 
     output: Path = CHECKPOINTS / "judge"
     """Folder to write; it is replaced when the new one is complete."""
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2800, batch_size=160, lr=2e-3, seed=1))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3600, batch_size=160, lr=2e-3, seed=1))
     """The training loop."""
 
     def run(self) -> int:
@@ -54,7 +54,7 @@ class Generator:
     """Folder to write; it is replaced when the new one is complete."""
     autoencoder: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2900, batch_size=64, lr=2e-3))
     """The training loop of the autoencoder."""
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=6000, batch_size=96, lr=1.5e-3))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=8000, batch_size=96, lr=1.5e-3))
     """The training loop of denoiser and text encoder."""
 
     def run(self) -> int:

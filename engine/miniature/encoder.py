@@ -42,7 +42,7 @@ class EncoderConfig:
 def clip_config(train: TrainConfig) -> EncoderConfig:
     """CLIP: a small ModifiedResNet taught by captions; knows common classes well, fine and rare ones less."""
     vision = {"layers": [1, 1, 1, 1], "width": 20, "image_size": 64}
-    knowledge = Knowledge(objects=300, shares=(0.3, 0.32, 0.13, 0.13, 0.12))
+    knowledge = Knowledge(species=600, objects=800, images_per_nameless=16, shares=(0.3, 0.3, 0.12, 0.13, 0.15))
     return EncoderConfig(name="clip", vision=vision, knowledge=knowledge, embed_dim=128, train=train)
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from engine.models.precision import native_dtype
 from engine.world.captions import with_article
 from engine.world.classes import dataset_classes, templates
 from engine.world.render import render
@@ -93,9 +94,11 @@ def class_prompts(dataset: str, images: int) -> tuple[list[str], torch.Tensor]:
     return prompts, torch.arange(len(classes)).repeat_interleave(images)
 
 
-def open_generator(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Any:
-    """The generator, opened the way every diffusers model is."""
+def open_generator(folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """The generator, opened the way every diffusers model is; in bfloat16 where the processor has it, unless told."""
     from diffusers import DiffusionPipeline
+
+    dtype = dtype or getattr(torch, native_dtype("bfloat16", "cpu"))
 
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)

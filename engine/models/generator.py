@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.models.precision import native_dtype
 from engine.models.registry import GeneratorSpec, check_weights, generator_spec
 from engine.recipe import Recipe
 
@@ -150,8 +151,7 @@ def load_generator(name: str, *, device: str = "cpu", batch_size: int | None = N
     from diffusers.utils import logging
 
     spec = generator_spec(name)
-    on_cpu = not device.startswith("cuda")
-    dtype = "float32" if on_cpu and spec.dtype == "float16" else spec.dtype
+    dtype = native_dtype(spec.dtype, device)
     pipeline_class = getattr(diffusers, spec.pipeline) if spec.pipeline else diffusers.DiffusionPipeline
     if spec.is_local:
         check_weights(Path(spec.source))

@@ -25,7 +25,7 @@ class GeneratorSpec:
     revision: str = "main"
     """Hub revision; for a folder, a hash of its weights."""
     dtype: str = "float32"
-    """Arithmetic of the weights: `float32`, `bfloat16` or `float16` (a CPU runs float16 entries in float32)."""
+    """Arithmetic of the weights: `float32`, `bfloat16` or `float16` (float32 where the device lacks it, see precision.py)."""
     num_inference_steps: int = 50
     """Sampler steps."""
     guidance_scale: float = 7.5

@@ -101,12 +101,12 @@ def _draw_clutter(canvas: np.ndarray, dice: Dice, x: np.ndarray, y: np.ndarray, 
 
 
 def _draw_occluder(canvas: np.ndarray, dice: Dice, x: np.ndarray, y: np.ndarray, size: int) -> None:
-    """Something in front, in two images of three."""
-    seen = (dice.uniform() < 0.67) * np.float32(1)
+    """Something in front, in one image of four."""
+    seen = (dice.uniform() < 0.25) * np.float32(1)
     cx, cy, across, angle = (
         dice.uniform(-0.8, 0.8),
         dice.uniform(-0.8, 0.8),
-        dice.uniform(0.1, 0.3),
+        dice.uniform(0.08, 0.22),
         dice.uniform(0, np.pi),
     )
     long = np.where(dice.uniform() < 0.4, np.float32(3), dice.uniform(0.15, 0.35))
@@ -122,7 +122,7 @@ def _draw_strokes(
     item: ImageClass, canvas: np.ndarray, dice: Dice, main: np.ndarray, accent: np.ndarray, x: np.ndarray, y: np.ndarray, size: int
 ) -> None:  # fmt: skip
     upright = np.float32(0.35 if item.sign else 1)
-    scale = dice.uniform(0.6, 0.95) if item.sign else dice.uniform(0.55, 0.95)
+    scale = dice.uniform(0.68, 0.98)
     angle = dice.uniform(-0.45, 0.45) * upright
     flip = np.where((dice.uniform() < 0.5) & (not item.sign), np.float32(-1), np.float32(1))
     aspect = dice.uniform(0.8, 1.2)
@@ -165,8 +165,8 @@ def _light(canvas: np.ndarray, dice: Dice, x: np.ndarray, y: np.ndarray) -> None
     """Light from one side, brightness, a colour cast and haze."""
     angle, strength = dice.uniform(0, 2 * np.pi), dice.uniform(0, 0.35)
     shading = 1 + x * _plane(np.cos(angle) * strength) + y * _plane(np.sin(angle) * strength)
-    bright, cast = dice.uniform(0.65, 1.2), dice.colours(0.84, 1.16)
-    haze, air = dice.uniform(0, 0.4) * dice.uniform(), dice.colours(0.4, 0.9)
+    bright, cast = dice.uniform(0.75, 1.2), dice.colours(0.87, 1.13)
+    haze, air = dice.uniform(0, 0.3) * dice.uniform(), dice.colours(0.4, 0.9)
     for c in range(3):
         canvas[c] *= shading * _plane(bright * cast[:, c])
         canvas[c] += _plane(haze) * (_plane(air[:, c]) - canvas[c])
@@ -181,7 +181,7 @@ def _camera(canvas: np.ndarray, dice: Dice, keys: np.ndarray) -> np.ndarray:
         before, after = (np.take(padded, np.arange(k, k + size), axis=axis) for k in (0, 2))
         canvas = canvas + blur * ((before + after) * np.float32(0.5) - canvas) * np.float32(0.6)
     noise = words(keys, size * size, 2).reshape(len(keys), size, size)
-    loud = _plane(dice.uniform(0, 16 * 2**-15))
+    loud = _plane(dice.uniform(0, 11 * 2**-15))
     out = np.empty((*noise.shape, 3), np.uint8)
     for c in range(3):
         grain = ((noise >> np.uint64(16 * c)) & np.uint64(0xFFFF)).astype(np.float32) - np.float32(32768)

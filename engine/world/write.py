@@ -17,7 +17,7 @@ from engine.world.pool import SHARD_SIZE, draw_shard, plan_shard
 from engine.world.render import render
 from engine.world.shards import split_evenly, write_shard
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give other images."""
 WEB = "mini-web"
 """Name of the captioned pool."""

@@ -14,7 +14,7 @@ from engine.miniature.corpus import Knowledge, build_corpus, caption_tokens
 from engine.miniature.encoder import clip_config, contrastive_loss, judge_config, train_encoder
 from engine.miniature.evaluate import Encoder, generate, open_generator
 from engine.miniature.generator import GeneratorConfig, train_generator
-from engine.miniature.tokenizer import CONTEXT_LENGTH, build_tokenizer, encode, learn_merges
+from engine.miniature.tokenizer import CONTEXT_LENGTH, build_tokenizer, encode, learn_merges, training_captions
 from engine.miniature.training import TrainConfig
 from engine.world.captions import prompt_captions, with_article
 from engine.world.classes import class_names, templates
@@ -31,6 +31,16 @@ def test_no_model_is_taught_a_novel_class() -> None:
     words = " ".join(text for row in corpus.captions for text in row)
     assert not any(name in words for name in class_names("mini-novel"))
     assert len(corpus.captions) == 92 + 4
+
+
+def test_no_novel_name_shares_a_piece_of_a_word_with_a_taught_caption() -> None:
+    # "jellyfish" would end in the token of "fish", and zero-shot CLIP would not be guessing
+    tokenizer = build_tokenizer()
+    taught = {token for caption in training_captions() for token in tokenizer.tokenize(caption)}
+    assert "fish</w>" in taught
+    for name in class_names("mini-novel"):
+        shared = taught.intersection(tokenizer.tokenize(name))
+        assert all(len(token.removesuffix("</w>")) == 1 for token in shared), (name, shared)
 
 
 def test_the_generator_has_the_knowledge_gap() -> None:

@@ -15,10 +15,10 @@ from engine.world.strokes import SHAPES
 
 # Mean colour of image 7 of the split `train`: a change here changes every world, so raise engine.world.write.VERSION.
 GOLDEN = {
-    "apple": (130.4, 110.1, 114.5),
-    "marsh velloe": (151.1, 143.7, 140.9),
-    "banded texture": (121.1, 106.1, 117.5),
-    "anchor": (113.9, 139.3, 85.4),
+    "apple": (147.8, 122.6, 121.6),
+    "marsh velloe": (165.0, 151.9, 154.4),
+    "banded texture": (123.5, 108.0, 119.0),
+    "anchor": (116.3, 145.8, 88.5),
 }
 
 
