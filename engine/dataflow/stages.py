@@ -3,7 +3,6 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,13 +68,10 @@ class MakeImages:
     """Actor: recipe numbers in, rows out. Pixels are embedded on the device that made them, from the stored uint8 values;
     encoding to bytes runs in a thread beside, so the device does not wait for it."""
 
-    def __init__(
-        self, work: Callable[[], tuple[Plan, Maker]], encoder: str, device: str, pricing: Pricing, run_id: str
-    ):
-        """`work` gives the plan and the maker: they may be large, so they are not arguments themselves."""
+    def __init__(self, plan: Plan, maker: Maker, encoder: str, device: str, pricing: Pricing, run_id: str):
         import torch
 
-        self._plan, self._maker = work()
+        self._plan, self._maker = plan, maker
         self._device = device
         self._pricing = pricing
         self._run_id = run_id
@@ -181,6 +177,11 @@ def block_schema(encoder: str, dimension: int) -> pa.Schema:
     for name in _TIMES:
         schema = schema.append(pa.field(name, pa.float64()))
     return schema.append(pa.field(embedding_column(encoder), pa.list_(pa.float32(), dimension)))
+
+
+def prepare_writer(uri: str) -> None:
+    """Task: opens the table once, which loads its libraries, so that the process that ran it is ready to write."""
+    Workspace.open(uri, create=False)
 
 
 def write_block(block: pa.Table, uri: str) -> pa.Table:

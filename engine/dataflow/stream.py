@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from engine.dataflow.resources import WRITER_CPUS, Pool
-from engine.dataflow.stages import EmbedImages, MakeImages, Pricing, write_block
+from engine.dataflow.stages import EmbedImages, MakeImages, Pricing, prepare_writer, write_block
 from engine.sources import Maker, Plan
 from engine.store import Receipt
 
@@ -53,8 +52,9 @@ def stream_images(
     """
     import ray
 
-    work = partial(ray.get, ray.put((plan, maker)))
-    made = _map_in_pool(blocks, MakeImages, (work, encoder, pool.device, pricing, run_id), pool)
+    # a writer's process starts and imports its libraries while the actors load theirs
+    ray.remote(num_cpus=WRITER_CPUS)(prepare_writer).remote(uri)
+    made = _map_in_pool(blocks, MakeImages, (plan, maker, encoder, pool.device, pricing, run_id), pool)
     written = made.map_batches(
         write_block, fn_args=(uri,), batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=WRITER_CPUS
     )
@@ -85,7 +85,9 @@ def _map_in_pool(blocks: list[pa.Table], actor: type, arguments: tuple[Any, ...]
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        compute=ray.data.ActorPoolStrategy(size=pool.num_actors),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=pool.num_actors, initial_size=pool.num_actors if pool.num_gpus else 1
+        ),
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus,
     )

@@ -22,7 +22,7 @@ def block(*indices: int) -> pa.Table:
 
 
 def make(encoder: str, maker: object, plan: object, *indices: int) -> pa.Table:
-    return MakeImages(lambda: (plan, maker), encoder, "cpu", PRICING, "run-1")(block(*indices))
+    return MakeImages(plan, maker, encoder, "cpu", PRICING, "run-1")(block(*indices))
 
 
 def test_what_is_stored_is_what_was_embedded(tiny_encoder: str):
@@ -56,7 +56,7 @@ def test_search_time_is_part_of_a_retrieved_image(tiny_encoder: str, tiny_datase
 
 
 def test_an_embedding_that_is_not_finite_is_an_error(tiny_encoder: str, monkeypatch: pytest.MonkeyPatch):
-    actor = MakeImages(lambda: (PaintPlan(5), PaintMaker()), tiny_encoder, "cpu", PRICING, "run-1")
+    actor = MakeImages(PaintPlan(5), PaintMaker(), tiny_encoder, "cpu", PRICING, "run-1")
     real = actor._encoder.encode_images
 
     def spoiled(images: list[torch.Tensor]) -> torch.Tensor:
