@@ -20,7 +20,7 @@ def tradeoff_figures(rows: Sequence[Row], metric: str = "linear_probe") -> dict[
     """Figure 3 as one inline SVG a group: `metric` (%) against shots, a line a source and strategy, zero-shot dashed.
 
     Means are over the group's data sets; bars are the standard deviation over seeds of that mean. Under each number of
-    shots stand the dollars (busy, all data sets of the group) that each source's best strategy there has cost.
+    shots stand the dollars (busy, all data sets of the group) that a strategy of each source has cost in the mean.
     """
     rows = [row for row in rows if is_number(row.get(metric)) and is_number(row.get("shots"))]
     groups = dict.fromkeys(row.get("group") for row in rows)
@@ -87,7 +87,7 @@ def _panel(group: str, rows: list[Row], metric: str) -> str:
             }
             for count in shots:
                 axes.annotate(
-                    _usd_of_best(curves, source, count),
+                    _usd_of_each(curves, source, count),
                     (count, 0),
                     xycoords=axes.get_xaxis_transform(),
                     fontsize=8,
@@ -138,16 +138,16 @@ def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:
     return curves
 
 
-def _usd_of_best(curves: list[dict[str, Any]], source: str, count: float) -> str:
-    """Dollars of the source's most accurate curve at that many shots."""
-    points = [
-        (mean, usd)
+def _usd_of_each(curves: list[dict[str, Any]], source: str, count: float) -> str:
+    """Dollars of the source's curves at that many shots, in the mean."""
+    spent = [
+        usd
         for curve in curves
         if curve["source"] == source
-        for shots, mean, usd in zip(curve["shots"], curve["mean"], curve["usd"], strict=True)
+        for shots, usd in zip(curve["shots"], curve["usd"], strict=True)
         if shots == count and usd is not None
     ]
-    return format_usd(max(points)[1]) if points else "–"
+    return format_usd(statistics.fmean(spent)) if spent else "–"
 
 
 def _sources(rows: Sequence[Row]) -> list[str]:

@@ -83,15 +83,13 @@ def headlines(tables: dict[str, list[Row]]) -> list[str]:
             continue
         parts = []
         for source in dict.fromkeys(row["source"] for row in members):
-            # of several strategies, the best in the mean over the group's data sets
-            strategies: dict[Any, list[Row]] = {}
-            for row in members:
-                if row["source"] == source:
-                    strategies.setdefault(row["strategy"], []).append(row)
-            best = max(strategies.values(), key=lambda each: statistics.fmean(row["linear_probe"] for row in each))
-            usd = sum(row["usd_busy"] for row in best if is_number(row.get("usd_busy")))
-            reached = statistics.fmean(row["linear_probe"] for row in best)
-            parts.append(f"{source} {reached:.1%} for {format_usd(usd)}")
+            # the mean of several strategies: the best would be chosen on the test images
+            mine = [row for row in members if row["source"] == source]
+            num = len({row["strategy"] for row in mine})
+            usd = sum(row["usd_busy"] for row in mine if is_number(row.get("usd_busy"))) / num
+            reached = statistics.fmean(row["linear_probe"] for row in mine)
+            each = f" (mean of {num} strategies, each)" if num > 1 else ""
+            parts.append(f"{source} {reached:.1%}{each} for {format_usd(usd)}")
         zero_shot = [row["zero_shot"] for row in members if is_number(row.get("zero_shot"))]
         against = f" (zero-shot {statistics.fmean(zero_shot):.1%})" if zero_shot else ""
         lines.append(f"{group}, {shots} shots, linear probe: {', '.join(parts)}{against}.")

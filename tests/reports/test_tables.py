@@ -41,10 +41,11 @@ def test_groups_keep_the_order_they_were_given_in() -> None:
     assert [each["group"] for each in rows] == ["rare", "common"]
 
 
-def test_the_headline_takes_a_sources_best_strategy_and_its_own_dollars() -> None:
+def test_the_headline_chooses_no_strategy_on_the_test_images() -> None:
     rows = [row("generative", 0, 0.3, 9.0, "st"), row("generative", 0, 0.4, 2.0, "rd"), row("original", 0, 0.8, 70.0)]
     assert headlines({"tradeoff": rows}) == [
-        "rare, 5 shots, linear probe: generative 40.0% for $2.00, original 80.0% for $70.00 (zero-shot 20.0%)."
+        "rare, 5 shots, linear probe: generative 35.0% (mean of 2 strategies, each) for $5.50, "
+        "original 80.0% for $70.00 (zero-shot 20.0%)."
     ]
 
 
