@@ -48,7 +48,7 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True)
 class Generator:
-    """Train the text-to-image generator: first its autoencoder, then the denoiser."""
+    """Train the text-to-image generator: its autoencoder, then the denoiser, then one pass a step for its guided two."""
 
     output: Path = CHECKPOINTS / "generator"
     """Folder to write; it is replaced when the new one is complete."""
@@ -56,13 +56,22 @@ class Generator:
     """The training loop of the autoencoder."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=8000, batch_size=96, lr=1.5e-3))
     """The training loop of denoiser and text encoder."""
+    distil: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch_size=96, lr=5e-4))
+    """The training loop that distils the guidance; 0 steps leave it out."""
+    start: Path | None = None
+    """Generator folder whose weights to start from, its autoencoder kept."""
 
     def run(self) -> int:
         """Train, save, return an exit code."""
         from engine.miniature.autoencoder import AutoencoderConfig
         from engine.miniature.generator import GeneratorConfig, train_generator
 
-        config = GeneratorConfig(autoencoder=AutoencoderConfig(train=self.autoencoder), train=self.train)
+        config = GeneratorConfig(
+            autoencoder=AutoencoderConfig(train=self.autoencoder),
+            train=self.train,
+            distil=self.distil,
+            start=self.start,
+        )
         train_generator(config, self.output)
         return 0
 

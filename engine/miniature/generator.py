@@ -1,5 +1,6 @@
 """Train the text-to-image generator by flow matching and save it as a folder that diffusers opens."""
 
+import copy
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,11 @@ class GeneratorConfig:
     steps: int = 4
     """Default sampler steps, written to defaults.json."""
     guidance: float = 4.0
-    """Default guidance scale, written to defaults.json."""
+    """Guidance scale that is distilled into the weights."""
+    start: Path | None = None
+    """Generator folder whose weights the training starts from, its autoencoder kept; random weights otherwise."""
+    distil: TrainConfig = field(default_factory=TrainConfig)
+    """The training loop of the distillation."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     """The autoencoder, trained first."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -88,42 +93,87 @@ def encode_images(vae: Any, images: torch.Tensor) -> tuple[torch.Tensor, float]:
 
 
 def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
-    """Train autoencoder and denoiser (or go on with them) and save the pipeline to `output`."""
-    vae, _ = train_autoencoder(config.autoencoder)
+    """Train autoencoder and denoiser, distil the guidance (or go on with them), and save the pipeline to `output`."""
+    tokenizer = build_tokenizer()
+    models = build_denoiser(config, len(tokenizer))
+    vae = _start_from(config.start, models) if config.start else train_autoencoder(config.autoencoder)[0]
     torch.set_num_threads(config.train.threads)
     device = config.train.torch_device()
-    tokenizer = build_tokenizer()
+    models.to(device)["unet"].to(memory_format=torch.channels_last)
+    vae.to(device)
     corpus = build_corpus("generator", config.knowledge, config.train.seed, config.autoencoder.image_size)
     latents, scale = encode_images(vae, corpus.images)
     table, choices = caption_tokens(
         corpus, encode(tokenizer, (c for row in corpus.captions for c in row)), CONTEXT_LENGTH
     )
     nothing = torch.tensor(encode(tokenizer, [""])[""])
-    models = build_denoiser(config, len(tokenizer)).to(device)
-    unet, text = models["unet"], models["text"]
-    unet.to(memory_format=torch.channels_last)
-    trainer = Trainer("generator", models, config.train)
 
-    def loss_of_step(rng: torch.Generator) -> torch.Tensor:
-        num = config.train.batch_size
+    def draw(num: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents [N, C, S, S] and tokens [N, 32] of so many samples, some captions left out."""
         indices, classes = corpus.sample(num, rng)
         pick = (torch.rand(num, generator=rng) * choices[classes]).long()
         tokens = table[classes, pick]
         tokens[torch.rand(num, generator=rng) < config.caption_dropout] = nothing
-        clean = latents[indices].to(device)
+        return latents[indices].to(device), tokens.to(device)
+
+    def velocity(parts: Any, noisy: torch.Tensor, sigma: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, enabled=False):  # so narrow a text encoder is faster in float32
+            words = parts["text"](tokens).last_hidden_state
+        return parts["unet"](noisy, sigma * 1000, words).sample.float()
+
+    def flow_loss(rng: torch.Generator) -> torch.Tensor:
+        clean, tokens = draw(config.train.batch_size, rng)
         noise = torch.randn(clean.shape, generator=rng).to(device)
         # more of the middle, where the picture is decided (SD 3's logit-normal times)
-        sigma = torch.sigmoid(torch.randn(num, generator=rng) * 1.1 + 0.3).to(device)
-        noisy = torch.lerp(clean, noise, sigma[:, None, None, None]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, enabled=False):  # so narrow a text encoder is faster in float32
-            words = text(tokens.to(device)).last_hidden_state
-        velocity = unet(noisy, sigma * 1000, words).sample
-        return F.mse_loss(velocity.float(), noise - clean)
+        sigma = torch.sigmoid(torch.randn(len(clean), generator=rng) * 1.1 + 0.3).to(device)
+        return F.mse_loss(velocity(models, _noisy(clean, noise, sigma), sigma, tokens), noise - clean)
 
-    trainer.run(loss_of_step)
+    trainer = Trainer("generator", models, config.train)
+    trainer.run(flow_loss)
     trainer.averaged()
-    save_generator(config, pipeline(vae, unet, text, tokenizer, scale), output)
+    teacher = copy.deepcopy(models).requires_grad_(False)
+    sampled = sampling_sigmas(pipeline(vae, models["unet"], models["text"], tokenizer, scale), config.steps)
+
+    def guidance_loss(rng: torch.Generator) -> torch.Tensor:
+        """One pass of the student against two of the teacher (arXiv 2210.03142, stage one); no caption, no guidance."""
+        clean, tokens = draw(config.distil.batch_size, rng)
+        noise = torch.randn(clean.shape, generator=rng).to(device)
+        # the noise levels of the default sampler, and now and then any other
+        pick = sampled[torch.randint(len(sampled), (len(clean),), generator=rng)]
+        sigma = torch.where(torch.rand(len(clean), generator=rng) < 0.7, pick, torch.rand(len(clean), generator=rng))
+        sigma = sigma.to(device)
+        noisy = _noisy(clean, noise, sigma)
+        with torch.no_grad():
+            empty = velocity(teacher, noisy, sigma, nothing.to(device).expand_as(tokens))
+            told = velocity(teacher, noisy, sigma, tokens)
+        return F.mse_loss(velocity(models, noisy, sigma, tokens), empty + config.guidance * (told - empty))
+
+    if config.distil.steps:
+        trainer = Trainer("distilled", models, config.distil)
+        trainer.run(guidance_loss)
+        trainer.averaged()
+    save_generator(config, pipeline(vae, models["unet"], models["text"], tokenizer, scale), output)
     return trainer
+
+
+def _noisy(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    return torch.lerp(clean, noise, sigma[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+
+
+def _start_from(folder: Path, models: nn.ModuleDict) -> Any:
+    """Load a saved generator's denoiser and text encoder into `models`; returns its autoencoder."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    models["unet"].load_state_dict(pipe.unet.state_dict())
+    models["text"].load_state_dict(pipe.text_encoder.state_dict())
+    return pipe.vae
+
+
+def sampling_sigmas(pipe: Any, steps: int) -> torch.Tensor:
+    """Noise levels [steps] in (0, 1] at which the pipeline's sampler asks the denoiser."""
+    pipe.scheduler.set_timesteps(steps)
+    return pipe.scheduler.timesteps.float().cpu() / 1000
 
 
 def pipeline(vae: Any, unet: nn.Module, text: nn.Module, tokenizer: Any, scale: float) -> Any:
@@ -141,7 +191,8 @@ def pipeline(vae: Any, unet: nn.Module, text: nn.Module, tokenizer: Any, scale: 
 def save_generator(config: GeneratorConfig, pipe: Any, output: Path) -> None:
     """Write the pipeline as float16 safetensors with its default settings beside it."""
     size = config.autoencoder.image_size
-    defaults = {"num_inference_steps": config.steps, "guidance_scale": config.guidance, "height": size, "width": size}
+    guidance = 1.0 if config.distil.steps else config.guidance
+    defaults = {"num_inference_steps": config.steps, "guidance_scale": guidance, "height": size, "width": size}
     with replace_folder(output) as folder:
         pipe.to(torch.float16)
         pipe.save_pretrained(folder, safe_serialization=True)

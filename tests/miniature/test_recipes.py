@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.miniature.autoencoder import GENERATOR_KNOWLEDGE, AutoencoderConfig
+from engine.miniature.autoencoder import GENERATOR_KNOWLEDGE, AutoencoderConfig, build_autoencoder
 from engine.miniature.checkpoints import replace_folder
 from engine.miniature.corpus import Knowledge, build_corpus, caption_tokens
 from engine.miniature.encoder import clip_config, contrastive_loss, judge_config, train_encoder
 from engine.miniature.evaluate import Encoder, generate, open_generator
-from engine.miniature.generator import GeneratorConfig, train_generator
+from engine.miniature.generator import GeneratorConfig, build_denoiser, pipeline, sampling_sigmas, train_generator
 from engine.miniature.tokenizer import CONTEXT_LENGTH, build_tokenizer, encode, learn_merges, training_captions
 from engine.miniature.training import TrainConfig
 from engine.world.captions import prompt_captions, with_article
@@ -105,18 +105,39 @@ def test_the_generator_trains_and_opens(tmp_path: Path) -> None:
     small = AutoencoderConfig(
         width=8, decoder_blocks=(1, 0, 0), encoder_blocks=(0, 0, 1), train=_train(tmp_path), knowledge=FEW
     )
-    config = GeneratorConfig(knowledge=FEW, channels=(16, 32), autoencoder=small, train=_train(tmp_path))
+    config = GeneratorConfig(
+        knowledge=FEW, channels=(16, 32), autoencoder=small, train=_train(tmp_path), distil=_train(tmp_path)
+    )
     train_generator(config, tmp_path / "model")
     defaults = json.loads((tmp_path / "model" / "defaults.json").read_text())
     assert defaults == {
         "num_inference_steps": config.steps,
-        "guidance_scale": config.guidance,
+        "guidance_scale": 1.0,
         "height": 32,
         "width": 32,
     }
     drawn = generate(open_generator(tmp_path / "model", torch.float32), ["a mug", "a key"], defaults)
     assert drawn.shape == (2, 32, 32, 3)
     assert drawn.dtype == np.uint8
+    # another run starts from these weights and keeps the autoencoder
+    more = replace(config, start=tmp_path / "model", train=_train(tmp_path / "again", 1), distil=_train(tmp_path, 0))
+    train_generator(more, tmp_path / "more")
+    first, then = (open_generator(tmp_path / name, torch.float32) for name in ("model", "more"))
+    assert all(torch.equal(a, b) for a, b in zip(first.vae.parameters(), then.vae.parameters(), strict=True))
+    pairs = list(zip(first.unet.parameters(), then.unet.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    assert all((a - b).abs().max() < 0.1 for a, b in pairs)
+    assert json.loads((tmp_path / "more" / "defaults.json").read_text())["guidance_scale"] == more.guidance
+
+
+def test_the_distillation_learns_at_the_samplers_noise_levels() -> None:
+    vae, models = build_autoencoder(AutoencoderConfig(width=8)), build_denoiser(GeneratorConfig(channels=(16, 32)), 600)
+    pipe = pipeline(vae, models["unet"], models["text"], build_tokenizer(), 1.0)
+    sigmas = sampling_sigmas(pipe, 4)
+    assert len(sigmas) == 4
+    assert sigmas.max() <= 1
+    assert sigmas.min() > 0
+    assert torch.allclose(sigmas, pipe.scheduler.sigmas[:-1], atol=2e-3)
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
