@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Start of the job to its first committed row ÷ `ray.init` alone, both as processes from their very start, in pairs.
 
+Between them stands what no job that embeds can be quicker than: `ray.init`, and one actor that has imported open_clip.
+
 python -m benchmarks.first_row
 """
 
@@ -16,13 +18,15 @@ from pathlib import Path
 from benchmarks.common import machine, show
 from engine.store import Workspace
 
-INIT = "import os, ray; ray.init(address='local', num_cpus=os.cpu_count(), include_dashboard=False, logging_level='ERROR'); print('up', flush=True); ray.shutdown()"
+INIT = "import os, ray; ray.init(address='local', num_cpus=os.cpu_count(), include_dashboard=False, logging_level='ERROR')"
+UP = "; print('up', flush=True); ray.shutdown()"
+ACTOR = "; ray.get(ray.remote(type('Actor', (), {'load': lambda self: __import__('open_clip') and None})).remote().load.remote())"
 
 
-def ray_init_seconds() -> float:
-    """Seconds from process start until `ray.init` has returned."""
+def seconds_until_up(program: str) -> float:
+    """Seconds from process start until the program has printed a line."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", INIT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     process.stdout.readline()
     seconds = time.perf_counter() - started
@@ -56,12 +60,15 @@ def main() -> None:
     print(machine())
     job = ["jobs/genbench_500shot.py", "--shots", "20"]
     first_row_seconds(job)  # reads the libraries and the indices of the data sets once
-    init, first = [], []
+    init, actor, first = [], [], []
     for _ in range(options.pairs):
-        init.append(ray_init_seconds())
+        init.append(seconds_until_up(INIT + UP))
+        actor.append(seconds_until_up(INIT + ACTOR + UP))
         first.append(first_row_seconds(job))
     show("ray.init alone", init, "s")
+    show("ray.init and an actor that imports open_clip", actor, "s")
     show("job until first committed row", first, "s")
+    show("first row ÷ that actor", [ours / least for ours, least in zip(first, actor, strict=True)])
     show("first row ÷ ray.init", [ours / theirs for ours, theirs in zip(first, init, strict=True)], "(goal: <= 1.7)")
 
 

@@ -18,12 +18,12 @@ CLASSES = ("red apple", "green tree", "blue boat")
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Indices and captions of throw-away data sets stay out of the user's cache; a world that is drawn there is used."""
-    from engine.catalog.index import cache_folder
+    from engine.catalog.worlds import world_folder
 
-    world = cache_folder() / "world"
+    world = world_folder()
     folder = tmp_path_factory.mktemp("cache")
     if (world / "world.json").exists():
-        (folder / "world").symlink_to(world)
+        (folder / world.name).symlink_to(world)
     previous = os.environ.get("IMAGEFOUNDRY_CACHE")
     os.environ["IMAGEFOUNDRY_CACHE"] = str(folder)
     yield

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from engine.catalog.index import cache_folder
 
+VERSION = 2
+"""Version of the miniature world that is drawn (`engine.world.write.VERSION`); each has its own folder."""
+
 
 def world_folder() -> Path:
     """Folder of the miniature world on this machine."""
-    return cache_folder() / "world"
+    return cache_folder() / f"world-{VERSION}"
 
 
 def resolve_location(location: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.catalog import worlds
 from engine.world import write
 from engine.world.classes import DATASETS, class_names, dataset_classes
 from engine.world.render import render
@@ -133,3 +134,7 @@ def test_the_mark_tells_the_counts(world: Path) -> None:
 def test_nonsense_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="shots is 0"):
         WorldConfig(shots=0)
+
+
+def test_the_catalog_asks_for_the_world_that_is_drawn() -> None:
+    assert worlds.VERSION == write.VERSION
