@@ -2,7 +2,7 @@
 
 from engine.evaluation.cler import ClerScore, class_centers, cler_score
 from engine.evaluation.linear_probe import LinearProbe, ProbeScore, fit_linear_probe, linear_probe_score
-from engine.evaluation.metrics import METRICS, score_predictions
+from engine.evaluation.metrics import METRICS, score_classes, score_predictions
 from engine.evaluation.scores import Scores, score
 from engine.evaluation.zero_shot import class_embeddings, predict, zero_shot_score
 
@@ -19,6 +19,7 @@ __all__ = [
     "linear_probe_score",
     "predict",
     "score",
+    "score_classes",
     "score_predictions",
     "zero_shot_score",
 ]
