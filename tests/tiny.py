@@ -148,6 +148,13 @@ def write_shards(
                     tar.addfile(member, io.BytesIO(content))
 
 
+def multi_hot(labels: Sequence[int]) -> bytes:
+    """A `.npy` of labels, as multilabel shards hold it."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(labels, np.float32))
+    return buffer.getvalue()
+
+
 def write_dataset(folder: Path, class_names: Sequence[str], train: int = 8, test: int = 4, shards: int = 2) -> Path:
     """A webdataset folder with `train` and `test` images a class."""
     folder.mkdir(parents=True, exist_ok=True)

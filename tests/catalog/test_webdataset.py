@@ -121,14 +121,12 @@ def test_an_index_that_was_cut_off_goes_on_with_the_next_shard(folder: Path, mon
     assert sorted(read) == ["train/0.tar", "train/1.tar", "train/1.tar"]
 
 
-def _multi_hot(*labels: int) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.array(labels, np.float32))
-    return buffer.getvalue()
-
-
 def test_several_labels_an_image_are_read_from_npy(tmp_path: Path):
-    samples = [(b"RIFF", _multi_hot(1, 0, 1)), (b"RIFF", _multi_hot(0, 1, 0)), (b"RIFF", _multi_hot(0, 0, 1))]
+    samples = [
+        (b"RIFF", tiny.multi_hot((1, 0, 1))),
+        (b"RIFF", tiny.multi_hot((0, 1, 0))),
+        (b"RIFF", tiny.multi_hot((0, 0, 1))),
+    ]
     tiny.write_shards(tmp_path / "train", samples, suffix="npy")
     index = index_split(str(tmp_path), "train", "npy")
     assert index.labels(NAMES, str(tmp_path)).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
@@ -139,7 +137,7 @@ def test_several_labels_an_image_are_read_from_npy(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(_multi_hot(1, 2, 0), "is not multi-hot"), (b"no array", "is no array of labels")],
+    [(tiny.multi_hot((1, 2, 0)), "is not multi-hot"), (b"no array", "is no array of labels")],
 )
 def test_labels_that_are_no_ones_and_zeros_are_named(tmp_path: Path, content: bytes, message: str):
     tiny.write_shards(tmp_path / "train", [(b"RIFF", content)], suffix="npy")
