@@ -9,3 +9,8 @@ def unknown_name(kind: str, name: str, known: Sequence[str], hint: str = "") -> 
     nearest = get_close_matches(name, known, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(known)}"
     return f"unknown {kind} {name!r}; {advice}" + (f" ({hint})" if hint else "")
+
+
+def plain_name(name: str) -> str:
+    """A class name as others write it too: lower case, blanks for underscores and hyphens (`Apple_Pie` → `apple pie`)."""
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())

@@ -130,17 +130,29 @@ def class_image(class_index: int, number: int, size: int = 32) -> np.ndarray:
     return np.clip(colour + random.normal(0, 4, (size, size, 3)), 0, 255).astype(np.uint8)
 
 
-def write_shards(folder: Path, samples: Sequence[tuple[bytes, str]], suffix: str = "cls", shards: int = 1) -> None:
-    """A split: samples of (image bytes, text) dealt over tars, with `nshards.txt`."""
+def write_shards(
+    folder: Path, samples: Sequence[tuple[bytes, str | bytes]], suffix: str = "cls", shards: int = 1
+) -> None:
+    """A split: samples of (image bytes, text or bytes of the label) dealt over tars, with `nshards.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nshards.txt").write_text(f"{shards}\n")
     for shard in range(shards):
         with tarfile.open(folder / f"{shard}.tar", "w") as tar:
             for number, (data, text) in list(enumerate(samples))[shard::shards]:
-                for name, content in ((f"s{number:07}.webp", data), (f"s{number:07}.{suffix}", text.encode())):
+                for name, content in (
+                    (f"s{number:07}.webp", data),
+                    (f"s{number:07}.{suffix}", text.encode() if isinstance(text, str) else text),
+                ):
                     member = tarfile.TarInfo(name)
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
+
+
+def multi_hot(labels: Sequence[int]) -> bytes:
+    """A `.npy` of labels, as multilabel shards hold it."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(labels, np.float32))
+    return buffer.getvalue()
 
 
 def write_dataset(folder: Path, class_names: Sequence[str], train: int = 8, test: int = 4, shards: int = 2) -> Path:

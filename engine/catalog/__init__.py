@@ -1,5 +1,12 @@
-"""Data sets: what they are (`datasets.toml`) and how their webdataset folders are read."""
+"""Data sets: what they are (`datasets.toml`) and how folders of images are read, whatever their layout."""
 
-from engine.catalog.datasets import Dataset, dataset_names, load_dataset
+from engine.catalog.datasets import (
+    Dataset,
+    DatasetFacts,
+    dataset_names,
+    genbench_datasets,
+    listed_class_names,
+    load_dataset,
+)
 
-__all__ = ["Dataset", "dataset_names", "load_dataset"]
+__all__ = ["Dataset", "DatasetFacts", "dataset_names", "genbench_datasets", "listed_class_names", "load_dataset"]

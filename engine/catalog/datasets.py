@@ -5,30 +5,39 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from engine.catalog.corpus import open_split
 from engine.catalog.index import SplitIndex, index_split
-from engine.catalog.webdataset import WebDataset
 from engine.catalog.worlds import resolve_location
-from engine.names import unknown_name
+from engine.names import plain_name, unknown_name
+
+Task: TypeAlias = Literal["multiclass", "multilabel", "binary"]
+Metric: TypeAlias = Literal["accuracy", "mean_per_class", "map_11_point", "roc_auc"]
+
+TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled data set in the webdataset layout."""
+    """A labelled data set."""
 
     name: str
     """Name in the catalog, or the folder's name."""
     group: str
     """Concept group: `common`, `fine`, `rare`, `novel`, or `own` for a folder that the catalog does not know."""
-    metric: Literal["accuracy", "mean_per_class"]
-    """How accuracy is counted: `accuracy` or `mean_per_class` (GenBench Table 4)."""
+    metric: Metric
+    """What it is scored by (GenBench Table 4): `accuracy`, `mean_per_class`, `map_11_point` or `roc_auc`."""
     location: str
     """Folder or URL, resolved."""
     class_names: tuple[str, ...]
     """`C` class names, by class index."""
     templates: tuple[str, ...]
     """Prompt templates with `{c}` for the class name."""
+    task: Task = "multiclass"
+    """Whether an image has one label of `C`, several (`multilabel`), or one of two (`binary`)."""
+    test_only: bool = False
+    """Whether it has no images to train on (SUN397)."""
 
     def index(self, split: str) -> SplitIndex:
         """Keys and labels of a split.
@@ -36,7 +45,50 @@ class Dataset:
         Raises:
             ValueError: the split is missing or broken.
         """
-        return index_split(self.location, split)
+        if split == "train" and self.test_only:
+            raise ValueError(
+                f"{self.name} has test images only, so there is no original data to train on; "
+                "leave out the data set or the source 'original'"
+            )
+        return index_split(self.location, split, "npy" if self.task == "multilabel" else "cls")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """What the catalog knows of one of GenBench's data sets (Table 4)."""
+
+    name: str
+    """Name in the catalog."""
+    title: str
+    """Name in the paper."""
+    group: str
+    """`common`, `fine` or `rare`."""
+    task: Task
+    """`multiclass`, `multilabel` or `binary`."""
+    metric: Metric
+    """What it is scored by."""
+    num_classes: int
+    """Categories."""
+    train_images: int
+    """Images to train on in the folder at `location`; 0 if there are none."""
+    test_images: int
+    """Test images in that folder."""
+    paper_test_images: int
+    """Validation size that the paper prints."""
+    class_names: str
+    """Where our own list of class names is from."""
+    paper_classes: int | None = None
+    """Categories that the paper's table prints, where these differ."""
+    location: str = ""
+    """URL of the folder; empty if there is no public one."""
+    templates: tuple[str, ...] = ()
+    """Templates for a folder that brings none."""
+    licence: str | None = None
+    """Licence of the images, where a source states one."""
+    licence_source: str | None = None
+    """Where that is stated."""
+    licence_date: str | None = None
+    """When it was read there."""
 
 
 @cache
@@ -50,36 +102,94 @@ def dataset_names() -> list[str]:
 
 
 @cache
+def genbench_datasets() -> dict[str, DatasetFacts]:
+    """GenBench's 22 data sets by name, in the order of its Table 4."""
+    return {
+        name: DatasetFacts(name=name, **entry | {"templates": tuple(entry.get("templates", ()))})
+        for name, entry in _catalog().items()
+        if "title" in entry
+    }
+
+
+def listed_class_names(name: str) -> tuple[str, ...]:
+    """Our own list of a GenBench data set's class names, for where its folder is not at hand.
+
+    Its order need not be that of a folder's labels: match the two by name (`engine.names.plain_name`).
+
+    Raises:
+        ValueError: no such data set.
+    """
+    if name not in genbench_datasets():
+        raise ValueError(unknown_name("data set", name, list(genbench_datasets())))
+    text = files("engine.catalog").joinpath("class_names", f"{name}.txt").read_text("utf-8")
+    return tuple(text.splitlines())
+
+
+@cache
 def load_dataset(name: str) -> Dataset:
-    """A data set by catalog name, or by the path or URL of a folder in the webdataset layout.
+    """A data set by catalog name, by the path or URL of a folder, or as `NAME=PATH`, a catalog entry read elsewhere.
+
+    Folders may hold tar shards, images in a folder for each class, or Hugging Face tables (`engine.catalog.corpus`).
 
     Raises:
         ValueError: neither a known name nor a folder, or the folder lacks its class names.
     """
-    entry = _catalog().get(name)
-    if entry is None and "://" not in name and not Path(name).is_dir():
-        raise ValueError(unknown_name("data set", name, dataset_names(), "or give the path of a webdataset folder"))
+    known, _, elsewhere = name.partition("=")
+    entry = _catalog().get(known if elsewhere else name)
+    location = elsewhere if entry and elsewhere else name if entry is None else entry.get("location", "")
+    if (entry is None or elsewhere) and "://" not in location and not Path(location).is_dir():
+        raise ValueError(unknown_name("data set", name, dataset_names(), "or give the path of a folder of images"))
+    if not location:
+        raise ValueError(f"{name} has no public folder; get it under its licence and give {name}=PATH")
+    if "://" not in location and not location.startswith("world:"):
+        location = str(Path(location).resolve())
     if entry is None:
-        location = name if "://" in name else str(Path(name).resolve())
-        entry = {"group": "own", "metric": "accuracy", "location": location}
-        name = location.rstrip("/").rsplit("/", 1)[-1].removeprefix("wds_")
-    location = resolve_location(entry["location"])
-    folder = WebDataset(location, "train")
-    try:
-        class_names = tuple(folder.read_lines("classnames.txt"))
-    except FileNotFoundError:
+        return _read_folder(location.rstrip("/").rsplit("/", 1)[-1].removeprefix("wds_"), {}, location)
+    return _read_folder(known, entry, resolve_location(location))
+
+
+def _read_folder(name: str, entry: dict[str, Any], location: str) -> Dataset:
+    test_only = entry.get("train_images") == 0
+    folder = open_split(location, "test" if test_only else "train")
+    several = _lines(folder, "dataset_type.txt") == ["multilabel"] or folder.kind == "multi_hot"
+    task = entry.get("task", "multilabel" if several else "multiclass")
+    if several != (task == "multilabel"):
         raise ValueError(
-            f"{location} has no classnames.txt; add one class name a line, in the order of the class indices"
-        ) from None
+            f"{location} holds {'several labels' if several else 'one label'} an image, but {name} is {task}; give another folder"
+        )
+    class_names = tuple(_lines(folder, "classnames.txt") or _own_class_names(name, entry, folder))
     if not class_names:
-        raise ValueError(f"{location}/classnames.txt is empty; add one class name a line")
-    try:
-        templates = tuple(folder.read_lines("zeroshot_classification_templates.txt"))
-    except FileNotFoundError:
-        templates = ("a photo of {c}.",)
+        raise ValueError(
+            f"{location} has no classnames.txt, or an empty one; add one class name a line, in the order of the class indices"
+        )
+    if len(class_names) != entry.get("num_classes", len(class_names)):
+        raise ValueError(
+            f"{location} names {len(class_names)} classes, but {name} has {entry['num_classes']}; give another folder"
+        )
+    templates = _lines(folder, TEMPLATES_FILE) or entry.get("templates") or ("a photo of {c}.",)
     for template in templates:
         if "{c}" not in template:
             raise ValueError(
-                f"{location}: template {template!r} lacks {{c}}, the place of the class name; mend zeroshot_classification_templates.txt"
+                f"{location}: template {template!r} lacks {{c}}, the place of the class name; mend {TEMPLATES_FILE}"
             )
-    return Dataset(name, entry["group"], entry["metric"], location, class_names, templates)
+    metric = entry.get("metric", "map_11_point" if several else "accuracy")
+    return Dataset(name, entry.get("group", "own"), metric, location, class_names, tuple(templates), task, test_only)
+
+
+def _lines(folder: Any, file: str) -> list[str]:
+    try:
+        return folder.read_lines(file)
+    except FileNotFoundError:
+        return []
+
+
+def _own_class_names(name: str, entry: dict[str, Any], folder: Any) -> list[str]:
+    """Names that the layout itself has: those of the catalog's list where it is one, matched by name."""
+    found = [raw.replace("_", " ") for raw in folder.class_names()]
+    if "title" not in entry or folder.kind != "name":
+        return found
+    listed = {plain_name(each): each for each in listed_class_names(name)}
+    for each in found:
+        if plain_name(each) not in listed:
+            raise ValueError(f"{folder.location}: " + unknown_name(f"class of {name}", plain_name(each), list(listed)))
+    return list(listed_class_names(name))

@@ -1,24 +1,41 @@
-"""What images are worth: zero-shot, CLER and linear-probe scores of frozen features (arrays in, numbers out)."""
+"""What images are worth: zero-shot, CLER and linear-probe scores, FID, similarities and what they foretell (arrays in, numbers out)."""
 
 from engine.evaluation.cler import ClerScore, class_centers, cler_score
+from engine.evaluation.correlation import correlation_rows
+from engine.evaluation.fid import FidScore, Inception, fid_score
 from engine.evaluation.linear_probe import LinearProbe, ProbeScore, fit_linear_probe, linear_probe_score
-from engine.evaluation.metrics import METRICS, score_predictions
+from engine.evaluation.metrics import METRICS, score_classes, score_predictions
 from engine.evaluation.scores import Scores, score
+from engine.evaluation.similarity import (
+    RetrievalScore,
+    clip_score,
+    image_retrieval_score,
+    mean_text_similarity,
+)
 from engine.evaluation.zero_shot import class_embeddings, predict, zero_shot_score
 
 __all__ = [
     "METRICS",
     "ClerScore",
+    "FidScore",
+    "Inception",
     "LinearProbe",
     "ProbeScore",
+    "RetrievalScore",
     "Scores",
     "class_centers",
     "class_embeddings",
     "cler_score",
+    "clip_score",
+    "correlation_rows",
+    "fid_score",
     "fit_linear_probe",
+    "image_retrieval_score",
     "linear_probe_score",
+    "mean_text_similarity",
     "predict",
     "score",
+    "score_classes",
     "score_predictions",
     "zero_shot_score",
 ]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.evaluation.features import Array, as_features, as_labels, same_dimension, unit_norm
-from engine.evaluation.metrics import Metric, score_predictions
+from engine.evaluation.features import Array, as_features, as_targets, same_dimension, unit_norm
+from engine.evaluation.metrics import Metric, score_classes
 from engine.evaluation.zero_shot import class_embeddings
 
 
@@ -24,14 +24,18 @@ class ClerScore:
 def class_centers(features: Array, labels: Array, *, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Centres `[C, D] float32, unit norm` of features `[M, D]` grouped by label, and which classes have none `[C] bool`.
 
-    The centre of an empty class is the zero vector.
+    The centre of an empty class is the zero vector. With several labels an image, `[M, C]` of 0 and 1, an image counts
+    for each of its classes.
     """
     rows = as_features(features)
-    groups = as_labels(labels, len(rows), num_classes).to(rows.device)
+    groups = as_targets(labels, len(rows), num_classes).to(rows.device)
     # float64, so that the order of the rows does not show in the centre
-    sums = torch.zeros(num_classes, rows.shape[1], dtype=torch.float64, device=rows.device)
-    sums.index_add_(0, groups, unit_norm(rows).double())
-    counts = torch.bincount(groups, minlength=num_classes)
+    if groups.ndim == 2:
+        sums, counts = groups.double().T @ unit_norm(rows).double(), groups.sum(dim=0)
+    else:
+        sums = torch.zeros(num_classes, rows.shape[1], dtype=torch.float64, device=rows.device)
+        sums.index_add_(0, groups, unit_norm(rows).double())
+        counts = torch.bincount(groups, minlength=num_classes)
     means = sums / counts.clamp(min=1).unsqueeze(1)
     return unit_norm(means).float(), counts == 0
 
@@ -60,15 +64,14 @@ def cler_score(
     for an empty set, non-finite features, labels out of range or shapes that do not fit together.
     """
     test = unit_norm(as_features(test_features, "test_features"))
-    truth = as_labels(test_labels, len(test), num_classes, "test_labels")
+    truth = as_targets(test_labels, len(test), num_classes, "test_labels")
     train = as_features(train_features, "train_features")
-    groups = as_labels(train_labels, len(train), num_classes, "train_labels")
+    groups = as_targets(train_labels, len(train), num_classes, "train_labels")
     same_dimension(train, test, "train_features", "test_features")
     centers, empty = (part.to(test.device) for part in class_centers(train, groups, num_classes=num_classes))
 
     def score_of(classifier: torch.Tensor) -> float:
-        predictions = (test @ classifier.T).masked_fill(empty, float("-inf")).argmax(dim=1)
-        return score_predictions(predictions, truth, num_classes=num_classes, metric=metric)
+        return score_classes((test @ classifier.T).masked_fill(empty, float("-inf")), truth, metric=metric)
 
     ensemble = None
     if text_features is not None:

@@ -41,6 +41,20 @@ def as_labels(labels: Array, num_rows: int, num_classes: int, name: str = "label
     return tensor
 
 
+def as_targets(labels: Array, num_rows: int, num_classes: int, name: str = "labels") -> torch.Tensor:
+    """Labels `[N]` as `as_labels` gives them, or multilabel `[N, C]` int64 of 0 and 1. Raises ValueError for others."""
+    tensor = torch.as_tensor(labels).detach()
+    if tensor.ndim != 2:
+        return as_labels(tensor, num_rows, num_classes, name)
+    if tensor.shape != (num_rows, num_classes):
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; give {num_classes} labels for each of the {num_rows} rows"
+        )
+    if not ((tensor == 0) | (tensor == 1)).all():
+        raise ValueError(f"{name} holds other values than 0 and 1; give a 1 for each class that an image shows")
+    return tensor.to(torch.int64)
+
+
 def same_dimension(features: torch.Tensor, others: torch.Tensor, name: str, other_name: str) -> None:
     """Raises ValueError unless both have embeddings of one dimension."""
     if features.shape[-1] != others.shape[-1]:

@@ -1,13 +1,16 @@
-"""Linear probe: logistic regression on frozen features, its one hyper-parameter chosen without the test set."""
+"""Linear probe: logistic regression on frozen features, its one hyper-parameter chosen without the test set.
+
+Several labels an image (`[N, C]` of 0 and 1) make it one logistic regression a class (sigmoid, binary cross entropy).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from engine.evaluation.features import Array, as_features, as_labels, same_dimension, unit_norm
+from engine.evaluation.features import Array, as_features, as_targets, same_dimension, unit_norm
 from engine.evaluation.logistic import fit_logistic
-from engine.evaluation.metrics import Metric, check_metric, score_predictions
+from engine.evaluation.metrics import Metric, check_metric, score_classes
 
 C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse L2 strengths that are tried, in scikit-learn's units: `C * sum(losses) + |W|^2 / 2`."""
@@ -34,17 +37,24 @@ class LinearProbe:
     """`[P] float32`."""
     classes: torch.Tensor
     """`[P] int64`, the label of each column; other classes are never predicted."""
+    num_classes: int
+    """Classes of the data set, `C >= P`."""
     c: float
     """Inverse L2 strength chosen."""
     validation_score: float | None
     """Score of that choice on the held-out shots; None if nothing could be held out."""
 
-    def predict(self, features: Array) -> torch.Tensor:
-        """Predicted labels `[N] int64` of features `[N, D]`."""
+    def scores(self, features: Array) -> torch.Tensor:
+        """Logits `[N, C]` of features `[N, D]`; -inf for a class that had no training images."""
         rows = as_features(features)
         same_dimension(rows, self.mean, "features", "the probe's training features")
         x = (unit_norm(rows) - self.mean.to(rows.device)) / self.scale
-        return self.classes.to(rows.device)[(x @ self.weight.to(rows.device) + self.bias.to(rows.device)).argmax(dim=1)]
+        logits = x @ self.weight.to(rows.device) + self.bias.to(rows.device)
+        return _all_classes(logits, self.classes, self.num_classes)
+
+    def predict(self, features: Array) -> torch.Tensor:
+        """Predicted labels `[N] int64` of features `[N, D]`."""
+        return self.scores(features).argmax(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +90,31 @@ def fit_linear_probe(
     if not c_grid or not all(0 < c < float("inf") for c in c_grid):
         raise ValueError(f"c_grid is {list(c_grid)}; give at least one positive number")
     rows = as_features(features, "train_features")
-    targets = as_labels(labels, len(rows), num_classes, "train_labels").to(rows.device)
-    classes, columns = targets.unique(return_inverse=True)
+    targets = as_targets(labels, len(rows), num_classes, "train_labels").to(rows.device)
+    if metric == "map_11_point" and targets.ndim == 1:  # ranked class by class, so learned class by class
+        targets = torch.nn.functional.one_hot(targets, num_classes)
     rows = unit_norm(rows)
     mean = rows.mean(dim=0)
     scale = float((rows - mean).square().mean().sqrt()) or 1.0
     x = (rows - mean) / scale
 
     grid = torch.tensor(sorted(c_grid), dtype=torch.float64)
-    held_out = _hold_out(columns, seed)
+    held_out = _hold_out(targets, seed)
     validation_score: float | None = None
     chosen = DEFAULT_C
     if len(grid) == 1:
         chosen = float(grid[0])
     if held_out.any():
-        weight, bias = fit_logistic(x[~held_out], columns[~held_out], num_classes=len(classes), c=grid)
+        weight, bias, classes = _fit(x[~held_out], targets[~held_out], grid)
         logits = torch.einsum("nd,gdp->gnp", x[held_out], weight) + bias.unsqueeze(1)
-        truth = columns[held_out]
-        scores = [score_predictions(g, truth, num_classes=len(classes), metric=metric) for g in logits.argmax(dim=2)]
-        losses = [float(torch.nn.functional.cross_entropy(each, truth)) for each in logits]
+        truth = targets[held_out]
+        counted = "accuracy" if metric == "roc_auc" and len(truth.unique()) < 2 else metric
+        scores = [score_classes(_all_classes(each, classes, num_classes), truth, metric=counted) for each in logits]
+        losses = [_loss(each, truth, classes) for each in logits]
         best = min(range(len(grid)), key=lambda i: (-scores[i], losses[i]))
         validation_score, chosen = scores[best], float(grid[best])
-    weight, bias = fit_logistic(x, columns, num_classes=len(classes), c=torch.tensor([chosen], dtype=torch.float64))
-    return LinearProbe(mean, scale, weight[0], bias[0], classes, chosen, validation_score)
+    weight, bias, classes = _fit(x, targets, torch.tensor([chosen], dtype=torch.float64))
+    return LinearProbe(mean, scale, weight[0], bias[0], classes, num_classes, chosen, validation_score)
 
 
 def linear_probe_score(
@@ -120,21 +132,59 @@ def linear_probe_score(
     The test set is used once, for the number returned. Raises as `fit_linear_probe`.
     """
     test = as_features(test_features, "test_features")
-    truth = as_labels(test_labels, len(test), num_classes, "test_labels")
+    truth = as_targets(test_labels, len(test), num_classes, "test_labels")
     same_dimension(as_features(train_features, "train_features"), test, "train_features", "test_features")
     probe = fit_linear_probe(train_features, train_labels, num_classes=num_classes, metric=metric, seed=seed)
-    result = score_predictions(probe.predict(test), truth, num_classes=num_classes, metric=metric)
+    result = score_classes(probe.scores(test), truth, metric=metric)
     return ProbeScore(score=result, c=probe.c, validation_score=probe.validation_score)
 
 
-def _hold_out(columns: torch.Tensor, seed: int) -> torch.Tensor:
-    """Which rows are held out, `[M] bool`: a fifth of each class, none of a class with a single row."""
+def _fit(x: torch.Tensor, targets: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weight `[G, D, P]`, bias `[G, P]` and the class of each column, for every C of the grid `[G]`."""
+    if targets.ndim == 1:
+        classes, columns = targets.unique(return_inverse=True)
+        return *fit_logistic(x, columns, num_classes=len(classes), c=c), classes
+    varying = (targets.amin(dim=0) < targets.amax(dim=0)).nonzero().squeeze(1)
+    if not len(varying):
+        raise ValueError("no class has both images that show it and images that do not; give more training images")
+    # softmax over two columns with half the C is the sigmoid of their difference with C
+    fitted = [fit_logistic(x, targets[:, column], num_classes=2, c=c / 2) for column in varying]
+    weight = torch.stack([weight[..., 1] - weight[..., 0] for weight, _ in fitted], dim=2)
+    return weight, torch.stack([bias[:, 1] - bias[:, 0] for _, bias in fitted], dim=1), varying
+
+
+def _all_classes(logits: torch.Tensor, classes: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Logits `[N, P]` spread over all classes, `[N, C]`."""
+    full = logits.new_full((len(logits), num_classes), float("-inf"))
+    full[:, classes.to(logits.device)] = logits
+    return full
+
+
+def _loss(logits: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor) -> float:
+    """Mean cross entropy of logits `[N, P]`; a held-out class always has a row among the others."""
+    if truth.ndim == 2:
+        return float(torch.nn.functional.binary_cross_entropy_with_logits(logits, truth[:, classes].float()))
+    return float(torch.nn.functional.cross_entropy(logits, torch.searchsorted(classes, truth)))
+
+
+def _hold_out(targets: torch.Tensor, seed: int) -> torch.Tensor:
+    """Which rows are held out, `[M] bool`: a fifth of each class, none of a class with a single row.
+
+    With several labels a row, a fifth of all rows, or none if these show no class at all.
+    """
     generator = torch.Generator().manual_seed(seed)
-    held_out = torch.zeros(len(columns), dtype=torch.bool)
-    labels = columns.cpu()
-    for column in range(int(labels.max()) + 1):
-        rows = (labels == column).nonzero().squeeze(1)
+    held_out = torch.zeros(len(targets), dtype=torch.bool)
+    labels = targets.cpu()
+    if labels.ndim == 2:
+        chosen = torch.randperm(len(labels), generator=generator)[: round(HELD_OUT_SHARE * len(labels))]
+        kept = torch.ones(len(labels), dtype=torch.bool)
+        kept[chosen] = False
+        if labels[chosen].any() and (labels[kept].amin(dim=0) < labels[kept].amax(dim=0)).any():
+            held_out = ~kept
+        return held_out.to(targets.device)
+    for label in labels.unique():
+        rows = (labels == label).nonzero().squeeze(1)
         if len(rows) > 1:
             num_held_out = max(1, round(HELD_OUT_SHARE * len(rows)))
             held_out[rows[torch.randperm(len(rows), generator=generator)[:num_held_out]]] = True
-    return held_out.to(columns.device)
+    return held_out.to(targets.device)

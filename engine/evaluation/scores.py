@@ -11,7 +11,7 @@ from engine.evaluation.zero_shot import zero_shot_score
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of one set of training images (GenBench section 2.4), each a share from 0 to 1 by `metric`."""
+    """Scores of one set of training images (GenBench section 2.4), each from 0 to 1 by `metric`."""
 
     zero_shot: float
     """CLIP with the class names alone; the same for every set of images."""
@@ -32,7 +32,7 @@ class Scores:
     num_empty_classes: int
     """Classes without a training image: never predicted by CLER nor by the probe."""
     metric: str
-    """`accuracy` or `mean_per_class`."""
+    """Metric of the data set (`METRICS`)."""
 
 
 def score(
@@ -47,6 +47,9 @@ def score(
     seed: int = 0,
 ) -> Scores:
     """Scores of training images `[M, D]`, labels `[M]`, on test images `[N, D]`, `[N]`, with text `[C, T, D]`.
+
+    Where images have several labels these are `[N, C]` of 0 and 1 and the metric is `map_11_point`; training images may
+    still have one label each, as generated ones do.
 
     `seed` decides which shots the probe holds out. Raises ValueError for an empty set, non-finite features, labels out
     of range or shapes that do not fit together.

@@ -2,8 +2,8 @@
 
 import torch
 
-from engine.evaluation.features import Array, as_features, as_labels, same_dimension, unit_norm
-from engine.evaluation.metrics import Metric, score_predictions
+from engine.evaluation.features import Array, as_features, same_dimension, unit_norm
+from engine.evaluation.metrics import Metric, score_classes
 
 
 def class_embeddings(text_features: Array) -> torch.Tensor:
@@ -18,9 +18,14 @@ def class_embeddings(text_features: Array) -> torch.Tensor:
 
 def predict(features: Array, embeddings: Array) -> torch.Tensor:
     """Class whose embedding has the largest cosine, `[N] int64`, for features `[N, D]` and embeddings `[C, D]`."""
+    return similarities(features, embeddings).argmax(dim=1)
+
+
+def similarities(features: Array, embeddings: Array) -> torch.Tensor:
+    """Cosines `[N, C]` of features `[N, D]` and embeddings `[C, D]`."""
     rows, classes = as_features(features), as_features(embeddings, "embeddings")
     same_dimension(rows, classes, "features", "embeddings")
-    return (unit_norm(rows) @ unit_norm(classes).T.to(rows.device)).argmax(dim=1)
+    return unit_norm(rows) @ unit_norm(classes).T.to(rows.device)
 
 
 def zero_shot_score(
@@ -28,10 +33,7 @@ def zero_shot_score(
 ) -> float:
     """Zero-shot score, 0 to 1, of test features `[N, D]` against per-template text features `[C, T, D]`.
 
+    Labels are `[N]`, or `[N, C]` of 0 and 1 for several labels an image.
     Raises ValueError for non-finite features, labels outside the C classes or shapes that do not fit together.
     """
-    embeddings = class_embeddings(text_features)
-    num_classes = len(embeddings)
-    predictions = predict(test_features, embeddings)
-    labels = as_labels(test_labels, len(predictions), num_classes, "test_labels")
-    return score_predictions(predictions, labels, num_classes=num_classes, metric=metric)
+    return score_classes(similarities(test_features, class_embeddings(text_features)), test_labels, metric=metric)

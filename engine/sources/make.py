@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from engine.catalog.webdataset import WebDataset
+from engine.catalog.corpus import read_images
 from engine.images import decode_image
 from engine.models.generator import load_generator, to_uint8
 from engine.recipe import Recipe
@@ -56,7 +56,7 @@ class Maker(Protocol):
 
 @dataclass
 class CorpusMaker:
-    """Reads retrieved and original images out of webdataset shards."""
+    """Reads retrieved and original images out of their folders."""
 
     corpora: dict[str, str]
     """Corpus name → folder or URL."""
@@ -77,10 +77,9 @@ class CorpusMaker:
         ]
         for corpus in dict.fromkeys(recipe.corpus for recipe in recipes):
             rows = [number for number, recipe in enumerate(recipes) if recipe.corpus == corpus]
-            dataset = WebDataset(self.corpora[corpus], "")
             try:
-                contents = dataset.read_images([recipes[number].key for number in rows])
-            except OSError as error:
+                contents = read_images(self.corpora[corpus], [recipes[number].key for number in rows])
+            except (OSError, ValueError) as error:
                 for number in rows:
                     made[number].reason = f"the shard cannot be read ({error})"
                 continue

@@ -9,12 +9,24 @@ from engine.recipe import Recipe
 class OriginalPlan:
     """`shots` images of each class of a split, drawn in an order that depends on the seed alone.
 
-    For the test split give `shots=None`: every image, in the split's order.
+    For the test split give `shots=None`: every image, in the split's order. Where an image has several labels, it may be
+    drawn for each of them.
     """
 
-    def __init__(self, dataset: Dataset, shots: int | None, seed: int = 0, split: str = "train"):
-        """Raises ValueError when a class has fewer images than shots, or the split is missing or broken."""
+    def __init__(
+        self,
+        dataset: Dataset,
+        shots: int | None,
+        seed: int = 0,
+        split: str = "train",
+        allow_fewer: bool = False,
+    ):
+        """Raises ValueError when the split is missing or broken, or a class has fewer images than shots.
+
+        With `allow_fewer` such a class gives all it has.
+        """
         index = dataset.index(split)
+        labels = index.labels(dataset.class_names, dataset.location)
         positions = index.by_class(dataset.class_names, dataset.location)
         self.dataset = dataset
         self.split = split
@@ -22,23 +34,31 @@ class OriginalPlan:
         self._revision = index.fingerprint
         if shots is None:
             order = np.arange(len(index.keys))
-            self._classes = index.texts.astype(np.int64)
+            self._classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
             self.shots = max(len(found) for found in positions)
         else:
             fewest = min(range(self.num_classes), key=lambda number: len(positions[number]))
-            if len(positions[fewest]) < shots:
+            if len(positions[fewest]) < shots and not allow_fewer:
                 raise ValueError(
                     f"{dataset.name} has {len(positions[fewest])} {split} images of class "
-                    f"{dataset.class_names[fewest]!r}, fewer than {shots} shots; ask for fewer"
+                    f"{dataset.class_names[fewest]!r}, fewer than {shots} shots; ask for fewer, or allow fewer shots"
                 )
-            drawn = [
-                np.random.default_rng([seed, number]).permutation(found)[:shots]
-                for number, found in enumerate(positions)
-            ]
-            order = np.stack(drawn, axis=1).ravel()
-            self._classes = np.tile(np.arange(self.num_classes), shots)
+            drawn = np.full((shots, self.num_classes), -1)
+            for number, found in enumerate(positions):
+                chosen = np.random.default_rng([seed, number]).permutation(found)[:shots]
+                drawn[: len(chosen), number] = chosen
+            there = drawn >= 0
+            order = drawn[there]
+            self._classes = np.nonzero(there)[1]
+            self._ends = there.sum(axis=1).cumsum()
             self.shots = shots
+        self.labels = labels[order]
+        """`[len(plan)]` class indices, or `[len(plan), C]` of 0 and 1 where an image has several labels."""
         self._keys = [str(key) for key in index.keys[order]]
+
+    def num_recipes(self, shots: int) -> int:
+        """Recipes of the n-shot set: the first so many."""
+        return int(self._ends[min(shots, self.shots) - 1]) if shots else 0
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -47,11 +67,12 @@ class OriginalPlan:
         if not 0 <= index < len(self):
             raise IndexError(index)
         class_index = int(self._classes[index])
+        shown = self.labels.ndim == 1 or self.labels[index].any()
         return Recipe(
             source="original",
             dataset=self.dataset.name,
             class_index=class_index,
-            class_name=self.dataset.class_names[class_index],
+            class_name=self.dataset.class_names[class_index] if shown else "",
             split=self.split,
             revision=self._revision,
             corpus=self.dataset.name,

@@ -17,18 +17,26 @@ class Plan(Protocol):
 
 
 class ClassPlan(Protocol):
-    """A plan that goes round the classes: index `shot * C + class`, so the n-shot set is the first `n * C` recipes."""
+    """A plan that goes round the classes: index `shot * C + class`, so the n-shot set is the first `n * C` recipes.
+
+    A class that has run out of images is passed over, so ask `num_recipes` for their number.
+    """
 
     num_classes: int
     shots: int
 
     def __getitem__(self, index: int) -> Recipe: ...
 
+    def num_recipes(self, shots: int) -> int:
+        """Recipes of the n-shot set: the first so many."""
+        ...
+
 
 def shot_ids(plan: ClassPlan, start: int, stop: int) -> Iterator[tuple[str, int]]:
     """(id, class index) of the shots `start … stop - 1` of every class; shots 0 … n - 1 are the n-shot set."""
-    for index in range(start * plan.num_classes, min(stop, plan.shots) * plan.num_classes):
-        yield plan[index].id, index % plan.num_classes
+    for index in range(plan.num_recipes(start), plan.num_recipes(stop)):
+        recipe = plan[index]
+        yield recipe.id, recipe.class_index
 
 
 class ConcatenatedPlan:

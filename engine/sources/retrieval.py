@@ -106,6 +106,10 @@ class RetrievalPlan:
     def __len__(self) -> int:
         return self.shots * self.num_classes
 
+    def num_recipes(self, shots: int) -> int:
+        """Recipes of the n-shot set: the first so many."""
+        return min(shots, self.shots) * self.num_classes
+
     def __getitem__(self, index: int) -> Recipe:
         if not 0 <= index < len(self):
             raise IndexError(index)

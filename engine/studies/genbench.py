@@ -39,7 +39,7 @@ class GenBenchConfig:
     """Which data, from which sources, at which shots."""
 
     datasets: tuple[str, ...] = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
-    """Catalog names or webdataset folders."""
+    """Catalog names, folders of images, or NAME=PATH for a catalog's set that lies elsewhere."""
     sources: tuple[str, ...] = SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     generator: str = "mini"
@@ -50,6 +50,8 @@ class GenBenchConfig:
     """Prompt strategy of the generative data."""
     shots: tuple[int, ...] = (1, 5, 20, 100, 500)
     """Images a class; the sets nest, so the largest number decides how many are made."""
+    allow_fewer_shots: bool = False
+    """Go on with what there is where a class has fewer original images than shots."""
     seeds: tuple[int, ...] = (0,)
     """Each seed draws its own generated and original images."""
     pool: str = "world:mini-web"
@@ -258,7 +260,9 @@ class GenBench:
     def _original(self, name: str, seed: int) -> OriginalPlan:
         if (name, seed) not in self._originals:
             dataset = next(dataset for dataset in self.datasets if dataset.name == name)
-            self._originals[name, seed] = OriginalPlan(dataset, max(self.config.shots), seed)
+            self._originals[name, seed] = OriginalPlan(
+                dataset, max(self.config.shots), seed, allow_fewer=self.config.allow_fewer_shots
+            )
         return self._originals[name, seed]
 
     def _retrieval(self, dataset: Dataset) -> RetrievalPlan:

@@ -14,7 +14,8 @@ from engine.costs.ledger import COST_COLUMNS
 from engine.evaluation import score
 from engine.recipe import embedding_column
 from engine.reports import ContactSheet
-from engine.sources import OriginalPlan, Plan
+from engine.sources import OriginalPlan, Plan, shot_ids
+from engine.sources.plan import ClassPlan
 from engine.store import IdSet, Workspace
 
 if TYPE_CHECKING:
@@ -24,11 +25,8 @@ SHEET_IMAGES = 24
 """Pictures of a contact sheet."""
 
 
-class ShotPlan(Plan, Protocol):
-    """A plan that goes round the classes."""
-
-    num_classes: int
-    shots: int
+class ShotPlan(Plan, ClassPlan, Protocol):
+    """A plan that goes round the classes and has an end."""
 
 
 class Bills:
@@ -71,9 +69,9 @@ def tradeoff_rows(
     test = _load(workspace, encoder, test_plan, len(test_plan))
     rows = []
     for (source, seed), plan in plans.items():
-        loaded = _load(workspace, encoder, plan, max(shots) * plan.num_classes)
+        loaded = _load(workspace, encoder, plan, plan.num_recipes(max(shots)))
         for num in sorted(shots):
-            part = loaded.first(num * plan.num_classes)
+            part = loaded.first(plan.num_recipes(num))
             row = {
                 "dataset": dataset.name,
                 "group": dataset.group,
@@ -96,7 +94,7 @@ class _Images:
     indices: np.ndarray
     """`[N]` index in the plan, ascending."""
     labels: np.ndarray
-    """`[N]` int64."""
+    """`[N]` int64, or `[N, C]` of 0 and 1 where an image has several labels."""
     features: np.ndarray
     """`[N, D]` float32."""
 
@@ -114,11 +112,15 @@ def _load(workspace: Workspace, encoder: str, plan: Plan, num: int) -> _Images:
     place = {name: number for number, name in enumerate(table.column("id").to_pylist())}
     # a recipe without an image (an error row) leaves a gap, so a class may have fewer than n images in its n-shot set
     indices = np.array([number for number, name in enumerate(ids) if name in place], np.int64)
+    if isinstance(plan, OriginalPlan):
+        labels = plan.labels[indices]
+    else:
+        labels = np.array([recipes[number].class_index for number in indices], np.int64)
     vectors = pc.list_flatten(table.column(column)).to_numpy().reshape(table.num_rows, -1)
     return _Images(
         ids=[ids[number] for number in indices],
         indices=indices,
-        labels=np.array([recipes[number].class_index for number in indices], np.int64),
+        labels=labels,
         features=vectors[[place[ids[number]] for number in indices]] if len(indices) else np.zeros((0, 1), np.float32),
     )
 
@@ -196,7 +198,11 @@ def contact_sheet(workspace: Workspace, dataset: Dataset, source: str, plan: Sho
     step = max(1, plan.num_classes // SHEET_IMAGES)
     classes = list(range(0, plan.num_classes, step))[:SHEET_IMAGES]
     rounds = min(plan.shots, -(-SHEET_IMAGES // len(classes)))
-    ids = [plan[shot * plan.num_classes + number].id for number in classes for shot in range(rounds)][:SHEET_IMAGES]
+    chosen: dict[int, list[str]] = {number: [] for number in classes}
+    for name, number in shot_ids(plan, 0, rounds):
+        if number in chosen:
+            chosen[number].append(name)
+    ids = [name for names in chosen.values() for name in names][:SHEET_IMAGES]
     table = workspace.fetch(ids, ["image", "class_name"])
     return ContactSheet(
         title=f"{dataset.name}: {source}",

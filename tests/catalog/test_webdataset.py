@@ -1,7 +1,10 @@
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.catalog.corpus import read_images
 from engine.catalog.index import index_split
 from engine.catalog.webdataset import WebDataset
 from tests import tiny
@@ -15,18 +18,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_image_is_read_with_its_label(folder: Path):
-    dataset = WebDataset(str(folder), "train")
-    samples = list(dataset.samples())
-    assert sorted(sample.text for sample in samples) == sorted("012" * 4)
-    images = dataset.read_images([sample.key for sample in samples])
+    index = index_split(str(folder), "train")
+    assert sorted(index.texts.tolist()) == sorted("012" * 4)
+    images = read_images(str(folder), index.keys.tolist())
     assert all(data[:4] == b"RIFF" for data in images)
-    assert len(set(images)) == len(samples) == 12
+    assert len(set(images)) == len(index.keys) == 12
 
 
 def test_images_are_read_by_key_in_the_order_asked(folder: Path):
-    dataset = WebDataset(str(folder), "train")
-    keys = [sample.key for sample in dataset.samples()]
-    assert dataset.read_images(keys[::-1]) == dataset.read_images(keys)[::-1]
+    keys = index_split(str(folder), "train").keys.tolist()
+    assert read_images(str(folder), keys[::-1]) == read_images(str(folder), keys)[::-1]
 
 
 def test_a_missing_shard_is_named(folder: Path):
@@ -46,7 +47,7 @@ def test_a_truncated_shard_is_named(folder: Path, keep: float):
 def test_a_shard_cut_between_two_members_is_named(folder: Path):
     shard = folder / "train" / "0.tar"
     sample = WebDataset(str(folder), "train")
-    key = list(sample._shard_samples("train/0.tar", "cls"))[2].key
+    key = list(sample.samples("train/0.tar"))[2].key
     shard.write_bytes(shard.read_bytes()[: int(key.split(":")[1]) - 512])
     with pytest.raises(ValueError, match="the end of the archive is missing"):
         index_split(str(folder), "train")
@@ -102,3 +103,51 @@ def test_the_index_survives_its_process(folder: Path, monkeypatch: pytest.Monkey
     again = index_split(str(folder), "train")
     assert (again.keys == first.keys).all()
     assert (again.texts == first.texts).all()
+
+
+def test_an_index_that_was_cut_off_goes_on_with_the_next_shard(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    read, whole = [], WebDataset.samples
+
+    def samples(self: WebDataset, part: str, text_suffix: str = "cls"):
+        read.append(part)
+        if part == "train/1.tar" and len(read) <= 2:
+            raise ConnectionError("the network is gone")
+        return whole(self, part, text_suffix)
+
+    monkeypatch.setattr(WebDataset, "samples", samples)
+    with pytest.raises(ConnectionError):
+        index_split(str(folder), "train")
+    assert len(index_split(str(folder), "train").keys) == 12
+    assert sorted(read) == ["train/0.tar", "train/1.tar", "train/1.tar"]
+
+
+def test_several_labels_an_image_are_read_from_npy(tmp_path: Path):
+    samples = [
+        (b"RIFF", tiny.multi_hot((1, 0, 1))),
+        (b"RIFF", tiny.multi_hot((0, 1, 0))),
+        (b"RIFF", tiny.multi_hot((0, 0, 1))),
+    ]
+    tiny.write_shards(tmp_path / "train", samples, suffix="npy")
+    index = index_split(str(tmp_path), "train", "npy")
+    assert index.labels(NAMES, str(tmp_path)).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+    assert [found.tolist() for found in index.by_class(NAMES, str(tmp_path))] == [[0], [1], [0, 2]]
+    with pytest.raises(ValueError, match="labels for 3 classes, but there are 2 class names"):
+        index.labels(NAMES[:2], str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(tiny.multi_hot((1, 2, 0)), "is not multi-hot"), (b"no array", "is no array of labels")],
+)
+def test_labels_that_are_no_ones_and_zeros_are_named(tmp_path: Path, content: bytes, message: str):
+    tiny.write_shards(tmp_path / "train", [(b"RIFF", content)], suffix="npy")
+    with pytest.raises(ValueError, match=rf"train/0\.tar: s0000000\.npy {message}"):
+        index_split(str(tmp_path), "train", "npy")
+
+
+def test_labels_are_never_unpickled(tmp_path: Path):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)
+    tiny.write_shards(tmp_path / "train", [(b"RIFF", buffer.getvalue())], suffix="npy")
+    with pytest.raises(ValueError, match="is no array of labels"):
+        index_split(str(tmp_path), "train", "npy")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from engine.catalog import Dataset, load_dataset
 from engine.models import ImageEncoder, load_encoder
 from engine.models.registry import GeneratorSpec
-from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, load_pool
+from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, load_pool, shot_ids
 from tests import tiny
 
 SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere")
@@ -63,6 +64,65 @@ def test_another_seed_draws_other_originals_and_equal_ones_keep_their_id(dataset
 def test_more_shots_than_images_are_refused(dataset: Dataset):
     with pytest.raises(ValueError, match=r"things has 8 train images of class .*, fewer than 9 shots; ask for fewer"):
         OriginalPlan(dataset, 9)
+
+
+@pytest.fixture
+def uneven(tmp_path: Path) -> Dataset:
+    """Four images of class a, one of b, two of c."""
+    folder = tiny.write_dataset(tmp_path / "uneven", ("a", "b", "c"))
+    labels = "aaaabcc"
+    tiny.write_shards(folder / "train", [(b"x%d" % n, str("abc".index(c))) for n, c in enumerate(labels)], shards=2)
+    return load_dataset(str(folder))
+
+
+def test_fewer_images_than_shots_are_taken_when_allowed(uneven: Dataset):
+    with pytest.raises(ValueError, match=r"uneven has 1 train images of class 'b', fewer than 3 shots; .* allow fewer"):
+        OriginalPlan(uneven, 3)
+    plan = OriginalPlan(uneven, 5, allow_fewer=True)
+    assert [plan[number].class_index for number in range(len(plan))] == [0, 1, 2, 0, 2, 0, 0]
+    assert [plan.num_recipes(shots) for shots in range(7)] == [0, 3, 5, 6, 7, 7, 7]
+    assert len({plan[number].key for number in range(7)}) == 7
+    assert plan.labels.tolist() == [0, 1, 2, 0, 2, 0, 0]
+    assert [number for _, number in shot_ids(plan, 1, 3)] == [0, 2, 0]
+    fewer = OriginalPlan(uneven, 2, allow_fewer=True)
+    assert [fewer[number] for number in range(len(fewer))] == [plan[number] for number in range(5)]
+
+
+def test_every_plan_says_how_many_recipes_a_number_of_shots_has(
+    dataset: Dataset, encoder: ImageEncoder, tiny_pool: Path
+):
+    plans = (
+        GenerativePlan(dataset, SPEC, "simple_template", 4),
+        OriginalPlan(dataset, 4),
+        RetrievalPlan(dataset, load_pool(str(tiny_pool), encoder), np.zeros((3, 16), np.float32), 4),
+    )
+    for plan in plans:
+        assert [plan.num_recipes(shots) for shots in (0, 1, 4, 9)] == [0, 3, 12, 12]
+        assert list(shot_ids(plan, 0, 1)) == [(plan[number].id, number) for number in range(3)]
+
+
+def test_an_image_with_several_labels_may_be_drawn_for_each(tmp_path: Path):
+    folder = tiny.write_dataset(tmp_path / "several", ("a", "b"))
+    (folder / "dataset_type.txt").write_text("multilabel\n")
+    for split, rows in (("train", [(1, 0), (1, 1), (0, 1)]), ("test", [(0, 1), (1, 1), (0, 0)])):
+        samples = [(tiny.encode(tiny.class_image(number, 0)), tiny.multi_hot(row)) for number, row in enumerate(rows)]
+        tiny.write_shards(folder / split, samples, "npy")
+    several = load_dataset(str(folder))
+    plan = OriginalPlan(several, 2)
+    assert [plan[number].class_index for number in range(4)] == [0, 1, 0, 1]
+    assert len({plan[number].id for number in range(4)}) == 4
+    assert len({plan[number].key for number in range(4)}) == 3
+    assert all(plan.labels[number, plan[number].class_index] == 1 for number in range(4))
+    test = OriginalPlan(several, None, split="test")
+    assert test.labels.tolist() == [[0, 1], [1, 1], [0, 0]]
+    assert [test[number].class_name for number in range(3)] == ["b", "a", ""]
+
+
+def test_a_set_without_training_images_has_no_original_data(dataset: Dataset):
+    test_only = replace(dataset, name="sun397", test_only=True)
+    with pytest.raises(ValueError, match="sun397 has test images only, so there is no original data to train on"):
+        OriginalPlan(test_only, 1)
+    assert len(OriginalPlan(test_only, None, split="test")) == 12
 
 
 def test_the_test_plan_is_the_whole_split(dataset: Dataset):

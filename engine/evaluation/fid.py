@@ -1,0 +1,140 @@
+"""Fréchet distance of images: FID with Inception weights from a file, or the same distance of an encoder's features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engine.evaluation.features import Array, as_features, same_dimension
+
+INCEPTION_SIZE = 299
+"""Edge of Inception's input, pixels."""
+INCEPTION_CLASSES = 1008
+"""Outputs of the Inception that FID is defined by; torchvision's own has 1000."""
+
+
+@dataclass(frozen=True, slots=True)
+class FidScore:
+    """A Fréchet distance, and of what."""
+
+    fid: float
+    """Distance of two Gaussians, >= 0; less is nearer. Only distances of the same features compare."""
+    features: str
+    """What the features are of: `inception/FILE` (the FID of the literature) or the encoder's name."""
+    num_real: int
+    """Test images."""
+    num_images: int
+    """Images judged."""
+
+
+def fid_score(real_features: Array, features: Array, *, of: str) -> FidScore:
+    """Fréchet distance of features of test images `[N, D]` and of the images judged `[M, D]`; `of` says what they are of.
+
+    Covariances of fewer than D images are singular and the distance is too large: compare equal numbers only. Raises
+    ValueError for non-finite features, fewer than two images or shapes that do not fit together.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    real, images = as_features(real_features, "real_features"), as_features(features)
+    same_dimension(real, images, "real_features", "features")
+    for name, rows in (("real_features", real), ("features", images)):
+        if len(rows) < 2:
+            raise ValueError(f"{name} has one row, which has no covariance; give at least two images")
+    already = torch.nn.Identity()
+    already.num_features = real.shape[1]  # type: ignore[assignment]
+    distance = FrechetInceptionDistance(feature=already).to(real.device)
+    distance.update(real, real=True)
+    distance.update(images.to(real.device), real=False)
+    return FidScore(max(0.0, float(distance.compute())), of, len(real), len(images))
+
+
+class Inception:
+    """Features `[N, 2048] float32` of images, as FID is defined: the 2015 network, in float32, TensorFlow's resizing."""
+
+    def __init__(self, weights: Path, device: str = "cpu"):
+        """Reads the network of the file `pt_inception-2015-12-05` saved as safetensors.
+
+        Raises:
+            ValueError: the file is missing, no safetensors or another network.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+        from torchvision.models import Inception3
+
+        if weights.suffix != ".safetensors":
+            raise ValueError(
+                f"{weights} is no safetensors file; convert it once with safetensors.torch.save_file(torch.load(path, weights_only=True), …)"
+            )
+        try:
+            state = load_file(weights)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"Inception weights {weights} cannot be read ({error}); give another file") from None
+        network = Inception3(num_classes=INCEPTION_CLASSES, aux_logits=False, init_weights=False)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError:
+            raise ValueError(
+                f"{weights} is not the Inception of FID (pt_inception-2015-12-05, {INCEPTION_CLASSES} outputs); give that one"
+            ) from None
+        _pool_as_tensorflow(network)
+        network.fc = torch.nn.Identity()
+        self.name = f"inception/{weights.name}"
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of images `[N, 3, H, W]` uint8."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; give [N, 3, H, W] uint8")
+        pixels = images.to(self._device, torch.float32)
+        for dim in (2, 3):
+            pixels = _resize_as_tensorflow(pixels, dim)
+        return self._network((pixels - 128) / 128)
+
+
+def _resize_as_tensorflow(pixels: torch.Tensor, dim: int) -> torch.Tensor:
+    """Linear to Inception's size along one dimension, with TensorFlow 1's grid: sample i lies at `i * old / new`."""
+    old = pixels.shape[dim]
+    places = torch.arange(INCEPTION_SIZE, device=pixels.device) * (old / INCEPTION_SIZE)
+    low = places.floor().long().clamp(max=old - 1)
+    high = (low + 1).clamp(max=old - 1)
+    shape = [1, 1, 1, 1]
+    shape[dim] = INCEPTION_SIZE
+    return torch.lerp(pixels.index_select(dim, low), pixels.index_select(dim, high), (places - low).float().view(shape))
+
+
+def _pool_as_tensorflow(network: torch.nn.Module) -> None:
+    """Makes torchvision's network the one of 2015: means that leave the padding out, and a maximum in the last block."""
+    for name, block in network.named_children():
+        pool = getattr(block, "branch_pool", None)  # the blocks that shrink the picture have none
+        if not isinstance(pool, torch.nn.Module):
+            continue
+        if name == "Mixed_7c":
+            block.register_forward_pre_hook(_remember_maximum)
+            pool.register_forward_pre_hook(_take_maximum(block))
+        else:
+            pool.register_forward_pre_hook(_leave_padding_out)
+
+
+def _leave_padding_out(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """A 3 x 3 mean counts the zeros around the image: divide by the pixels that are there instead of by 9."""
+    (pooled,) = inputs
+    there = torch.nn.functional.avg_pool2d(torch.ones_like(pooled[:1, :1]), 3, stride=1, padding=1)
+    return pooled / there
+
+
+def _remember_maximum(block: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    block.maximum = torch.nn.functional.max_pool2d(inputs[0], 3, stride=1, padding=1)
+
+
+def _take_maximum(
+    block: torch.nn.Module,
+) -> Callable[[torch.nn.Module, tuple[torch.Tensor]], torch.Tensor]:
+    def take(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        maximum = block.maximum
+        assert isinstance(maximum, torch.Tensor)
+        return maximum
+
+    return take

@@ -1,0 +1,122 @@
+"""Several labels an image, and two classes ranked: zero-shot, CLER and probe from features to the data set's own metric."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from engine.evaluation import class_centers, cler_score, fit_linear_probe, score, zero_shot_score
+
+NUM_CLASSES, DIMENSION = 4, 12
+
+
+def _images(seed: int, num_rows: int, noise: float = 0.4) -> tuple[np.ndarray, np.ndarray]:
+    """Features that are the sum of the directions of the classes an image shows, and its labels."""
+    g = np.random.default_rng(seed)
+    labels = (g.random((num_rows, NUM_CLASSES)) < 0.35).astype(np.int64)
+    labels[np.arange(num_rows), np.arange(num_rows) % NUM_CLASSES] = 1
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(DIMENSION, NUM_CLASSES)))[0].T
+    return (labels @ directions + noise * g.normal(size=(num_rows, DIMENSION))).astype(np.float32), labels
+
+
+def _texts() -> np.ndarray:
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(DIMENSION, NUM_CLASSES)))[0].T
+    return directions[:, None].astype(np.float32)
+
+
+def test_everything_scores_multilabel_images_by_average_precision() -> None:
+    scores = score(*_images(1, 80), *_images(2, 120), _texts(), num_classes=NUM_CLASSES, metric="map_11_point")
+    assert scores.metric == "map_11_point"
+    for reached in (scores.zero_shot, scores.cler, scores.cler_ensemble, scores.linear_probe):
+        assert 0.7 < reached <= 1
+    assert scores.linear_probe > 0.8
+    assert scores.num_empty_classes == 0
+    shuffled = _images(2, 120)[1][np.random.default_rng(0).permutation(120)]
+    chance = score(
+        *_images(1, 80), _images(2, 120)[0], shuffled, _texts(), num_classes=NUM_CLASSES, metric="map_11_point"
+    )
+    assert chance.linear_probe < 0.65
+
+
+def test_images_made_for_one_class_each_serve_a_multilabel_test() -> None:
+    features, labels = _images(1, 80)
+    alone = labels.sum(axis=1) == 1
+    scores = score(
+        features[alone],
+        labels[alone].argmax(axis=1),
+        *_images(2, 120),
+        _texts(),
+        num_classes=NUM_CLASSES,
+        metric="map_11_point",
+    )
+    assert scores.linear_probe > 0.75
+    assert scores.cler > 0.75
+
+
+def test_a_class_is_learned_as_scikit_learn_learns_it() -> None:
+    features, labels = _images(1, 60)
+    probe = fit_linear_probe(features, labels, num_classes=NUM_CLASSES, metric="map_11_point", c_grid=[0.5])
+    rows = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
+    x = ((rows - probe.mean) / probe.scale).double().numpy()
+    logits = probe.scores(features).numpy()
+    for column in range(NUM_CLASSES):
+        peer = LogisticRegression(C=0.5, tol=1e-8, max_iter=1000).fit(x, labels[:, column])
+        np.testing.assert_allclose(logits[:, column], peer.decision_function(x), atol=0.1)
+
+
+def test_a_class_that_all_or_no_images_show_is_not_learned() -> None:
+    features, labels = _images(1, 40)
+    labels[:, 1], labels[:, 2] = 1, 0
+    probe = fit_linear_probe(features, labels, num_classes=NUM_CLASSES, metric="map_11_point")
+    assert probe.classes.tolist() == [0, 3]
+    assert torch.isneginf(probe.scores(features)[:, 1:3]).all()
+    with pytest.raises(ValueError, match="no class has both images that show it"):
+        fit_linear_probe(features, np.ones_like(labels), num_classes=NUM_CLASSES, metric="map_11_point")
+
+
+def test_a_centre_is_the_mean_of_all_images_that_show_the_class() -> None:
+    features = np.array([[1, 0], [0, 1]], np.float32)
+    centers, empty = class_centers(features, np.array([[1, 1, 0], [0, 1, 0]]), num_classes=3)
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(centers, [[1, 0], [half, half], [0, 0]], atol=1e-6)
+    assert empty.tolist() == [False, False, True]
+
+
+def test_multilabel_images_for_a_multiclass_metric_are_refused() -> None:
+    for call in (
+        lambda: zero_shot_score(*_images(2, 10), _texts()),
+        lambda: cler_score(*_images(1, 10), *_images(2, 10), num_classes=NUM_CLASSES),
+        lambda: fit_linear_probe(*_images(1, 10), num_classes=NUM_CLASSES),
+    ):
+        with pytest.raises(ValueError, match="the labels are multilabel and the metric is 'accuracy'"):
+            call()
+
+
+def _memes(seed: int, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    g = np.random.default_rng(seed)
+    labels = np.arange(num_rows) % 2
+    features = g.normal(size=(num_rows, DIMENSION))
+    features[:, 0] += 2.0 * labels
+    return features.astype(np.float32), labels
+
+
+def test_two_classes_are_ranked_for_roc_auc() -> None:
+    texts = np.zeros((2, 1, DIMENSION), np.float32)
+    texts[:, 0, :2] = [[-1, 0.1], [1, 0.1]]
+    scores = score(*_memes(1, 60), *_memes(2, 200), texts, num_classes=2, metric="roc_auc")
+    for reached in (scores.zero_shot, scores.cler, scores.linear_probe):
+        assert 0.75 < reached <= 1
+    # a single image a class leaves none to rank by; one class alone ranks nothing
+    assert score(*_memes(1, 2), *_memes(2, 20), texts, num_classes=2, metric="roc_auc").probe_validation is None
+    features, labels = _memes(1, 9)
+    alone = score(features[labels == 1], labels[labels == 1], *_memes(2, 20), texts, num_classes=2, metric="roc_auc")
+    assert alone.linear_probe == 0.5
+    with pytest.raises(ValueError, match="ROC AUC needs both classes, but all 10 labels are 0"):
+        score(*_memes(1, 60), _memes(2, 20)[0][::2], _memes(2, 20)[1][::2], texts, num_classes=2, metric="roc_auc")
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    features, labels = _images(1, 10)
+    features[3, 2] = np.inf
+    with pytest.raises(ValueError, match="train_features holds NaN or infinite values in 1 of 10 rows"):
+        fit_linear_probe(features, labels, num_classes=NUM_CLASSES, metric="map_11_point")
