@@ -28,7 +28,7 @@ def test_a_sentence_depends_on_its_keyword_and_seed_alone(folders: dict[str, str
     assert [writer.write([keyword], [seed])[0] for keyword, seed in zip(keywords, seeds, strict=True)] == together
     assert writer.write(keywords[::-1], seeds[::-1]) == together[::-1]
     assert together[0] == together[4] != together[3]
-    assert all(0 < len(sentence) for sentence in together)
+    assert all(len(sentence) > 0 for sentence in together)
 
 
 def test_sentences_are_samples_of_the_models_own_distribution(folders: dict[str, str]):
