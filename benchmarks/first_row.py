@@ -18,7 +18,9 @@ from pathlib import Path
 from benchmarks.common import machine, show
 from engine.store import Workspace
 
-INIT = "import os, ray; ray.init(address='local', num_cpus=os.cpu_count(), include_dashboard=False, logging_level='ERROR')"
+INIT = (
+    "import os, ray; ray.init(address='local', num_cpus=os.cpu_count(), include_dashboard=False, logging_level='ERROR')"
+)
 UP = "; print('up', flush=True); ray.shutdown()"
 ACTOR = "; ray.get(ray.remote(type('Actor', (), {'load': lambda self: __import__('open_clip') and None})).remote().load.remote())"
 

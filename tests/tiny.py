@@ -116,6 +116,179 @@ def save_pipeline(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def _clip_text(tokenizer, projection: int = 0):
+    """A random CLIP text tower of width 16, with a projection if asked for."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        projection_dim=projection or 16,
+    )
+    return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval()
+
+
+def t5_tokenizer(length: int = 64):
+    """A T5 tokenizer of single letters and a few words."""
+    import string
+
+    from transformers import T5Tokenizer
+
+    words = [
+        "▁",
+        *string.printable[:95],
+        *("▁" + word for word in ("a", "the", "photo", "of", "cat", "dog", "red", "apple")),
+    ]
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    vocabulary = [*special, *((word, -number / 10 - 1) for number, word in enumerate(dict.fromkeys(words)))]
+    return T5Tokenizer(vocab=vocabulary, model_max_length=length, extra_ids=0)
+
+
+def t5_config(tokenizer):
+    """A T5 of width 16."""
+    from transformers import T5Config
+
+    return T5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+
+
+def _sharpen(model, factor: float = 6.0):
+    """The model with larger weights: as initialised, all inputs come to nearly the same."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(factor)
+    return model.eval()
+
+
+def save_t5(folder: Path, seed: int = 0) -> Path:
+    """A random word-to-sentence T5."""
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    torch.manual_seed(seed)
+    tokenizer = t5_tokenizer()
+    _sharpen(T5ForConditionalGeneration(t5_config(tokenizer)), 2.0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_bert(folder: Path, seed: int = 0) -> Path:
+    """A random BERT of single letters."""
+    import string
+
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    torch.manual_seed(seed)
+    letters = [*string.ascii_lowercase, *("##" + letter for letter in string.ascii_lowercase)]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    tokenizer = BertTokenizer(vocab={token: number for number, token in enumerate(tokens)})
+    config = BertConfig(
+        vocab_size=len(tokens), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    _sharpen(BertModel(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_blip2(folder: Path, seed: int = 0) -> Path:
+    """A random BLIP-2 with an OPT, for 16x16 images."""
+    import torch
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        Blip2QFormerConfig,
+        Blip2VisionConfig,
+        BlipImageProcessor,
+        GPT2Tokenizer,
+        OPTConfig,
+    )
+
+    torch.manual_seed(seed)
+    letters = _byte_alphabet()
+    tokens = ["<pad>", "<s>", "</s>", *letters]
+    tokenizer = GPT2Tokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=[],
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="</s>",
+    )
+    images = BlipImageProcessor(size={"height": 16, "width": 16})
+    processor = Blip2Processor(images, tokenizer, num_query_tokens=2)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = Blip2Config(
+        vision_config=Blip2VisionConfig(image_size=16, patch_size=8, **small).to_dict(),
+        qformer_config=Blip2QFormerConfig(encoder_hidden_size=16, vocab_size=8, **small).to_dict(),
+        text_config=OPTConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            word_embed_proj_dim=16,
+            ffn_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ).to_dict(),
+        num_query_tokens=2,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    _sharpen(Blip2ForConditionalGeneration(config)).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def sdxl_pipeline(seed: int = 0):
+    """The text side of a random SDXL pipeline: it embeds prompts and draws nothing."""
+    import torch
+    from diffusers import StableDiffusionXLPipeline
+
+    torch.manual_seed(seed)
+    tokenizer = clip_tokenizer(), clip_tokenizer(pad_token="!")
+    return StableDiffusionXLPipeline(
+        vae=None,
+        text_encoder=_clip_text(tokenizer[0]),
+        text_encoder_2=_clip_text(tokenizer[1], projection=8),
+        tokenizer=tokenizer[0],
+        tokenizer_2=tokenizer[1],
+        unet=None,
+        scheduler=None,
+    )
+
+
+def flux_pipeline(seed: int = 0):
+    """The text side of a random FLUX.1 pipeline: it embeds prompts and draws nothing."""
+    import torch
+    from diffusers import FluxPipeline
+    from transformers import T5EncoderModel
+
+    torch.manual_seed(seed)
+    tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
+    return FluxPipeline(
+        scheduler=None,
+        vae=None,
+        text_encoder=_clip_text(tokenizer),
+        tokenizer=tokenizer,
+        text_encoder_2=T5EncoderModel(t5_config(tokenizer_2)).eval(),
+        tokenizer_2=tokenizer_2,
+        transformer=None,
+    )
+
+
 def encode(pixels: np.ndarray) -> bytes:
     """WebP bytes of `[H, W, 3]` uint8."""
     buffer = io.BytesIO()

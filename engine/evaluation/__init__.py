@@ -3,7 +3,16 @@
 from engine.evaluation.cler import ClerScore, class_centers, cler_score
 from engine.evaluation.correlation import correlation_rows
 from engine.evaluation.fid import FidScore, Inception, fid_score
-from engine.evaluation.linear_probe import LinearProbe, ProbeScore, fit_linear_probe, linear_probe_score
+from engine.evaluation.linear_probe import (
+    PROTOCOLS,
+    LinearProbe,
+    PaperProbe,
+    ProbeScore,
+    check_protocol,
+    fit_linear_probe,
+    fit_paper_probe,
+    linear_probe_score,
+)
 from engine.evaluation.metrics import METRICS, score_classes, score_predictions
 from engine.evaluation.scores import Scores, score
 from engine.evaluation.similarity import (
@@ -16,13 +25,16 @@ from engine.evaluation.zero_shot import class_embeddings, predict, zero_shot_sco
 
 __all__ = [
     "METRICS",
+    "PROTOCOLS",
     "ClerScore",
     "FidScore",
     "Inception",
     "LinearProbe",
+    "PaperProbe",
     "ProbeScore",
     "RetrievalScore",
     "Scores",
+    "check_protocol",
     "class_centers",
     "class_embeddings",
     "cler_score",
@@ -30,6 +42,7 @@ __all__ = [
     "correlation_rows",
     "fid_score",
     "fit_linear_probe",
+    "fit_paper_probe",
     "image_retrieval_score",
     "linear_probe_score",
     "mean_text_similarity",

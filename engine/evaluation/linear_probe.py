@@ -1,25 +1,34 @@
-"""Linear probe: logistic regression on frozen features, its one hyper-parameter chosen without the test set.
+"""Linear probe on frozen features, its hyper-parameters chosen without the test set, by one of two protocols.
 
+`validation` (the default): logistic regression to its optimum, its L2 strength chosen on held-out shots.
 Several labels an image (`[N, C]` of 0 and 1) make it one logistic regression a class (sigmoid, binary cross entropy).
+`paper`: SGD from the text embeddings as GenBench's toolkit does it (`paper_probe.py`), for one label an image.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
-from engine.evaluation.features import Array, as_features, as_targets, same_dimension, unit_norm
+from engine.evaluation import paper_probe
+from engine.evaluation.features import Array, as_features, as_labels, as_targets, same_dimension, unit_norm
 from engine.evaluation.logistic import fit_logistic
 from engine.evaluation.metrics import Metric, check_metric, score_classes
+from engine.evaluation.zero_shot import class_embeddings
+from engine.names import unknown_name
 
-C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+Protocol: TypeAlias = Literal["validation", "paper"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+
+C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 """Inverse L2 strengths that are tried, in scikit-learn's units: `C * sum(losses) + |W|^2 / 2`."""
 
 DEFAULT_C = 1e-2
 """What is taken when no class has a second shot to hold out."""
 
 HELD_OUT_SHARE = 0.2
-"""Share of each class's shots that the choice of C is validated on (at least one, of two or more)."""
+"""Share of each class's shots that the choice is validated on (at least one, of two or more)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +72,14 @@ class ProbeScore:
 
     score: float
     """Share from 0 to 1, of the last iterate of the refitted probe."""
-    c: float
-    """Inverse L2 strength chosen."""
     validation_score: float | None
     """Share from 0 to 1 on the held-out shots; None if nothing could be held out."""
+    c: float | None = None
+    """Inverse L2 strength chosen (`validation`)."""
+    learning_rate: float | None = None
+    """Learning rate chosen (`paper`)."""
+    weight_decay: float | None = None
+    """Weight decay chosen (`paper`)."""
 
 
 def fit_linear_probe(
@@ -117,6 +130,53 @@ def fit_linear_probe(
     return LinearProbe(mean, scale, weight[0], bias[0], classes, num_classes, chosen, validation_score)
 
 
+@dataclass(frozen=True, slots=True)
+class PaperProbe:
+    """A probe fitted by the paper's protocol."""
+
+    heads: paper_probe.Heads
+    """The one head, and the BatchNorm before it."""
+    learning_rate: float
+    """Learning rate chosen."""
+    weight_decay: float
+    """Weight decay chosen."""
+    validation_score: float | None
+    """Score of that choice on the held-out shots; None if nothing could be held out."""
+
+    def scores(self, features: Array) -> torch.Tensor:
+        """Logits `[N, C]` of features `[N, D]`."""
+        rows = as_features(features).to(self.heads.mean.device)
+        same_dimension(rows, self.heads.mean, "features", "the probe's training features")
+        return self.heads.logits(paper_probe.scaled(rows))[:, 0]
+
+    def predict(self, features: Array) -> torch.Tensor:
+        """Predicted labels `[N] int64` of features `[N, D]`."""
+        return self.scores(features).argmax(dim=1)
+
+
+def fit_paper_probe(
+    features: Array, labels: Array, text_features: Array, *, metric: Metric = "accuracy", seed: int = 0
+) -> PaperProbe:
+    """Fits a probe by the paper's protocol on training features `[M, D]`, labels `[M]` and text `[C, T, D]`.
+
+    Every class has a column, one without images too: it starts from its text. The shots held out and the order of the
+    minibatches come from `seed`. If every class has one shot, nothing is held out and nothing searched. Raises as `fit_linear_probe`.
+    """
+    check_metric(metric)
+    start = class_embeddings(text_features)
+    rows = as_features(features, "train_features")
+    targets = as_labels(labels, len(rows), len(start), "train_labels").to(rows.device)
+    same_dimension(start, rows, "text_features", "train_features")
+    x = paper_probe.scaled(rows)
+    rate, decay, validation_score = paper_probe.DEFAULT_LR, paper_probe.DEFAULT_WEIGHT_DECAY, None
+    held_out = _hold_out(targets, seed)
+    if held_out.any():
+        choice = paper_probe.search(x, targets, held_out, start, metric=metric, seed=seed)
+        rate, decay, validation_score = choice.learning_rate, choice.weight_decay, choice.validation_score
+    heads = paper_probe.train_heads(x, targets, start, [rate], [decay], epochs=paper_probe.FINAL_EPOCHS, seed=seed)
+    return PaperProbe(heads, rate, decay, validation_score)
+
+
 def linear_probe_score(
     train_features: Array,
     train_labels: Array,
@@ -126,17 +186,37 @@ def linear_probe_score(
     num_classes: int,
     metric: Metric = "accuracy",
     seed: int = 0,
+    protocol: Protocol = "validation",
+    text_features: Array | None = None,
 ) -> ProbeScore:
     """Fits a probe on the training images `[M, D]` and scores it on the test images `[N, D]` (GenBench section 2.4).
 
-    The test set is used once, for the number returned. Raises as `fit_linear_probe`.
+    The test set is used once, for the number returned. The `paper` protocol starts from `text_features` `[C, T, D]`. Raises as
+    `fit_linear_probe`, and for an unknown protocol.
     """
+    check_protocol(protocol)
     test = as_features(test_features, "test_features")
     truth = as_targets(test_labels, len(test), num_classes, "test_labels")
     same_dimension(as_features(train_features, "train_features"), test, "train_features", "test_features")
+    if protocol == "paper":
+        if text_features is None or len(text_features) != num_classes:
+            raise ValueError(
+                f"the paper's probe starts from the text of each class; give text_features of {num_classes} classes"
+            )
+        if truth.ndim == 2:
+            raise ValueError("the paper's probe takes one label an image; use the validation protocol")
+        sgd = fit_paper_probe(train_features, train_labels, text_features, metric=metric, seed=seed)
+        result = score_classes(sgd.scores(test), truth, metric=metric)
+        return ProbeScore(result, sgd.validation_score, learning_rate=sgd.learning_rate, weight_decay=sgd.weight_decay)
     probe = fit_linear_probe(train_features, train_labels, num_classes=num_classes, metric=metric, seed=seed)
     result = score_classes(probe.scores(test), truth, metric=metric)
-    return ProbeScore(score=result, c=probe.c, validation_score=probe.validation_score)
+    return ProbeScore(result, probe.validation_score, c=probe.c)
+
+
+def check_protocol(protocol: str) -> None:
+    """Raises ValueError for a protocol that is not one of PROTOCOLS."""
+    if protocol not in PROTOCOLS:
+        raise ValueError(unknown_name("probe protocol", protocol, PROTOCOLS))
 
 
 def _fit(x: torch.Tensor, targets: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from engine.sources.generative import GenerativePlan
 from engine.sources.make import CorpusMaker, GeneratorMaker, Made, Maker, MakerBySource
 from engine.sources.original import OriginalPlan
-from engine.sources.plan import ConcatenatedPlan, Plan, shot_ids
+from engine.sources.plan import ConcatenatedPlan, Plan, ShotIds, shot_ids
 from engine.sources.retrieval import RetrievalPlan, load_pool
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "OriginalPlan",
     "Plan",
     "RetrievalPlan",
+    "ShotIds",
     "load_pool",
     "shot_ids",
 ]

@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 from engine.catalog import Dataset
 from engine.models.registry import GeneratorSpec
-from engine.prompts import make_prompt
+from engine.prompts import NO_MATERIALS, Materials, make_prompt, strategy_name
 from engine.recipe import Recipe
 
 
@@ -19,6 +19,12 @@ class GenerativePlan:
     shots: int
     seed: int = 0
     """Another seed gives other noise and other draws of templates."""
+    materials: Materials = NO_MATERIALS
+    """Sentences and reference images, for the strategies that use them."""
+    reference_mode: str = ""
+    """How a reference image enters, where the strategy gives one."""
+    reference_scale: float = 0.0
+    """Its strength, in the units of its mode."""
 
     @property
     def num_classes(self) -> int:
@@ -36,7 +42,7 @@ class GenerativePlan:
         if not 0 <= index < len(self):
             raise IndexError(index)
         shot, class_index = divmod(index, self.num_classes)
-        prompt = make_prompt(self.strategy, self.dataset, class_index, shot, self.seed)
+        prompt = make_prompt(self.strategy, self.dataset, class_index, shot, self.seed, self.materials)
         noise = blake2b(
             f"{self.seed}/{self.dataset.name}/{class_index}/{shot}".encode(), digest_size=8, person=b"noise seed"
         )
@@ -45,7 +51,7 @@ class GenerativePlan:
             dataset=self.dataset.name,
             class_index=class_index,
             class_name=self.dataset.class_names[class_index],
-            strategy=self.strategy,
+            strategy=strategy_name(self.strategy),
             prompt=prompt.text,
             negative_prompt=prompt.negative,
             generator=self.generator.name,
@@ -55,4 +61,7 @@ class GenerativePlan:
             height=self.generator.height,
             width=self.generator.width,
             seed=int.from_bytes(noise.digest(), "big") >> 1,
+            reference_id=prompt.reference_id,
+            reference_mode=self.reference_mode if prompt.reference_id else "",
+            reference_scale=self.reference_scale if prompt.reference_id else 0.0,
         )

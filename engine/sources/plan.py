@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.recipe import Recipe
 
@@ -37,6 +37,30 @@ def shot_ids(plan: ClassPlan, start: int, stop: int) -> Iterator[tuple[str, int]
     for index in range(plan.num_recipes(start), plan.num_recipes(stop)):
         recipe = plan[index]
         yield recipe.id, recipe.class_index
+
+
+class ShotIds(Sequence[Sequence[str]]):
+    """The ids of a plan by class and shot, `ids[class_index][shot]`, computed when they are asked for."""
+
+    def __init__(self, plan: ClassPlan):
+        self._plan = plan
+
+    def __len__(self) -> int:
+        return self._plan.num_classes
+
+    def __getitem__(self, class_index: Any) -> Any:
+        return _ClassShotIds(self._plan, range(len(self))[class_index])
+
+
+class _ClassShotIds(Sequence[str]):
+    def __init__(self, plan: ClassPlan, class_index: int):
+        self._plan, self._class_index = plan, class_index
+
+    def __len__(self) -> int:
+        return self._plan.shots
+
+    def __getitem__(self, shot: Any) -> Any:
+        return self._plan[range(len(self))[shot] * self._plan.num_classes + self._class_index].id
 
 
 class ConcatenatedPlan:

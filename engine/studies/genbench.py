@@ -5,14 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.catalog import Dataset, load_dataset
 from engine.costs import PriceBook
+from engine.evaluation import check_protocol
 from engine.models import ImageEncoder, generator_spec, load_encoder
 from engine.models.registry import GeneratorSpec, check_weights, encoder_source
 from engine.names import unknown_name
-from engine.prompts import strategy_names
+from engine.prompts import Materials, load_sentences, strategy_name
 from engine.reports import Report
 from engine.sources import (
     ConcatenatedPlan,
@@ -24,6 +25,7 @@ from engine.sources import (
     OriginalPlan,
     Plan,
     RetrievalPlan,
+    ShotIds,
     load_pool,
 )
 from engine.sources.retrieval import CaptionedPool, check_pool, class_text_features
@@ -47,7 +49,11 @@ class GenBenchConfig:
     encoder: str = "mini-clip"
     """Registry name, open_clip ARCHITECTURE/WEIGHTS pair (ViT-B-32/openai) or open_clip folder."""
     strategy: str = "defined_template"
-    """Prompt strategy of the generative data."""
+    """Prompt strategy of the generative data: a base and modifiers, as in `defined_template+negative_prompts`."""
+    sentence_model: str = "t5-common-gen"
+    """Word-to-sentence model of the strategy `category_enhancement`: a name, a hub id or a folder."""
+    probe: Literal["validation", "paper"] = "validation"
+    """Protocol of the linear probe: logistic regression with a validated strength, or the paper's SGD from the text."""
     shots: tuple[int, ...] = (1, 5, 20, 100, 500)
     """Images a class; the sets nest, so the largest number decides how many are made."""
     allow_fewer_shots: bool = False
@@ -72,8 +78,8 @@ class GenBenchConfig:
         for name in self.sources:
             if name not in SOURCES:
                 raise ValueError(unknown_name("source", name, SOURCES))
-        if self.strategy not in strategy_names():
-            raise ValueError(unknown_name("prompt strategy", self.strategy, strategy_names()))
+        strategy_name(self.strategy)
+        check_protocol(self.probe)
         for name in ("datasets", "sources", "shots", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one")
@@ -132,7 +138,7 @@ class GenBench:
             raise ValueError("two data sets have the same name; give each once, and folders different names")
         if self.config.instance:
             self.prices.instance(self.config.instance)
-        if "retrieval" in self.config.sources:
+        if self._retrieves:
             check_pool(self.config.pool, max(self.config.shots))
         _ = self.prices, self.test_plans
         if "original" in self.config.sources:
@@ -170,6 +176,17 @@ class GenBench:
         return {dataset.name: OriginalPlan(dataset, None, split="test") for dataset in self.datasets}
 
     @cached_property
+    def materials(self) -> Materials:
+        """The sentences and reference images that the strategy draws on."""
+        parts = strategy_name(self.config.strategy).split("+")
+        return Materials(
+            {dataset.name: load_sentences(dataset, self.config.sentence_model) for dataset in self.datasets}
+            if "category_enhancement" in parts
+            else {},
+            {name: ShotIds(plan) for name, plan in self._retrievals.items()} if "retrieval_augmented" in parts else {},
+        )
+
+    @cached_property
     def plans(self) -> dict[str, dict[tuple[str, int], Any]]:
         """Source → (data set, seed) → plan for the largest number of shots."""
         shots = max(self.config.shots)
@@ -177,21 +194,24 @@ class GenBench:
         for source in self.config.sources:
             if source == "generative":
                 made[source] = {
-                    (dataset.name, seed): GenerativePlan(dataset, self.generator, self.config.strategy, shots, seed)
+                    (dataset.name, seed): GenerativePlan(
+                        dataset, self.generator, self.config.strategy, shots, seed, self.materials
+                    )
                     for dataset in self.datasets
                     for seed in self.config.seeds
                 }
             elif source == "original":
                 made[source] = {key: self._original(*key) for key in self._keys}
             else:  # the nearest captions are the same whatever the seed
-                found = {dataset.name: self._retrieval(dataset) for dataset in self.datasets}
-                made[source] = {key: found[key[0]] for key in self._keys}
+                made[source] = {key: self._retrievals[key[0]] for key in self._keys}
         return made
 
     def work(self) -> Iterator[tuple[str, Plan, Maker]]:
         """What is to be filled: all at once where the models can share a pool of actors, else a pool each."""
         # read before generated: reading needs no weights, so the first rows come soon
         read = [plan for source in ("original", "retrieval") for plan in self.plans.get(source, {}).values()]
+        if self._retrieves and "retrieval" not in self.plans:
+            read += self._retrievals.values()
         read = [*self.test_plans.values(), *read]
         drawn = list(self.plans.get("generative", {}).values())
         corpus = self._corpus_maker()
@@ -201,7 +221,8 @@ class GenBench:
         generator = GeneratorMaker(
             self.config.generator, self.config.batch_size or self.generator.batch_size, self.generator.num_gpus
         )
-        if generator.gpus_per_actor == corpus.gpus_per_actor:
+        # reference images are in the table before anything is generated from them
+        if generator.gpus_per_actor == corpus.gpus_per_actor and not self.materials.references:
             both = MakerBySource({"original": corpus, "retrieval": corpus, "generative": generator})
             yield "make", ConcatenatedPlan([*read, *drawn]), both
         else:
@@ -211,7 +232,7 @@ class GenBench:
     def _corpus_maker(self) -> CorpusMaker:
         corpora = {dataset.name: dataset.location for dataset in self.datasets}
         seconds = {}
-        for plan in self.plans.get("retrieval", {}).values():
+        for plan in self._retrievals.values() if self._retrieves else ():
             corpora[self.pool.name] = self.pool.location
             seconds["retrieval", plan.dataset.name] = plan.search_seconds_per_image
         return CorpusMaker(corpora, seconds)
@@ -229,7 +250,7 @@ class GenBench:
             }
             tests = self.test_plans[dataset.name]
             tradeoff += tradeoff_rows(
-                workspace, bills, dataset, self.encoder.name, texts, tests, plans, self.config.shots
+                workspace, bills, dataset, self.encoder.name, texts, tests, plans, self.config.shots, self.config.probe
             )
             first = self.config.seeds[0]
             sheets += [
@@ -250,6 +271,12 @@ class GenBench:
         )
 
     @property
+    def _retrieves(self) -> bool:
+        """Whether the pool is searched: for its own sake, or for reference images."""
+        augmented = "generative" in self.config.sources and "retrieval_augmented" in self.config.strategy.split("+")
+        return augmented or "retrieval" in self.config.sources
+
+    @property
     def _keys(self) -> list[tuple[str, int]]:
         return [(dataset.name, seed) for dataset in self.datasets for seed in self.config.seeds]
 
@@ -264,6 +291,10 @@ class GenBench:
                 dataset, max(self.config.shots), seed, allow_fewer=self.config.allow_fewer_shots
             )
         return self._originals[name, seed]
+
+    @cached_property
+    def _retrievals(self) -> dict[str, RetrievalPlan]:
+        return {dataset.name: self._retrieval(dataset) for dataset in self.datasets}
 
     def _retrieval(self, dataset: Dataset) -> RetrievalPlan:
         from engine.evaluation import class_embeddings

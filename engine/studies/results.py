@@ -12,6 +12,7 @@ from engine.catalog import Dataset
 from engine.costs import PriceBook, attribute_billed, summarise, totals
 from engine.costs.ledger import COST_COLUMNS
 from engine.evaluation import score
+from engine.evaluation.linear_probe import Protocol as ProbeProtocol
 from engine.recipe import embedding_column
 from engine.reports import ContactSheet
 from engine.sources import OriginalPlan, Plan, shot_ids
@@ -59,12 +60,14 @@ def tradeoff_rows(
     test_plan: OriginalPlan,
     plans: Mapping[tuple[str, int], ShotPlan],
     shots: Sequence[int],
+    probe: ProbeProtocol = "validation",
 ) -> list[dict[str, Any]]:
     """Scores and dollars of the n-shot sets of every (source, seed) on one data set (GenBench Fig. 3).
 
     Args:
         texts: `[C, T, D]` float32, unit norm: class names in their templates.
         plans: (source, seed) → plan of at least `max(shots)` shots.
+        probe: protocol of the linear probe.
     """
     test = _load(workspace, encoder, test_plan, len(test_plan))
     rows = []
@@ -82,7 +85,7 @@ def tradeoff_rows(
             }
             cost = totals(bills.of(part.ids))
             money = {name: cost[name] for name in ("images", "usd_busy", "usd_billed", "usd_per_image")}
-            rows.append(row | _scores(dataset, texts, test, part, seed) | money)
+            rows.append(row | _scores(dataset, texts, test, part, seed, probe) | money)
     return rows
 
 
@@ -125,7 +128,9 @@ def _load(workspace: Workspace, encoder: str, plan: Plan, num: int) -> _Images:
     )
 
 
-def _scores(dataset: Dataset, texts: np.ndarray, test: _Images, train: _Images, seed: int) -> dict[str, Any]:
+def _scores(
+    dataset: Dataset, texts: np.ndarray, test: _Images, train: _Images, seed: int, probe: ProbeProtocol
+) -> dict[str, Any]:
     if not len(train.labels) or not len(test.labels):
         return dict.fromkeys(("zero_shot", "cler", "cler_ensemble", "linear_probe"))
     scores = score(
@@ -137,6 +142,7 @@ def _scores(dataset: Dataset, texts: np.ndarray, test: _Images, train: _Images, 
         num_classes=len(dataset.class_names),
         metric=dataset.metric,
         seed=seed,
+        protocol=probe,
     )
     return {
         "zero_shot": scores.zero_shot,

@@ -3,12 +3,16 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from engine.models.prompt_weights import read_weights
+from engine.prompts import load_sentences
 from engine.store import Workspace
-from engine.studies.genbench import GenBenchConfig, run_genbench
+from engine.studies import genbench
+from engine.studies.genbench import GenBench, GenBenchConfig, run_genbench
 from tests import tiny
 
 
@@ -187,3 +191,28 @@ def test_a_generator_with_pickled_weights_is_refused(config: GenBenchConfig, tin
         weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ValueError, match="pickled weights"):
         run_genbench(replace(config, generator=str(folder)))
+
+
+def test_sentences_are_made_before_the_plan_that_uses_them(
+    config: GenBenchConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(genbench, "load_sentences", partial(load_sentences, num_sentences=2))
+    writer = str(tiny.save_t5(tmp_path / "t5"))
+    study = GenBench(
+        replace(config, sources=("generative",), strategy="category_enhancement", sentence_model=writer, seeds=(0,))
+    )
+    (plan,) = study.plans["generative"].values()
+    sentences = load_sentences(study.datasets[0], writer, num_sentences=2)
+    made = [read_weights(plan[index].prompt).text for index in range(6)]
+    assert made == [sentences[index % 3][index // 3] for index in range(6)]
+
+
+def test_reference_images_are_retrieved_before_images_are_generated_from_them(config: GenBenchConfig):
+    study = GenBench(replace(config, sources=("generative",), strategy="retrieval_augmented"))
+    (first, retrieved, _), (second, generated, _) = study.work()
+    assert (first, second) == ("read", "generate")
+    ids = {retrieved[index].id for index in range(len(retrieved)) if retrieved[index].source == "retrieval"}
+    references = [generated[index].reference_id for index in range(len(generated))]
+    assert len(ids) == 6
+    assert set(references) == ids
+    assert generated[0].strategy == "defined_template+retrieval_augmented"

@@ -1,0 +1,228 @@
+"""The language models around the prompts: words to sentences (T5), images to captions (BLIP-2), likeness of texts (BERT).
+
+Each is loaded through transformers by a name of `text.toml`, a hub id (`owner/name` or `owner/name@revision`) or a folder,
+from safetensors alone. Batches are padded to one size and texts to one length, so that what comes of an item does not depend on
+the items beside it.
+"""
+
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from engine.models.precision import native_dtype
+from engine.models.registry import folder_revision
+from engine.names import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+TOP_K = 50
+"""Tokens a sentence's next word is drawn from: transformers' own default at the time of the paper."""
+MAX_KEYWORD_TOKENS = 32
+MAX_SENTENCE_TOKENS = 32
+MAX_TEXT_TOKENS = 64
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@cache
+def _models() -> dict[str, dict[str, dict[str, str]]]:
+    return tomllib.loads(files("engine.models").joinpath("text.toml").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    model: Any
+    processor: Any
+    revision: str
+    device: str
+
+
+def _load(kind: str, name: str, device: str, model_class: str, processor_class: str) -> _Loaded:
+    """Raises ValueError for a name that is neither known, nor a hub id, nor a folder, and for weights that cannot be loaded."""
+    entry = _models()[kind].get(name, {})
+    source, _, revision = entry.get("source", name).partition("@")
+    local = Path(source).is_dir()
+    if not entry and not local and "/" not in source:
+        raise ValueError(unknown_name(f"{kind} model", name, list(_models()[kind]), "or give a hub id or a folder"))
+    found = folder_revision(Path(source)) if local else ""
+
+    import torch
+    import transformers
+
+    where: dict[str, Any] = {"local_files_only": local} | ({"revision": revision} if revision else {})
+    dtype = getattr(torch, native_dtype(entry.get("dtype", "float32"), device))
+    try:
+        processor = getattr(transformers, processor_class).from_pretrained(source, **where)
+        model = getattr(transformers, model_class).from_pretrained(source, use_safetensors=True, dtype=dtype, **where)
+    except (RuntimeError, OSError, KeyError, ValueError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{kind} model {name!r} could not be loaded ({first_line}); check its files (safetensors) or your connection"
+        ) from error
+    model.to(device).eval().requires_grad_(False)
+    return _Loaded(model, processor, found or getattr(model.config, "_commit_hash", None) or revision or "main", device)
+
+
+class SentenceWriter:
+    """Expands a keyword to a sentence, each by its own seed (GenBench section 2.3, Category Enhancement)."""
+
+    def __init__(self, loaded: _Loaded, batch_size: int):
+        self._loaded = loaded
+        self.batch_size = batch_size
+
+    @property
+    def revision(self) -> str:
+        """Hash of the folder's weights, or the hub's commit."""
+        return self._loaded.revision
+
+    def write(self, keywords: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """A sentence for each (keyword, seed), sampled from the `TOP_K` likeliest tokens at temperature 1.
+
+        The keyword is put as He et al. (2210.07574) put it, `{keyword} </s>`.
+        """
+        return _in_batches(self._write, list(zip(keywords, seeds, strict=True)), self.batch_size)
+
+    def _write(self, items: Sequence[tuple[str, int]]) -> list[str]:
+        import torch
+        from transformers import LogitsProcessorList
+
+        tokenizer, device = self._loaded.processor, self._loaded.device
+        inputs = tokenizer(
+            [f"{keyword} </s>" for keyword, _ in items],
+            padding="max_length",
+            max_length=MAX_KEYWORD_TOKENS,
+            truncation=True,
+            return_tensors="pt",
+        ).to(device)
+        generators = [torch.Generator().manual_seed(seed) for _, seed in items]
+        with torch.inference_mode():
+            tokens = self._loaded.model.generate(
+                **inputs,
+                max_new_tokens=MAX_SENTENCE_TOKENS,
+                do_sample=False,
+                num_beams=1,
+                logits_processor=LogitsProcessorList([_sample_alone(generators)]),
+            )
+        return [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def _sample_alone(generators: "Sequence[torch.Generator]") -> Any:
+    """A logits processor after which the largest logit is a sample of the top `TOP_K`, each row by its own generator.
+
+    Gumbel's trick: the argmax of `logits - log(exponential noise)` is a draw from their softmax. transformers' own sampling
+    takes one generator for the whole batch, so that a row would depend on its companions.
+    """
+    import torch
+    from transformers import LogitsProcessor
+
+    class SampleAlone(LogitsProcessor):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=each) for each in generators])
+            least = scores.topk(min(TOP_K, scores.shape[1]), dim=1).values[:, -1:]
+            noisy = scores.float() - noise.to(scores.device).log()
+            return noisy.masked_fill(scores < least, float("-inf"))
+
+    return SampleAlone()
+
+
+class Captioner:
+    """Says what an image shows (GenBench section 4 captions retrieved images with BLIP-2)."""
+
+    def __init__(self, loaded: _Loaded, batch_size: int):
+        self._loaded = loaded
+        self.batch_size = batch_size
+
+    @property
+    def revision(self) -> str:
+        """Hash of the folder's weights, or the hub's commit."""
+        return self._loaded.revision
+
+    def caption(self, images: "Sequence[torch.Tensor]") -> list[str]:
+        """The likeliest caption, token by token, of each uint8 image `[3, H, W]`."""
+        return _in_batches(self._caption, images, self.batch_size)
+
+    def _caption(self, images: "Sequence[torch.Tensor]") -> list[str]:
+        import torch
+
+        pixels = self._loaded.processor(images=list(images), return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            tokens = self._loaded.model.generate(
+                pixels.to(self._loaded.device, self._loaded.model.dtype),
+                max_new_tokens=MAX_SENTENCE_TOKENS,
+                do_sample=False,
+                num_beams=1,
+            )
+        return [text.strip() for text in self._loaded.processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+class TextSimilarity:
+    """How alike texts are to BERT.
+
+    GenBench section 4 does not say which of BERT's outputs it compares. Here it is the mean of the last layer's token states,
+    padding left out: the [CLS] state of a BERT that was not trained for sentences says little about their likeness.
+    """
+
+    def __init__(self, loaded: _Loaded, batch_size: int):
+        self._loaded = loaded
+        self.batch_size = batch_size
+
+    @property
+    def revision(self) -> str:
+        """Hash of the folder's weights, or the hub's commit."""
+        return self._loaded.revision
+
+    def embed(self, texts: Sequence[str]) -> "torch.Tensor":
+        """Embeddings `[N, D]` float32, unit norm."""
+        import torch
+
+        rows = _in_batches(self._embed, texts, self.batch_size)
+        return torch.stack(rows) if rows else torch.zeros(0, self._loaded.model.config.hidden_size)
+
+    def similarity(self, texts: Sequence[str], others: Sequence[str]) -> "torch.Tensor":
+        """Cosine `[N, M]` of each text with each other."""
+        return self.embed(texts) @ self.embed(others).T
+
+    def _embed(self, texts: "Sequence[str]") -> "list[torch.Tensor]":
+        import torch
+
+        inputs = self._loaded.processor(
+            list(texts), padding="max_length", max_length=MAX_TEXT_TOKENS, truncation=True, return_tensors="pt"
+        ).to(self._loaded.device)
+        with torch.inference_mode():
+            states = self._loaded.model(**inputs).last_hidden_state.float()
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        return list(torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1).cpu())
+
+
+def _in_batches(function: Callable[[Sequence[_T]], list[_R]], items: Sequence[_T], batch_size: int) -> list[_R]:
+    """`function` of every batch, the last one padded with its last item."""
+    results: list[_R] = []
+    for start in range(0, len(items), batch_size):
+        batch = list(items[start : start + batch_size])
+        results += function(batch + batch[-1:] * (batch_size - len(batch)))[: len(batch)]
+    return results
+
+
+def load_sentence_writer(name: str = "t5-common-gen", *, device: str = "cpu", batch_size: int = 64) -> SentenceWriter:
+    """The word-to-sentence model of this name, hub id or folder.
+
+    Raises:
+        ValueError: unknown name; pickled, missing or unfitting weights.
+    """
+    return SentenceWriter(_load("sentences", name, device, "AutoModelForSeq2SeqLM", "AutoTokenizer"), batch_size)
+
+
+def load_captioner(name: str = "blip2", *, device: str = "cpu", batch_size: int = 8) -> Captioner:
+    """The captioner of this name, hub id or folder. Raises ValueError as `load_sentence_writer` does."""
+    return Captioner(_load("captions", name, device, "Blip2ForConditionalGeneration", "Blip2Processor"), batch_size)
+
+
+def load_text_similarity(name: str = "bert", *, device: str = "cpu", batch_size: int = 64) -> TextSimilarity:
+    """The text encoder of this name, hub id or folder. Raises ValueError as `load_sentence_writer` does."""
+    return TextSimilarity(_load("similarity", name, device, "AutoModel", "AutoTokenizer"), batch_size)
