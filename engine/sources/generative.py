@@ -44,11 +44,6 @@ class GenerativePlan:
             strategy=self.strategy,
             prompt=prompt.text,
             negative_prompt=prompt.negative,
-            generator=self.generator.name,
-            revision=self.generator.revision,
-            num_inference_steps=self.generator.num_inference_steps,
-            guidance_scale=self.generator.guidance_scale,
-            height=self.generator.height,
-            width=self.generator.width,
+            **self.generator.recipe_fields(),
             seed=int.from_bytes(noise.digest(), "big") >> 1,
         )
