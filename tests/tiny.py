@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 
-def _byte_alphabet() -> list[str]:
+def byte_alphabet() -> list[str]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
@@ -20,7 +20,7 @@ def clip_tokenizer(pad_token: str = "<|endoftext|>"):
     """A CLIP tokenizer of single letters."""
     from transformers import CLIPTokenizer
 
-    letters = _byte_alphabet()
+    letters = byte_alphabet()
     tokens = [*letters, *(letter + "</w>" for letter in letters), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.models.registry import encoder_names, encoder_source, folder_revision
+from engine.models.registry import encoder_names, encoder_source
+from engine.models.weights import folder_revision
 
 if TYPE_CHECKING:
     import torch

@@ -2,14 +2,52 @@
 
 import json
 import tomllib
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from engine.models.families import family_of
+from engine.models.weights import BYTES, check_weights, count_parameters, folder_revision
 from engine.names import unknown_name
+
+SPEEDS = ("exact", "fast", "lossy")
+"""What is given up for speed: nothing; nothing but bitwise sameness with `exact`; some likeness to what the model would draw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auxiliary:
+    """A model that a generator takes for one purpose: a ControlNet, an IP-Adapter, a tiny VAE."""
+
+    source: str
+    """Hub id or folder."""
+    revision: str = "main"
+    """Hub revision; for a folder, a hash of its weights."""
+    subfolder: str = ""
+    """Where in the source its files lie."""
+    weights: str = ""
+    """Name of the one file to take, for models that are no diffusers folder."""
+    licence: str = ""
+    """Licence of the weights, as their source states it."""
+    gated: bool = False
+    """Whether the Hub asks to accept a licence first."""
+    edge_range: tuple[float, float] = (0.0, 1.0)
+    """Of a ControlNet: the values it was trained to see for no edge and for an edge."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the weights lie in a folder of this machine."""
+        return Path(self.source).is_dir()
+
+    @property
+    def pin(self) -> dict[str, Any]:
+        """What every `from_pretrained` is told: where to look, safetensors only."""
+        pin: dict[str, Any] = {"use_safetensors": True}
+        if self.subfolder:
+            pin["subfolder"] = self.subfolder
+        return pin | ({"local_files_only": True} if self.is_local else {"revision": self.revision})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,36 +57,110 @@ class GeneratorSpec:
     name: str
     """Name in the registry, or the folder it was given as."""
     pipeline: str
-    """Class in `diffusers`, or `` to take the one named in the folder's `model_index.json`."""
+    """Class in `diffusers`."""
     source: str
     """Hub id or folder."""
     revision: str = "main"
     """Hub revision; for a folder, a hash of its weights."""
+    variant: str = ""
+    """Hub file variant, such as `fp16`."""
     dtype: str = "float32"
     """Arithmetic of the weights: `float32`, `bfloat16` or `float16` (float32 where the device lacks it, see precision.py)."""
     num_inference_steps: int = 50
     """Sampler steps."""
     guidance_scale: float = 7.5
-    """Classifier-free guidance scale."""
+    """Classifier-free guidance scale; for guidance-distilled models, the scale they are told."""
     height: int = 512
     """Pixels."""
     width: int = 512
     """Pixels."""
+    scheduler: str = ""
+    """Scheduler class in `diffusers`; `` for the one the checkpoint comes with."""
+    scheduler_options: Mapping[str, Any] = field(default_factory=dict)
+    """What the scheduler is told beyond the checkpoint's own settings."""
     batch_size: int = 8
     """Images made at once; halved when the device runs out of memory."""
     num_gpus: float = 1.0
     """Share of a GPU that one copy of the model takes; small models share one."""
+    reference_modes: Mapping[str, float] = field(default_factory=dict)
+    """How a reference image can enter → the scale to begin with; the first is the default."""
+    auxiliaries: Mapping[str, Auxiliary] = field(default_factory=dict)
+    """Purpose (`controlnet`, `ip_adapter`, `image_encoder`, `redux`, `unet`, `tiny_vae`) → model."""
+    speed: str = "exact"
+    """One of `SPEEDS`."""
+    levers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Speed → what it does on a device that gains from it (see speed.py)."""
+    gated: bool = False
+    """Whether the Hub asks to accept a licence first."""
     licence: str = ""
     """Licence of the weights, as their source states it."""
+    parameters: float = 0.0
+    """Numbers in all its weights, auxiliaries left out."""
+    facts: tuple[str, ...] = ()
+    """Where the facts of this entry come from, with dates."""
 
     @property
     def is_local(self) -> bool:
         """Whether the weights lie in a folder of this machine."""
         return Path(self.source).is_dir()
 
+    @property
+    def weights_gb(self) -> float:
+        """Gigabytes (1e9 bytes) that the weights take in the entry's dtype: parameters times bytes of a number."""
+        return self.parameters * BYTES[self.dtype] / 1e9
+
+    @property
+    def reference_mode(self) -> str:
+        """How a reference enters unless it is said otherwise; `` if the generator takes none."""
+        return next(iter(self.reference_modes), "")
+
+    def recipe_revision(self, reference_mode: str = "") -> str:
+        """What stands in a recipe's `revision`: the weights', its reference model's, and `lossy` if pixels were traded for speed."""
+        parts = [self.revision]
+        parts += [
+            f"{name}@{self.auxiliaries[name].revision}"
+            for name in {"ip_adapter": ("ip_adapter", "image_encoder")}.get(reference_mode, (reference_mode,))
+            if name in self.auxiliaries
+        ]
+        return "+".join([*parts, "lossy"] if self.speed == "lossy" else parts)
+
+    def recipe_fields(
+        self, reference_id: str = "", reference_mode: str = "", reference_scale: float | None = None
+    ) -> dict[str, Any]:
+        """The fields of a `Recipe` that the generator decides; a reference takes the default mode and scale unless told.
+
+        Raises:
+            ValueError: the generator cannot take a reference this way.
+        """
+        values: dict[str, Any] = {
+            "generator": self.name,
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale": self.guidance_scale,
+            "height": self.height,
+            "width": self.width,
+        }
+        if reference_id:
+            mode = reference_mode or self.reference_mode
+            self.check_reference_mode(mode)
+            scale = self.reference_modes[mode] if reference_scale is None else reference_scale
+            values |= {"reference_id": reference_id, "reference_mode": mode, "reference_scale": scale}
+        elif reference_mode or reference_scale is not None:
+            raise ValueError("a reference mode or scale without a reference image means nothing; give reference_id too")
+        return values | {"revision": self.recipe_revision(values.get("reference_mode", ""))}
+
+    def check_reference_mode(self, mode: str) -> None:
+        """Raises ValueError, one sentence, if a reference cannot enter this way."""
+        if not self.reference_modes:
+            raise ValueError(f"generator {self.name} takes no reference image; leave reference_id empty")
+        if mode not in self.reference_modes:
+            raise ValueError(
+                f"generator {self.name} takes no reference by {mode or 'an empty reference_mode'}; "
+                f"give one of {', '.join(self.reference_modes)}"
+            )
+
 
 @cache
-def _registry() -> dict[str, dict[str, dict[str, Any]]]:
+def _registry() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files("engine.models").joinpath("registry.toml").read_text("utf-8"))
 
 
@@ -98,29 +210,104 @@ def encoder_source(name: str) -> str:
     )
 
 
-@cache
-def generator_spec(name: str) -> GeneratorSpec:
+def generator_spec(
+    name: str, *, source: str = "", speed: str = "exact", auxiliaries: Mapping[str, str] | None = None
+) -> GeneratorSpec:
     """The generator of this name, or in this diffusers folder.
 
+    Args:
+        name: registry name or folder.
+        source: hub id or folder to take the weights from instead of the entry's own.
+        speed: one of `SPEEDS`.
+        auxiliaries: purpose → hub id or folder instead of the entry's own, or besides.
+
     Raises:
-        ValueError: neither a registry name nor a diffusers folder, or its weights are pickles.
+        ValueError: neither a registry name nor a diffusers folder, its weights are pickles, or it has no such speed.
     """
     entry = _registry()["generators"].get(name)
-    if entry is not None:
-        spec = GeneratorSpec(
-            name=name, **{k: v for k, v in entry.items() if k in {f.name for f in fields(GeneratorSpec)}}
+    spec = _entry(name, entry) if entry is not None else _folder(name)
+    if source:
+        spec = replace(spec, source=str(Path(source).resolve()) if Path(source).is_dir() else source)
+        if not spec.is_local and source.count("/") != 1:
+            raise ValueError(f"generator source {source} is neither a folder nor a hub id OWNER/NAME; give one of them")
+        spec = replace(spec, revision="main", variant="")
+    extra = dict(spec.auxiliaries)
+    for purpose, where in (auxiliaries or {}).items():
+        if purpose in _registry()["reference_scales"] and purpose not in family_of(spec.pipeline).pipelines:
+            raise ValueError(f"a {spec.pipeline} takes no {purpose}; leave it out")
+        extra[purpose] = replace(extra[purpose], source=where) if purpose in extra else Auxiliary(source=where)
+    for purpose, auxiliary in extra.items():
+        if auxiliary.is_local:
+            extra[purpose] = replace(auxiliary, revision=_revision(auxiliary.source))
+    known = _registry()["reference_scales"]
+    modes = {
+        mode: spec.reference_modes.get(mode, known[mode]) for mode in [*spec.reference_modes, *extra] if mode in known
+    }
+    spec = replace(spec, auxiliaries=extra, reference_modes=modes, speed=_check_speed(spec, speed))
+    if not spec.is_local:
+        return spec
+    return replace(
+        spec,
+        revision=_revision(spec.source),
+        variant="",
+        parameters=count_parameters(Path(spec.source)),
+    )
+
+
+def _entry(name: str, entry: Mapping[str, Any]) -> GeneratorSpec:
+    scales = _registry()["reference_scales"]
+    modes = {
+        mode: entry.get("reference_scales", {}).get(mode, scales[mode]) for mode in entry.get("reference_modes", ())
+    }
+    return GeneratorSpec(
+        name=name,
+        **{key: value for key, value in entry.items() if key in {f.name for f in fields(GeneratorSpec)}}
+        | {
+            "source": resolve_source(entry["source"]),
+            "reference_modes": modes,
+            "auxiliaries": {
+                key: Auxiliary(**{**value, "edge_range": tuple(value.get("edge_range", (0.0, 1.0)))})
+                for key, value in entry.get("auxiliaries", {}).items()
+            },
+            "levers": {speed: tuple(levers) for speed, levers in entry.get("levers", {}).items()},
+            "parameters": entry.get("parameters_billion", 0.0) * 1e9,
+            "facts": tuple(entry.get("facts", ())),
+        },
+    )
+
+
+def _folder(name: str) -> GeneratorSpec:
+    folder = Path(name)
+    if (folder / "model_index.json").is_file():
+        check_weights(folder)
+        pipeline = json.loads((folder / "model_index.json").read_text()).get("_class_name", "")
+        scales = _registry()["reference_scales"]
+        return GeneratorSpec(
+            name=folder.resolve().name,
+            pipeline=pipeline,
+            source=str(folder.resolve()),
+            reference_modes={mode: scales[mode] for mode in family_of(pipeline).own_modes},
+            **_native_size(folder),
         )
-        spec = replace(spec, source=resolve_source(spec.source))
-    elif (Path(name) / "model_index.json").is_file():
-        folder = Path(name).resolve()
-        spec = GeneratorSpec(name=folder.name, pipeline="", source=str(folder), **_native_size(folder))
-    elif Path(name).is_dir():
+    if folder.is_dir():
         raise ValueError(
             f"{name} is no diffusers folder (model_index.json is missing); save a pipeline there with save_pretrained"
         )
-    else:
-        raise ValueError(unknown_name("generator", name, generator_names(), "or give the path of a diffusers folder"))
-    return replace(spec, revision=folder_revision(Path(spec.source))) if spec.is_local else spec
+    raise ValueError(unknown_name("generator", name, generator_names(), "or give the path of a diffusers folder"))
+
+
+def _check_speed(spec: GeneratorSpec, speed: str) -> str:
+    if speed not in SPEEDS:
+        raise ValueError(unknown_name("speed", speed, SPEEDS))
+    if speed != "exact" and not spec.levers.get(speed):
+        able = [name for name in SPEEDS if name == "exact" or spec.levers.get(name)]
+        raise ValueError(f"generator {spec.name} has no way to be {speed}; choose from: {', '.join(able)}")
+    return speed
+
+
+@cache
+def _revision(folder: str) -> str:
+    return folder_revision(Path(folder))
 
 
 def _native_size(folder: Path) -> dict[str, Any]:
@@ -132,31 +319,3 @@ def _native_size(folder: Path) -> dict[str, Any]:
         return {"height": latent * factor, "width": latent * factor}
     except (StopIteration, OSError, KeyError, TypeError, ValueError):
         return {}
-
-
-def check_weights(folder: Path) -> list[Path]:
-    """The folder's safetensors files.
-
-    Raises:
-        ValueError: it has none, or has pickled weights where safetensors should be.
-    """
-    weights = sorted(folder.rglob("*.safetensors"))
-    if weights:
-        return weights
-    pickles = sorted(path for suffix in ("bin", "pt", "pth", "ckpt", "pkl") for path in folder.rglob(f"*.{suffix}"))
-    if pickles:
-        raise ValueError(
-            f"{folder} holds pickled weights ({pickles[0].name}), which can run code when loaded; convert them to safetensors"
-        )
-    raise ValueError(f"{folder} has no weights (*.safetensors); download or save the checkpoint again")
-
-
-def folder_revision(folder: Path) -> str:
-    """Hash of a folder's configs and weights, 16 hexadecimal digits. Raises ValueError as `check_weights` does."""
-    digest = blake2b(digest_size=8)
-    for path in [*sorted(folder.rglob("*.json")), *check_weights(folder)]:
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from engine.catalog.corpus import read_images
 from engine.images import decode_image
 from engine.models.generator import load_generator, to_uint8
+from engine.models.registry import GeneratorSpec
 from engine.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class CorpusMaker:
 class GeneratorMaker:
     """Draws generative images with one generator."""
 
-    name: str
-    """Name or folder, as `load_generator` takes it."""
+    generator: str | GeneratorSpec
+    """Name, folder or spec, as `load_generator` takes it."""
     batch_size: int
     gpus_per_actor: float = 1.0
     _generator: "DiffusionGenerator | None" = None
@@ -111,7 +112,7 @@ class GeneratorMaker:
 
     def load(self, device: str) -> None:
         """Reads the pipeline's weights onto the device."""
-        self._generator = load_generator(self.name, device=device, batch_size=self.batch_size)
+        self._generator = load_generator(self.generator, device=device, batch_size=self.batch_size)
 
     def make(self, recipes: Sequence[Recipe]) -> list[Made]:
         """Images of the recipes; when a batch fails, its recipes are tried one by one to find the one at fault."""
@@ -133,7 +134,9 @@ class GeneratorMaker:
             pixels = generator.sample(recipes)
         except (torch.OutOfMemoryError, MemoryError):
             return [
-                Made(reason=f"generator {self.name} does not fit into the memory of {generator.device} even alone")
+                Made(
+                    reason=f"generator {generator.spec.name} does not fit into the memory of {generator.device} even alone"
+                )
                 for _ in recipes
             ]
         except Exception as error:  # a library's failure on one prompt may be of any kind

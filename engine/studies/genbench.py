@@ -5,13 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from engine.catalog import Dataset, load_dataset
 from engine.costs import PriceBook
 from engine.evaluation import check_protocol
 from engine.models import ImageEncoder, generator_spec, load_encoder
-from engine.models.registry import GeneratorSpec, check_weights, encoder_source
+from engine.models.families import family_of
+from engine.models.registry import GeneratorSpec, encoder_source
 from engine.names import unknown_name
 from engine.prompts import Materials, load_sentences, strategy_name
 from engine.reports import Report
@@ -45,7 +48,11 @@ class GenBenchConfig:
     sources: tuple[str, ...] = SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     generator: str = "mini"
-    """Registry name or diffusers folder."""
+    """Registry name (`python -m engine.models list`) or diffusers folder."""
+    generator_source: Annotated[str, tyro.conf.arg(name="generator.source")] = ""
+    """Hub id or folder to take the generator's weights from instead of its own."""
+    speed: Literal["exact", "fast", "lossy"] = "exact"
+    """What the generator may do to be faster: nothing that shows, compile itself, or trade pixels."""
     encoder: str = "mini-clip"
     """Registry name, open_clip ARCHITECTURE/WEIGHTS pair (ViT-B-32/openai) or open_clip folder."""
     strategy: str = "defined_template"
@@ -132,8 +139,8 @@ class GenBench:
         """
         self.config.check()
         encoder_source(self.config.encoder)
-        if "generative" in self.config.sources and self.generator.is_local:
-            check_weights(Path(self.generator.source))
+        if "generative" in self.config.sources:
+            self._check_generator()
         if len({dataset.name for dataset in self.datasets}) < len(self.datasets):
             raise ValueError("two data sets have the same name; give each once, and folders different names")
         if self.config.instance:
@@ -144,6 +151,13 @@ class GenBench:
         if "original" in self.config.sources:
             for key in self._keys:
                 self._original(*key)
+
+    def _check_generator(self) -> None:
+        """Weights are looked at by their spec; a generator that draws nothing from text alone has no place here."""
+        if family_of(self.generator.pipeline).needs_reference:
+            raise ValueError(
+                f"generator {self.generator.name} draws nothing without a reference image; take another one"
+            )
 
     @cached_property
     def prices(self) -> PriceBook:
@@ -158,7 +172,8 @@ class GenBench:
     @cached_property
     def generator(self) -> GeneratorSpec:
         """The generator's entry."""
-        return generator_spec(self.config.generator)
+        config = self.config
+        return generator_spec(config.generator, source=config.generator_source, speed=config.speed)
 
     @cached_property
     def encoder(self) -> ImageEncoder:
@@ -219,7 +234,7 @@ class GenBench:
             yield "read", ConcatenatedPlan(read), corpus
             return
         generator = GeneratorMaker(
-            self.config.generator, self.config.batch_size or self.generator.batch_size, self.generator.num_gpus
+            self.generator, self.config.batch_size or self.generator.batch_size, self.generator.num_gpus
         )
         # reference images are in the table before anything is generated from them
         if generator.gpus_per_actor == corpus.gpus_per_actor and not self.materials.references:

@@ -25,6 +25,8 @@ def test_help_names_every_flag():
         "datasets",
         "sources",
         "generator",
+        "generator.source",
+        "speed",
         "encoder",
         "strategy",
         "shots",

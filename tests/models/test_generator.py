@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine.models import DiffusionGenerator, generator_names, load_generator
+from engine.models.generator import References
 from engine.models.registry import generator_spec
 from engine.recipe import Recipe
 
@@ -66,7 +67,15 @@ def test_pictures_have_the_size_asked_for(generator: DiffusionGenerator):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reference_id": "a" * 32}, "takes no reference image"),
+        (
+            {"reference_id": "a" * 32, "reference_mode": "controlnet"},
+            "takes no reference by controlnet; give one of img2img",
+        ),
+        (
+            {"reference_id": "a" * 32, "reference_mode": "img2img", "reference_scale": 0.9},
+            "nothing to draw or nothing of",
+        ),
+        ({"reference_mode": "img2img"}, "without a reference image means nothing"),
         ({"negative_prompt": "a dog", "guidance_scale": 1.0}, "negative prompt has no effect"),
         ({"prompt": ""}, "the prompt is empty"),
     ],
@@ -96,10 +105,10 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(tiny_pipeline: str, mo
     generator = load_generator(tiny_pipeline, batch_size=8)
     real = generator._sample_batch
 
-    def at_most_two(recipes: Sequence[Recipe]) -> torch.Tensor:
+    def at_most_two(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
         if len(recipes) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(recipes)
+        return real(recipes, references)
 
     monkeypatch.setattr(generator, "_sample_batch", at_most_two)
     assert len(generator.generate([recipe(number) for number in range(5)])) == 5
@@ -109,7 +118,7 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(tiny_pipeline: str, mo
 def test_too_big_even_alone_is_an_error(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):
     generator = load_generator(tiny_pipeline, batch_size=2)
 
-    def never(recipes: Sequence[Recipe]) -> torch.Tensor:
+    def never(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(generator, "_sample_batch", never)
@@ -118,7 +127,9 @@ def test_too_big_even_alone_is_an_error(tiny_pipeline: str, monkeypatch: pytest.
 
 
 def test_pixels_that_are_not_finite_are_an_error(generator: DiffusionGenerator, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(generator, "_sample_batch", lambda recipes: torch.full((len(recipes), 3, 16, 16), float("nan")))
+    monkeypatch.setattr(
+        generator, "_sample_batch", lambda recipes, references: torch.full((len(recipes), 3, 16, 16), float("nan"))
+    )
     with pytest.raises(ValueError, match="not finite"):
         generator.generate([recipe(0)])
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from engine.catalog import load_dataset
+from engine.models.generator import References
 from engine.recipe import Recipe
 from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan
 from tests import tiny
@@ -30,10 +31,10 @@ def test_recipes_of_several_sizes_are_made_in_their_order(maker: GeneratorMaker)
 def test_one_failing_prompt_spoils_no_other(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
     real = maker._generator._sample_batch
 
-    def picky(recipes: Sequence[Recipe]) -> torch.Tensor:
+    def picky(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
         if any("bad" in one.prompt for one in recipes):
             raise RuntimeError("cannot draw this")
-        return real(recipes)
+        return real(recipes, references)
 
     expected = maker.make([recipe(0), recipe(2)])
     monkeypatch.setattr(maker._generator, "_sample_batch", picky)
@@ -51,8 +52,8 @@ def test_one_failing_prompt_spoils_no_other(maker: GeneratorMaker, monkeypatch: 
 def test_nan_pixels_are_that_rows_error_alone(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
     real = maker._generator._sample_batch
 
-    def spoiled(recipes: Sequence[Recipe]) -> torch.Tensor:
-        pixels = real(recipes).clone()
+    def spoiled(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
+        pixels = real(recipes, references).clone()
         pixels[1, 0, 0, 0] = float("nan")
         return pixels
 
@@ -63,7 +64,7 @@ def test_nan_pixels_are_that_rows_error_alone(maker: GeneratorMaker, monkeypatch
 
 
 def test_a_model_too_big_for_the_device_says_so_in_every_row(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
-    def never(recipes: Sequence[Recipe]) -> torch.Tensor:
+    def never(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(maker._generator, "_sample_batch", never)

@@ -105,6 +105,9 @@ BAD = {
     "data set": ({"datasets": ("nothing-like-it",)}, "unknown data set"),
     "source": ({"sources": ("generativ",)}, "unknown source 'generativ'; did you mean generative"),
     "generator": ({"generator": "minni"}, "unknown generator 'minni'; did you mean mini"),
+    "generator source": ({"generator": "sd21", "generator_source": "nowhere"}, "neither a folder nor a hub id"),
+    "speed": ({"speed": "fast"}, "has no way to be fast; choose from: exact"),
+    "editor": ({"generator": "qwen-image-edit"}, "draws nothing without a reference image"),
     "encoder": ({"encoder": "mini-clap"}, "unknown encoder 'mini-clap'; did you mean mini-clip"),
     "strategy": ({"strategy": "defined"}, "unknown prompt strategy 'defined'; did you mean defined_template"),
     "no shots": ({"shots": (0, 5)}, "shots 0 is not a number of images"),
@@ -216,3 +219,11 @@ def test_reference_images_are_retrieved_before_images_are_generated_from_them(co
     assert len(ids) == 6
     assert set(references) == ids
     assert generated[0].strategy == "defined_template+retrieval_augmented"
+
+
+def test_a_generator_can_take_its_weights_from_elsewhere(config: GenBenchConfig, tiny_pipeline: str):
+    study = GenBench(replace(config, generator="sd21", generator_source=tiny_pipeline))
+    study.check()
+    (plan, *_) = study.plans["generative"].values()
+    assert (plan[0].generator, plan[0].num_inference_steps, plan[0].height) == ("sd21", 50, 768)
+    assert plan[0].revision == study.generator.revision != "main"

@@ -1,0 +1,151 @@
+"""The registry's entries are whole and say what is true of the classes they name."""
+
+import inspect
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.models import generator_names, generator_spec, load_generator
+from engine.models.families import FAMILIES, family_of
+from engine.models.registry import SPEEDS
+from engine.models.speed import LEVERS, apply_levers
+from engine.models.weights import count_parameters
+from engine.recipe import Recipe
+from tests.models.test_generator import recipe
+
+NAMES = generator_names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_is_whole(name: str):
+    import diffusers
+
+    spec, family = generator_spec(name), family_of(generator_spec(name).pipeline)
+    assert hasattr(diffusers, spec.pipeline)
+    assert spec.facts
+    assert spec.licence
+    assert spec.parameters > 0
+    assert spec.reference_mode == next(iter(spec.reference_modes))
+    for mode in spec.reference_modes:
+        assert mode in family.pipelines
+        assert mode in family.own_modes or mode in spec.auxiliaries
+        assert not family.pipelines[mode] or hasattr(diffusers, family.pipelines[mode])
+    assert ("ip_adapter" in spec.auxiliaries) == ("image_encoder" in spec.auxiliaries)
+    assert set(spec.levers) <= set(SPEEDS)
+    for lever in (lever for levers in spec.levers.values() for lever in levers):
+        assert lever in LEVERS
+        assert lever != "tiny_vae" or "tiny_vae" in spec.auxiliaries
+    if spec.scheduler:
+        known = inspect.signature(getattr(diffusers, spec.scheduler).__init__).parameters
+        assert set(spec.scheduler_options) <= set(known)
+
+
+def test_every_family_is_in_the_registry():
+    assert {generator_spec(name).pipeline for name in NAMES} == set(FAMILIES)
+
+
+def test_a_recipe_gets_its_fields_from_the_entry():
+    spec = generator_spec("sdxl")
+    plain, referred = spec.recipe_fields(), spec.recipe_fields("a" * 32)
+    assert plain["revision"] == "main"
+    assert "reference_id" not in plain
+    assert (referred["reference_mode"], referred["reference_scale"]) == ("controlnet", 0.5)
+    assert referred["revision"] == "main+controlnet@main"
+    other = spec.recipe_fields("a" * 32, "ip_adapter", 0.9)
+    assert (other["reference_scale"], other["revision"]) == (0.9, "main+ip_adapter@main+image_encoder@main")
+    assert generator_spec("sdxl", speed="lossy").recipe_fields()["revision"] == "main+lossy"
+    assert generator_spec("sdxl", speed="fast").recipe_fields() == plain
+    base = {"source": "generative", "dataset": "things", "class_index": 0, "class_name": "cat"}
+    assert len({Recipe(**base, **fields).id for fields in (plain, referred, other)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("mini", ("a", "controlnet"), "takes no reference by controlnet; give one of img2img"),
+        ("sdxl", ("", "controlnet"), "without a reference image means nothing"),
+    ],
+)
+def test_recipe_fields_that_mean_nothing_are_refused(name: str, arguments: tuple[str, ...], message: str):
+    with pytest.raises(ValueError, match=message):
+        generator_spec(name).recipe_fields(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "named", "message"),
+    [
+        ("sd21", {"speed": "warp"}, "unknown speed 'warp'"),
+        ("mini", {"speed": "fast"}, "generator mini has no way to be fast; choose from: exact"),
+        ("sd21", {"source": "nowhere"}, "neither a folder nor a hub id"),
+        ("omnigen", {"auxiliaries": {"controlnet": "me/mine"}}, "a OmniGenPipeline takes no controlnet"),
+    ],
+)
+def test_wrong_choices_are_one_sentence(name: str, named: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        generator_spec(name, **named)
+
+
+def test_another_source_keeps_the_entry_and_changes_the_revision(tiny_pipeline: str):
+    spec = generator_spec("sd21", source=tiny_pipeline)
+    assert (spec.name, spec.num_inference_steps, spec.reference_mode) == ("sd21", 50, "controlnet")
+    assert spec.revision == generator_spec(tiny_pipeline).revision != "main"
+    assert spec.parameters == count_parameters(Path(tiny_pipeline))
+    assert generator_spec("sdxl", source="someone/else").variant == ""
+
+
+def test_parameters_are_those_of_the_modules(tiny_pipeline: str):
+    pipeline = load_generator(tiny_pipeline)._pipeline
+    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert count_parameters(Path(tiny_pipeline)) == sum(p.numel() for module in modules for p in module.parameters())
+
+
+def test_a_folder_of_an_unknown_class_is_refused(tmp_path: Path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="pipeline class 'DiTPipeline' is not known here"):
+        generator_spec(str(tmp_path))
+
+
+def test_a_model_too_big_says_what_it_needs_and_what_there_is(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.models.weights.device_memory", lambda device: 16_000_000_000)
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *a, **k: pytest.fail("weights were read"))
+    with pytest.raises(ValueError, match=r"flux needs 67\.5 GB for its weights in float32, and cpu has 16\.0 GB; take"):
+        load_generator("flux")
+    monkeypatch.undo()
+    assert load_generator(tiny_pipeline)
+
+
+def test_exact_levers_change_no_picture_and_fast_ones_are_for_gpus(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):
+    plain, levered = load_generator(tiny_pipeline, batch_size=2), load_generator(tiny_pipeline, batch_size=2)
+    spec = generator_spec("sd21", source=tiny_pipeline, speed="fast")
+    called: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **named: called.append(type(module).__name__))
+    apply_levers(levered._pipeline, levered.family.denoiser, spec, "cpu")
+    assert not called
+    apply_levers(levered._pipeline, levered.family.denoiser, spec, "cuda")
+    assert called == ["UNet2DConditionModel"]
+    assert all(
+        module.fused_projections for name, module in levered.family.denoiser.named_modules() if name.endswith("attn1")
+    )
+    assert levered.family.denoiser.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    recipes = [recipe(0), recipe(1)]
+    assert (plain.generate(recipes).int() - levered.generate(recipes).int()).abs().max() <= 2
+
+
+def test_the_list_shows_every_entry():
+    done = subprocess.run([sys.executable, "-m", "engine.models", "list"], capture_output=True, text=True, check=True)
+    for name in NAMES:
+        (line,) = [line for line in done.stdout.splitlines() if f" {name} " in line]
+        spec = generator_spec(name)
+        for fact in (spec.pipeline, *spec.reference_modes, spec.licence, f"{spec.width}x{spec.height}"):
+            assert fact in line
+        assert ("yes" in line) == spec.gated
+        assert f"{spec.weights_gb:.1f}" in line or name == "mini"
+
+
+def test_an_entry_can_be_changed_in_place():
+    assert replace(generator_spec("sd21"), num_inference_steps=20).recipe_fields()["num_inference_steps"] == 20
