@@ -216,7 +216,7 @@ def save_blip2(folder: Path, seed: int = 0) -> Path:
     )
 
     torch.manual_seed(seed)
-    letters = _byte_alphabet()
+    letters = byte_alphabet()
     tokens = ["<pad>", "<s>", "</s>", *letters]
     tokenizer = GPT2Tokenizer(
         vocab={token: number for number, token in enumerate(tokens)},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from engine.models.prompt_weights import prompt_embeds, read_weights, takes_weights
 from engine.models.references import canny, fit
 from engine.recipe import Recipe
 
@@ -65,6 +66,11 @@ class Family:
 
     def check(self, recipe: Recipe) -> None:
         """Raises ValueError, one sentence, for what the pipeline would drop or change without a word."""
+        for prompt in (recipe.prompt, recipe.negative_prompt):
+            if not read_weights(prompt).is_plain and not takes_weights(self.pipeline):
+                raise ValueError(
+                    f"generator {self.name} takes no weights in its prompts; leave the brackets out, or write \\( and \\) for them as text"
+                )
         if recipe.negative_prompt and not self.takes_negative_prompts:
             raise ValueError(f"generator {self.name} takes no negative prompt; leave it empty")
         if recipe.negative_prompt and not self.guided(recipe):
@@ -92,10 +98,15 @@ class Family:
 
     def text(self, recipes: Sequence[Recipe], cache: "PromptCache", mode: str) -> dict[str, Any]:
         """Arguments for the prompts, and for the negative ones where they count."""
-        arguments = cache.stack(self.encode, [recipe.prompt for recipe in recipes])
+        arguments = cache.stack(self.encode, [self.written(recipe.prompt) for recipe in recipes])
         if self.guided(recipes[0]):
-            arguments |= cache.stack(self.encode_negative, [recipe.negative_prompt for recipe in recipes])
+            negative = [self.written(recipe.negative_prompt) for recipe in recipes]
+            arguments |= cache.stack(self.encode_negative, negative)
         return arguments
+
+    def written(self, prompt: str) -> str:
+        """The prompt as `encode` takes it: with its weights (prompt_weights.py) where the pipeline takes any, else as plain text."""
+        return prompt if takes_weights(self.pipeline) else read_weights(prompt).text
 
     def sampling(self, recipe: Recipe) -> dict[str, Any]:
         """Arguments for steps, guidance and size."""
@@ -156,7 +167,7 @@ class StableDiffusion(Family):
     control_argument = "image"
 
     def encode(self, prompt: str) -> Embeddings:
-        return {"prompt_embeds": self.pipeline.encode_prompt([prompt], self.device, 1, False)[0][0]}
+        return {name: rows[0] for name, rows in prompt_embeds(self.pipeline, prompt).items()}
 
     def refer(
         self, arguments: dict[str, Any], mode: str, images: Sequence[np.ndarray], recipe: Recipe, parts: "Parts"
@@ -174,10 +185,6 @@ class StableDiffusionXL(StableDiffusion):
         "img2img": "StableDiffusionXLImg2ImgPipeline",
         "ip_adapter": "",
     }
-
-    def encode(self, prompt: str) -> Embeddings:
-        found = self.pipeline.encode_prompt([prompt], device=self.device, do_classifier_free_guidance=False)
-        return {"prompt_embeds": found[0][0], "pooled_prompt_embeds": found[2][0]}
 
     def encode_negative(self, prompt: str) -> Embeddings:
         found = super().encode_negative(prompt)
@@ -232,10 +239,8 @@ class Flux(Family):
     def encode(self, prompt: str) -> Embeddings:
         # schnell, the one without guidance, was trained on half as many tokens
         length = 512 if self.pipeline.transformer.config.guidance_embeds else 256
-        embeddings, pooled, _ = self.pipeline.encode_prompt(
-            [prompt], [prompt], device=self.device, max_sequence_length=length
-        )
-        return {"prompt_embeds": embeddings[0], "pooled_prompt_embeds": pooled[0]}
+        found = prompt_embeds(self.pipeline, prompt, max_sequence_length=length)
+        return {name: rows[0] for name, rows in found.items()}
 
     def refer(
         self, arguments: dict[str, Any], mode: str, images: Sequence[np.ndarray], recipe: Recipe, parts: "Parts"

@@ -22,9 +22,9 @@ class GenerativePlan:
     materials: Materials = NO_MATERIALS
     """Sentences and reference images, for the strategies that use them."""
     reference_mode: str = ""
-    """How a reference image enters, where the strategy gives one."""
-    reference_scale: float = 0.0
-    """Its strength, in the units of its mode."""
+    """How a reference image enters, where the strategy gives one; the generator's own choice if empty."""
+    reference_scale: float | None = None
+    """Its strength, in the units of its mode; the generator's own choice if None."""
 
     @property
     def num_classes(self) -> int:
@@ -46,6 +46,8 @@ class GenerativePlan:
         noise = blake2b(
             f"{self.seed}/{self.dataset.name}/{class_index}/{shot}".encode(), digest_size=8, person=b"noise seed"
         )
+        referred = (prompt.reference_id, self.reference_mode, self.reference_scale) if prompt.reference_id else ()
+        fields = self.generator.recipe_fields(*referred)
         return Recipe(
             source="generative",
             dataset=self.dataset.name,
@@ -54,9 +56,6 @@ class GenerativePlan:
             strategy=strategy_name(self.strategy),
             prompt=prompt.text,
             negative_prompt=prompt.negative,
-            **self.generator.recipe_fields(),
+            **fields,
             seed=int.from_bytes(noise.digest(), "big") >> 1,
-            reference_id=prompt.reference_id,
-            reference_mode=self.reference_mode if prompt.reference_id else "",
-            reference_scale=self.reference_scale if prompt.reference_id else 0.0,
         )

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from engine.catalog.corpus import read_images
 from engine.images import decode_image
 from engine.models.generator import load_generator, to_uint8
 from engine.models.registry import GeneratorSpec
 from engine.recipe import Recipe
+from engine.store import Workspace
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +106,8 @@ class GeneratorMaker:
     """Name, folder or spec, as `load_generator` takes it."""
     batch_size: int
     gpus_per_actor: float = 1.0
+    references: str = ""
+    """Workspace that holds the reference images which recipes name by their ids."""
     _generator: "DiffusionGenerator | None" = None
 
     @property
@@ -119,19 +124,33 @@ class GeneratorMaker:
         assert self._generator is not None, "load() comes first"
         made: dict[int, Made] = {}
         groups: dict[object, list[int]] = {}
+        images = self._fetch_references({recipe.reference_id for recipe in recipes} - {""})
         for number, recipe in enumerate(recipes):
-            groups.setdefault(self._generator.batch_key(recipe), []).append(number)
+            if recipe.reference_id and recipe.reference_id not in images:
+                made[number] = Made(reason=f"its reference image {recipe.reference_id} is not in the table")
+            else:
+                groups.setdefault(self._generator.batch_key(recipe), []).append(number)
         for rows in groups.values():
-            made.update(zip(rows, self._make_alike([recipes[number] for number in rows]), strict=True))
+            made.update(zip(rows, self._make_alike([recipes[number] for number in rows], images), strict=True))
         return [made[number] for number in range(len(recipes))]
 
-    def _make_alike(self, recipes: Sequence[Recipe]) -> list[Made]:
+    def _fetch_references(self, ids: set[str]) -> dict[str, np.ndarray]:
+        """Id → uint8 `[H, W, 3]`, of those that are in the table."""
+        if not ids or not self.references:
+            return {}
+        found = Workspace.open(self.references, create=False).fetch(sorted(ids), ["image"])
+        return {
+            key: decode_image(data)
+            for key, data in zip(found.column("id").to_pylist(), found.column("image").to_pylist(), strict=True)
+        }
+
+    def _make_alike(self, recipes: Sequence[Recipe], images: dict[str, np.ndarray]) -> list[Made]:
         import torch
 
         generator = self._generator
         assert generator is not None
         try:
-            pixels = generator.sample(recipes)
+            pixels = generator.sample(recipes, images)
         except (torch.OutOfMemoryError, MemoryError):
             return [
                 Made(
@@ -142,7 +161,7 @@ class GeneratorMaker:
         except Exception as error:  # a library's failure on one prompt may be of any kind
             if len(recipes) == 1:
                 return [Made(reason=f"{type(error).__name__}: {error}")]
-            return [result for recipe in recipes for result in self._make_alike([recipe])]
+            return [result for recipe in recipes for result in self._make_alike([recipe], images)]
         finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
         images = to_uint8(torch.nan_to_num(pixels))
         return [

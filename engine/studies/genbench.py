@@ -234,7 +234,10 @@ class GenBench:
             yield "read", ConcatenatedPlan(read), corpus
             return
         generator = GeneratorMaker(
-            self.generator, self.config.batch_size or self.generator.batch_size, self.generator.num_gpus
+            self.generator,
+            self.config.batch_size or self.generator.batch_size,
+            self.generator.num_gpus,
+            references=Workspace.open(self.config.workspace).uri if self.materials.references else "",
         )
         # reference images are in the table before anything is generated from them
         if generator.gpus_per_actor == corpus.gpus_per_actor and not self.materials.references:

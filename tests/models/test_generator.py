@@ -90,7 +90,7 @@ def test_guidance_of_one_needs_no_negative_prompt(generator: DiffusionGenerator)
 
 
 def test_a_prompt_is_encoded_once(generator: DiffusionGenerator, monkeypatch: pytest.MonkeyPatch):
-    encoded: list[Sequence[str]] = []
+    encoded: list[str] = []
     real = generator._pipeline.encode_prompt
     monkeypatch.setattr(
         generator._pipeline,
@@ -98,7 +98,7 @@ def test_a_prompt_is_encoded_once(generator: DiffusionGenerator, monkeypatch: py
         lambda prompt, *rest, **named: (encoded.append(prompt), real(prompt, *rest, **named))[1],
     )
     generator.generate([recipe(number, prompt="a quite new prompt") for number in range(9)])
-    assert [prompts for prompts in encoded if prompts] == [["a quite new prompt"]]
+    assert [prompt for prompt in encoded if prompt] == ["a quite new prompt"]
 
 
 def test_out_of_memory_halves_the_batch_and_is_remembered(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):

@@ -210,6 +210,22 @@ def test_sentences_are_made_before_the_plan_that_uses_them(
     assert made == [sentences[index % 3][index // 3] for index in range(6)]
 
 
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_retrieved_images_are_the_references_of_generated_ones(config: GenBenchConfig):
+    changed = replace(config, sources=("generative",), strategy="retrieval_augmented", seeds=(0,), shots=(1,))
+    report = run_genbench(changed)
+    assert report.tables["errors"] == []
+    workspace = Workspace.open(config.workspace, create=False)
+    columns = ["reference_id", "reference_mode", "reference_scale", "class_index"]
+    made = workspace.scan(columns, "source = 'generative'").read_all().to_pylist()
+    retrieved = workspace.scan(["id", "class_index"], "source = 'retrieval'").read_all().to_pylist()
+    found = {row["id"]: row["class_index"] for row in retrieved}
+    assert len(made) == 3
+    assert all(found[row["reference_id"]] == row["class_index"] for row in made)
+    assert {(row["reference_mode"], row["reference_scale"]) for row in made} == {("img2img", 0.4)}
+
+
 def test_reference_images_are_retrieved_before_images_are_generated_from_them(config: GenBenchConfig):
     study = GenBench(replace(config, sources=("generative",), strategy="retrieval_augmented"))
     (first, retrieved, _), (second, generated, _) = study.work()
