@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from engine.catalog.folder import IMAGE_SUFFIXES, Folder
+from engine.catalog.folder import IMAGE_SUFFIXES, Folder, unquoted
 from engine.catalog.image_folder import ImageFolder
 from engine.catalog.tables import SUFFIXES, ImageTables
 from engine.catalog.webdataset import WebDataset
@@ -23,7 +23,7 @@ def open_split(location: str, split: str) -> Split:
     names = list(folder.files())
     if any(name.endswith(SUFFIXES) for name in names):
         return ImageTables(location, split)
-    if any("/" in name and name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+    if any("/" in name and name.rpartition(".")[2].lower() in IMAGE_SUFFIXES for name in names):
         return ImageFolder(location, split)
     raise ValueError(
         f"{location} holds no images (neither train/nshards.txt nor CLASS/*.jpg nor *.parquet); name another folder"
@@ -34,9 +34,10 @@ def read_images(location: str, keys: Sequence[str]) -> list[bytes]:
     """Encoded bytes of the images with these keys (`Sample.key`), in their order; each file is opened once."""
     parsed = [key.split(":", 3) for key in keys]
     found: list[bytes] = [b""] * len(keys)
-    for quoted in dict.fromkeys(parts[0] for parts in parsed):
-        places = [(number, parts) for number, parts in enumerate(parsed) if parts[0] == quoted]
-        name = quoted.replace("%3A", ":").replace("%25", "%")
+    places_in: dict[str, list[tuple[int, list[str]]]] = {}
+    for number, parts in enumerate(parsed):
+        places_in.setdefault(unquoted(parts[0]), []).append((number, parts))
+    for name, places in places_in.items():
         if name.endswith(SUFFIXES):
             images = ImageTables(location, "").read_rows(name, [int(parts[1]) for _, parts in places])
             for (number, _), image in zip(places, images, strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from engine.catalog.corpus import open_split
+from engine.catalog.folder import Folder
 from engine.catalog.index import SplitIndex, index_split
 from engine.catalog.worlds import resolve_location
 from engine.names import plain_name, unknown_name
@@ -149,7 +150,7 @@ def load_dataset(name: str) -> Dataset:
 
 
 def _read_folder(name: str, entry: dict[str, Any], location: str) -> Dataset:
-    test_only = entry.get("train_images") == 0
+    test_only = entry.get("train_images") == 0 and not Folder(location, "train").exists("train")
     folder = open_split(location, "test" if test_only else "train")
     several = _lines(folder, "dataset_type.txt") == ["multilabel"] or folder.kind == "multi_hot"
     task = entry.get("task", "multilabel" if several else "multiclass")

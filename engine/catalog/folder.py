@@ -90,3 +90,13 @@ def split_names(split: str | None = None) -> tuple[str, ...]:
 def held_out(number: int) -> bool:
     """Whether image `number` of a class is for testing, in a set that has no splits: every fifth, from the first."""
     return number % 5 == 0
+
+
+def quoted(name: str) -> str:
+    """A path as it stands in a key, whose parts colons divide."""
+    return name.replace("%", "%25").replace(":", "%3A")
+
+
+def unquoted(name: str) -> str:
+    """The path of a key."""
+    return name.replace("%3A", ":").replace("%25", "%")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from engine.catalog.folder import IMAGE_SUFFIXES, Folder, Part, Sample, held_out, split_names
+from engine.catalog.folder import IMAGE_SUFFIXES, Folder, Part, Sample, held_out, quoted, split_names
 
 
 class ImageFolder(Folder):
@@ -26,13 +26,21 @@ class ImageFolder(Folder):
         """Split folders there are."""
         return {name.partition("/")[0] for name in self._images if name.count("/") > 1} & set(split_names())
 
-    def _class_of(self, name: str) -> str:
-        return name.split("/")[1 if self._splits else 0]
+    @cached_property
+    def _class_folders(self) -> dict[str, list[str]]:
+        """Class folder (below its split, if there are splits) → its images, sorted."""
+        found: dict[str, list[str]] = {}
+        for name in self._images:
+            folders = name.split("/")[:-1]
+            if not self._splits:
+                found.setdefault(folders[0], []).append(name)
+            elif folders[0] in self._splits and len(folders) > 1:
+                found.setdefault("/".join(folders[:2]), []).append(name)
+        return found
 
     def class_names(self) -> list[str]:
         """Class folders of all splits, sorted."""
-        inside = [name for name in self._images if not self._splits or name.partition("/")[0] in self._splits]
-        return sorted({self._class_of(name) for name in inside})
+        return sorted({part.rpartition("/")[2] for part in self._class_folders})
 
     def parts(self) -> list[Part]:
         """The class folders of the split.
@@ -40,28 +48,24 @@ class ImageFolder(Folder):
         Raises:
             ValueError: the split is missing.
         """
-        folder = next((name for name in split_names(self.split) if name in self._splits), None)
-        if folder is None and (self._splits or self.split not in ("train", "test")):
+        split = next((name for name in split_names(self.split) if name in self._splits), "")
+        if not split and (self._splits or self.split not in ("train", "test")):
             raise ValueError(
                 f"{self.location} has no split '{self.split}' (there is {', '.join(sorted(self._splits)) or 'none'}); "
                 f"put its images into {self.split}/CLASS/"
             )
-        prefix = f"{folder}/" if folder else ""
         parts = []
-        for class_folder in self.class_names():
-            files = self._of(f"{prefix}{class_folder}")
-            stamps = [self.part(name, self._images[name]).stamp for name in files]
-            size = sum(self._images[name].get("size") or 0 for name in files)
-            if files:
-                parts.append(Part(f"{prefix}{class_folder}", size, f"{len(files)} {max(stamps)}"))
+        for part, names in self._class_folders.items():
+            if part.startswith(f"{split}/") or not split:
+                stamps = [self.part(name, self._images[name]).stamp for name in names]
+                size = sum(self._images[name].get("size") or 0 for name in names)
+                parts.append(Part(part, size, f"{len(names)} {max(stamps)}"))
         return parts
-
-    def _of(self, part: str) -> list[str]:
-        return [name for name in self._images if name.startswith(f"{part}/")]
 
     def samples(self, part: str, text_suffix: str = "") -> Iterator[Sample]:
         """Every image of a class folder that belongs to the split, sorted by name."""
-        for number, name in enumerate(self._of(part)):
+        class_folder = part.rpartition("/")[2]
+        for number, name in enumerate(self._class_folders[part]):
             if self._splits or held_out(number) == (self.split == "test"):
                 size = self._images[name].get("size") or 0
-                yield Sample(f"{name.replace('%', '%25').replace(':', '%3A')}:0:{size}:", self._class_of(name))
+                yield Sample(f"{quoted(name)}:0:{size}:", class_folder)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from engine.catalog.folder import Folder, Part, Sample, held_out, split_names
+from engine.catalog.folder import Folder, Part, Sample, held_out, quoted, split_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,7 +94,7 @@ class ImageTables(Folder):
             seen[str(value)] += 1
             if belongs:
                 text = "".join("01"[number in value] for number in range(len(names))) if several else names[value]
-                yield Sample(f"{part.replace('%', '%25').replace(':', '%3A')}:{row}:0:", text)
+                yield Sample(f"{quoted(part)}:{row}:0:", text)
 
     def read_rows(self, part: str, rows: Sequence[int]) -> list[bytes]:
         """Encoded bytes of the images in these rows of a file, in their order; empty where the table holds none."""

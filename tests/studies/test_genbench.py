@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.models.prompt_weights import read_weights
@@ -99,6 +100,40 @@ def test_a_corrupt_image_is_a_row_of_errors_and_not_an_image(config: GenBenchCon
     assert (error["stage"], error["source"], error["count"]) == ("make", "original", 1)
     assert "cannot be decoded" in error["reason"]
     assert [row["images"] for row in report.tables["tradeoff"]] == [7]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_images_with_several_labels_are_scored_by_average_precision(config: GenBenchConfig, tmp_path: Path):
+    folder = tiny.write_dataset(tmp_path / "several", ("left", "right"))
+    (folder / "dataset_type.txt").write_text("multilabel\n")
+    for split, first in (("train", 0), ("test", 100)):
+        samples = []
+        for number in range(12):
+            shown = ((1, 0), (0, 1), (1, 1))[number % 3]
+            # a class is seen by the colour of its half; a half without one is dark
+            halves = [tiny.class_image(side, first + number)[:, :16] // (1 if shown[side] else 8) for side in (0, 1)]
+            samples.append((tiny.encode(np.concatenate(halves, axis=1)), tiny.multi_hot(shown)))
+        tiny.write_shards(folder / split, samples, "npy")
+    report = run_genbench(
+        replace(
+            config,
+            datasets=(str(folder),),
+            sources=("original",),
+            shots=(2, 10),
+            seeds=(0,),
+            allow_fewer_shots=True,
+        )
+    )
+    rows = {row["shots"]: row for row in report.tables["tradeoff"]}
+    # 8 of the 12 training images show each class
+    assert {shots: row["images"] for shots, row in rows.items()} == {2: 4, 10: 16}
+    # two of three images show a class, so a ranking at random has an average precision of about 0.7
+    assert rows[10]["linear_probe"] > 0.95
+    assert all(0 <= row[name] <= 1 for row in rows.values() for name in ("zero_shot", "cler_ensemble", "linear_probe"))
+    assert [len(sheet.images) for sheet in report.sheets] == [16]
+    with pytest.raises(ValueError, match="several has 8 train images of class 'left', fewer than 10 shots"):
+        run_genbench(replace(config, datasets=(str(folder),), shots=(10,), sources=("original",)))
 
 
 BAD = {
