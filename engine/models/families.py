@@ -86,6 +86,12 @@ class Family:
         """Arguments of the call for one prompt, each without its batch dimension."""
         raise NotImplementedError
 
+    def check_length(self, prompt: str, tokenizer: Any, limit: int) -> None:
+        """Raises ValueError for a prompt whose end the text encoder would never see."""
+        found = len(tokenizer(prompt).input_ids)
+        if found > limit:
+            raise ValueError(f"the prompt has {found} tokens and generator {self.name} reads {limit}; shorten it")
+
     def encode_negative(self, prompt: str) -> Embeddings:
         """The same for a negative prompt; `` stands for none."""
         return {f"negative_{name}": value for name, value in self.encode(prompt).items()}
@@ -156,6 +162,7 @@ class StableDiffusion(Family):
     control_argument = "image"
 
     def encode(self, prompt: str) -> Embeddings:
+        self.check_length(prompt, self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)
         return {"prompt_embeds": self.pipeline.encode_prompt([prompt], self.device, 1, False)[0][0]}
 
     def refer(
@@ -176,6 +183,7 @@ class StableDiffusionXL(StableDiffusion):
     }
 
     def encode(self, prompt: str) -> Embeddings:
+        self.check_length(prompt, self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)
         found = self.pipeline.encode_prompt([prompt], device=self.device, do_classifier_free_guidance=False)
         return {"prompt_embeds": found[0][0], "pooled_prompt_embeds": found[2][0]}
 
@@ -200,7 +208,12 @@ class StableDiffusion3(Family):
         return super().multiple_of * int(self.pipeline.transformer.config.patch_size)
 
     def encode(self, prompt: str) -> Embeddings:
-        found = self.pipeline.encode_prompt(
+        pipeline = self.pipeline
+        if pipeline.text_encoder_3 is not None:  # CLIP reads the beginning, T5 all
+            self.check_length(prompt, pipeline.tokenizer_3, 256)
+        else:
+            self.check_length(prompt, pipeline.tokenizer, pipeline.tokenizer.model_max_length)
+        found = pipeline.encode_prompt(
             [prompt], [prompt], [prompt], device=self.device, do_classifier_free_guidance=False
         )
         return {"prompt_embeds": found[0][0], "pooled_prompt_embeds": found[2][0]}
@@ -232,6 +245,7 @@ class Flux(Family):
     def encode(self, prompt: str) -> Embeddings:
         # schnell, the one without guidance, was trained on half as many tokens
         length = 512 if self.pipeline.transformer.config.guidance_embeds else 256
+        self.check_length(prompt, self.pipeline.tokenizer_2, length)
         embeddings, pooled, _ = self.pipeline.encode_prompt(
             [prompt], [prompt], device=self.device, max_sequence_length=length
         )
@@ -304,6 +318,7 @@ class Flux2Klein(Family):
             )
 
     def encode(self, prompt: str) -> Embeddings:
+        self.check_length(prompt, self.pipeline.tokenizer, self.pipeline.tokenizer_max_length)
         return {"prompt_embeds": self.pipeline.encode_prompt([prompt], device=self.device)[0][0]}
 
     def refer(
