@@ -64,6 +64,8 @@ def bare_call(source: str, generator: DiffusionGenerator, batch: list[Recipe], i
     }
     if generator.family.needs_reference:
         arguments |= {"image": [Image.fromarray(image)], "negative_prompt": [" "] * len(batch)}
+    if generator.spec.name == "flux-schnell":
+        arguments |= {"max_sequence_length": 256}
     if generator.spec.pipeline == "FluxKontextPipeline":
         arguments |= {"max_area": first.height * first.width}
     return lambda: pipeline(

@@ -92,6 +92,12 @@ class Family:
         """Arguments of the call for one prompt, each without its batch dimension."""
         raise NotImplementedError
 
+    def check_length(self, prompt: str, tokenizer: Any, limit: int) -> None:
+        """Raises ValueError for a prompt whose end the text encoder would never see."""
+        found = len(tokenizer(prompt).input_ids)
+        if found > limit:
+            raise ValueError(f"the prompt has {found} tokens and generator {self.name} reads {limit}; shorten it")
+
     def encode_negative(self, prompt: str) -> Embeddings:
         """The same for a negative prompt; `` stands for none."""
         return {f"negative_{name}": value for name, value in self.encode(prompt).items()}
@@ -167,6 +173,8 @@ class StableDiffusion(Family):
     control_argument = "image"
 
     def encode(self, prompt: str) -> Embeddings:
+        text = read_weights(prompt).text
+        self.check_length(text, self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)
         return {name: rows[0] for name, rows in prompt_embeds(self.pipeline, prompt).items()}
 
     def refer(
@@ -207,7 +215,12 @@ class StableDiffusion3(Family):
         return super().multiple_of * int(self.pipeline.transformer.config.patch_size)
 
     def encode(self, prompt: str) -> Embeddings:
-        found = self.pipeline.encode_prompt(
+        pipeline = self.pipeline
+        if pipeline.text_encoder_3 is not None:  # CLIP reads the beginning, T5 all
+            self.check_length(prompt, pipeline.tokenizer_3, 256)
+        else:
+            self.check_length(prompt, pipeline.tokenizer, pipeline.tokenizer.model_max_length)
+        found = pipeline.encode_prompt(
             [prompt], [prompt], [prompt], device=self.device, do_classifier_free_guidance=False
         )
         return {"prompt_embeds": found[0][0], "pooled_prompt_embeds": found[2][0]}
@@ -239,6 +252,7 @@ class Flux(Family):
     def encode(self, prompt: str) -> Embeddings:
         # schnell, the one without guidance, was trained on half as many tokens
         length = 512 if self.pipeline.transformer.config.guidance_embeds else 256
+        self.check_length(read_weights(prompt).text, self.pipeline.tokenizer_2, length)
         found = prompt_embeds(self.pipeline, prompt, max_sequence_length=length)
         return {name: rows[0] for name, rows in found.items()}
 
@@ -309,6 +323,7 @@ class Flux2Klein(Family):
             )
 
     def encode(self, prompt: str) -> Embeddings:
+        self.check_length(prompt, self.pipeline.tokenizer, self.pipeline.tokenizer_max_length)
         return {"prompt_embeds": self.pipeline.encode_prompt([prompt], device=self.device)[0][0]}
 
     def refer(

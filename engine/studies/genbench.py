@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,6 +51,10 @@ class GenBenchConfig:
     """Registry name (`python -m engine.models list`) or diffusers folder."""
     generator_source: Annotated[str, tyro.conf.arg(name="generator.source")] = ""
     """Hub id or folder to take the generator's weights from instead of its own."""
+    generator_steps: Annotated[int | None, tyro.conf.arg(name="generator.steps")] = None
+    """Sampler steps; the generator's own default otherwise."""
+    generator_size: Annotated[int | None, tyro.conf.arg(name="generator.size")] = None
+    """Pixels a side of generated images; the generator's own default otherwise."""
     speed: Literal["exact", "fast", "lossy"] = "exact"
     """What the generator may do to be faster: nothing that shows, compile itself, or trade pixels."""
     encoder: str = "mini-clip"
@@ -96,8 +100,13 @@ class GenBenchConfig:
         for seed in self.seeds:
             if seed < 0:
                 raise ValueError(f"seed {seed} is negative; give 0 or more")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch size {self.batch_size} makes no image; give 1 or more")
+        for name, value in (
+            ("batch size", self.batch_size),
+            ("generator steps", self.generator_steps),
+            ("generator size", self.generator_size),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value} makes no image; give 1 or more")
 
 
 def run_genbench(config: GenBenchConfig) -> Report:
@@ -173,7 +182,13 @@ class GenBench:
     def generator(self) -> GeneratorSpec:
         """The generator's entry."""
         config = self.config
-        return generator_spec(config.generator, source=config.generator_source, speed=config.speed)
+        spec = generator_spec(config.generator, source=config.generator_source, speed=config.speed)
+        return replace(
+            spec,
+            num_inference_steps=config.generator_steps or spec.num_inference_steps,
+            height=config.generator_size or spec.height,
+            width=config.generator_size or spec.width,
+        )
 
     @cached_property
     def encoder(self) -> ImageEncoder:

@@ -26,6 +26,8 @@ def test_help_names_every_flag():
         "sources",
         "generator",
         "generator.source",
+        "generator.steps",
+        "generator.size",
         "speed",
         "encoder",
         "strategy",

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from engine.catalog import load_dataset
 from engine.models import DiffusionGenerator, generator_names, generator_spec, load_generator
 from engine.models.families import family_of
 from engine.recipe import Recipe
+from engine.sources import GenerativePlan, GeneratorMaker
 from tests import tiny_generators
 
 NAMES = generator_names()
@@ -224,6 +226,29 @@ def test_what_it_cannot_honour_is_refused(case: Case):
     if case.mode:
         with pytest.raises(ValueError, match=r"give uint8 of shape \[H, W, 3\]"):
             case.generator.generate([case.recipe(0)], {"a": np.zeros((4, 4), np.uint8)})
+
+
+def test_a_prompt_whose_end_would_not_be_read_is_refused(case: Case):
+    name = case.generator.spec.name
+    if name in ("omnigen", "qwen-image-edit"):  # they read texts of any length that can be meant
+        return
+    with pytest.raises(ValueError, match=r"the prompt has \d+ tokens and generator .* reads \d+; shorten it"):
+        case.draw([case.recipe(0, prompt="a cat and " * 60)])
+
+
+@pytest.mark.parametrize("name", [name for name, mode in CASES if not mode])
+def test_the_engine_draws_a_plan_with_it(
+    name: str, generators: Callable[[str], DiffusionGenerator], tiny_dataset: Path
+):
+    twin = generators(name).spec
+    side = SIDE.get(name, 16)
+    spec = replace(twin, num_inference_steps=2, height=side, width=side)
+    plan = GenerativePlan(load_dataset(str(tiny_dataset)), spec, "defined_template", shots=1)
+    maker = GeneratorMaker(spec, batch_size=2)
+    maker.load("cpu")
+    made = maker.make([plan[index] for index in range(3)])
+    assert [one.reason for one in made] == [""] * 3
+    assert {tuple(one.pixels.shape) for one in made if one.pixels is not None} == {(3, side, side)}
 
 
 @pytest.mark.parametrize("name", NAMES)

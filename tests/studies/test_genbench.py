@@ -150,6 +150,8 @@ BAD = {
     "empty": ({"shots": ()}, "shots is empty"),
     "seed": ({"seeds": (-1,)}, "seed -1 is negative"),
     "batch size": ({"batch_size": 0}, "batch size 0"),
+    "generator steps": ({"generator_steps": 0}, "generator steps 0"),
+    "generator size": ({"generator_size": 0}, "generator size 0"),
     "price book": ({"price_book": Path("/nowhere.toml")}, "nowhere.toml"),
     "instance": ({"instance": "azure-nc24ads"}, "azure-nc24ads-a100-v4"),
     "pool": ({"pool": "/nowhere"}, "nowhere"),
@@ -273,8 +275,11 @@ def test_reference_images_are_retrieved_before_images_are_generated_from_them(co
 
 
 def test_a_generator_can_take_its_weights_from_elsewhere(config: GenBenchConfig, tiny_pipeline: str):
-    study = GenBench(replace(config, generator="sd21", generator_source=tiny_pipeline))
+    elsewhere = replace(config, generator="sd21", generator_source=tiny_pipeline)
+    study = GenBench(elsewhere)
     study.check()
     (plan, *_) = study.plans["generative"].values()
     assert (plan[0].generator, plan[0].num_inference_steps, plan[0].height) == ("sd21", 50, 768)
+    smaller = GenBench(replace(elsewhere, generator_steps=2, generator_size=16)).generator
+    assert (smaller.num_inference_steps, smaller.height, smaller.width) == (2, 16, 16)
     assert plan[0].revision == study.generator.revision != "main"
