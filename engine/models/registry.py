@@ -70,6 +70,8 @@ class GeneratorSpec:
     """Sampler steps."""
     guidance_scale: float = 7.5
     """Classifier-free guidance scale; for guidance-distilled models, the scale they are told."""
+    negative_guidance_scale: float = 0.0
+    """Guidance scale with a negative prompt, where a model's own default has no guidance; 0 for the default itself."""
     height: int = 512
     """Pixels."""
     width: int = 512

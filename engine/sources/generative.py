@@ -48,6 +48,8 @@ class GenerativePlan:
         )
         referred = (prompt.reference_id, self.reference_mode, self.reference_scale) if prompt.reference_id else ()
         fields = self.generator.recipe_fields(*referred)
+        if prompt.negative and self.generator.negative_guidance_scale:
+            fields["guidance_scale"] = self.generator.negative_guidance_scale
         return Recipe(
             source="generative",
             dataset=self.dataset.name,

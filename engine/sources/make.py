@@ -144,13 +144,13 @@ class GeneratorMaker:
             for key, data in zip(found.column("id").to_pylist(), found.column("image").to_pylist(), strict=True)
         }
 
-    def _make_alike(self, recipes: Sequence[Recipe], images: dict[str, np.ndarray]) -> list[Made]:
+    def _make_alike(self, recipes: Sequence[Recipe], references: dict[str, np.ndarray]) -> list[Made]:
         import torch
 
         generator = self._generator
         assert generator is not None
         try:
-            pixels = generator.sample(recipes, images)
+            pixels = generator.sample(recipes, references)
         except (torch.OutOfMemoryError, MemoryError):
             return [
                 Made(
@@ -161,7 +161,7 @@ class GeneratorMaker:
         except Exception as error:  # a library's failure on one prompt may be of any kind
             if len(recipes) == 1:
                 return [Made(reason=f"{type(error).__name__}: {error}")]
-            return [result for recipe in recipes for result in self._make_alike([recipe], images)]
+            return [result for recipe in recipes for result in self._make_alike([recipe], references)]
         finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
         images = to_uint8(torch.nan_to_num(pixels))
         return [

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine.models import DiffusionGenerator, generator_names, load_generator
+from engine.models.families import PromptCache
 from engine.models.generator import References
 from engine.models.registry import generator_spec
 from engine.recipe import Recipe
@@ -99,6 +100,20 @@ def test_a_prompt_is_encoded_once(generator: DiffusionGenerator, monkeypatch: py
     )
     generator.generate([recipe(number, prompt="a quite new prompt") for number in range(9)])
     assert [prompt for prompt in encoded if prompt] == ["a quite new prompt"]
+
+
+def test_the_prompts_not_used_for_longest_are_forgotten():
+    encoded: list[str] = []
+
+    def encode(prompt: str) -> dict[str, torch.Tensor]:
+        encoded.append(prompt)
+        return {"prompt_embeds": torch.full((4,), float(len(prompt)))}
+
+    cache = PromptCache(max_bytes=32)  # two prompts of 16 bytes
+    cache.stack(encode, ["a", "bb"])
+    assert cache.stack(encode, ["a", "ccc"])["prompt_embeds"].tolist() == [[1.0] * 4, [3.0] * 4]
+    cache.stack(encode, ["a", "ccc", "bb"])
+    assert encoded == ["a", "bb", "ccc", "bb"]
 
 
 def test_out_of_memory_halves_the_batch_and_is_remembered(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):
