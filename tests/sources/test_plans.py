@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.catalog import Dataset, load_dataset
 from engine.models import ImageEncoder, load_encoder
-from engine.models.registry import GeneratorSpec
+from engine.models.registry import GeneratorSpec, generator_spec
 from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, load_pool, shot_ids
 from tests import tiny
 
@@ -173,3 +173,13 @@ def test_plans_stand_one_after_the_other():
     for index in (-1, 7):
         with pytest.raises(IndexError):
             plan[index]
+
+
+def test_a_generator_without_guidance_gets_some_where_there_is_a_negative_prompt(tiny_dataset: Path):
+    plain, negative = (
+        GenerativePlan(load_dataset(str(tiny_dataset)), generator_spec("mini"), strategy, 1)[0]
+        for strategy in ("defined_template", "negative_prompts")
+    )
+    assert (plain.negative_prompt, plain.guidance_scale) == ("", 1.0)
+    assert negative.negative_prompt
+    assert negative.guidance_scale == 2.0
