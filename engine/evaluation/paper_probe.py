@@ -9,6 +9,9 @@ half the distance each round.
 
 Where the toolkit leaves room or is unsound:
 
+- Batch size, epochs and plain momentum are those of its ViT-B/32 configuration for REACT (`react_vitb32_CLIP.yaml`), the one that could be
+  read; its defaults, which a configuration overrides, are batches of 32, 100 epochs and Nesterov momentum. That file also names a
+  warm-up and a cosine schedule, which the code that trains the probe does not read.
 - It keeps the best epoch by the score on the very set it reports; here the last epoch counts, in the search and at the end.
 - Its BatchNorm sees CLIP's raw features; stored embeddings have unit norm, so they are scaled by sqrt(D) to keep the
   BatchNorm's epsilon as small beside them.

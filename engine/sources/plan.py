@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from engine.recipe import Recipe
 
+_MAX_KNOWN_IDS = 1 << 16
+
 
 class Plan(Protocol):
     """Recipes `0 … len(plan) - 1`, each a pure function of its index, no two alike."""
@@ -40,27 +42,38 @@ def shot_ids(plan: ClassPlan, start: int, stop: int) -> Iterator[tuple[str, int]
 
 
 class ShotIds(Sequence[Sequence[str]]):
-    """The ids of a plan by class and shot, `ids[class_index][shot]`, computed when they are asked for."""
+    """The ids of a plan by class and shot, `ids[class_index][shot]`, computed when they are first asked for."""
 
     def __init__(self, plan: ClassPlan):
+        self.num_shots = plan.shots
         self._plan = plan
+        self._known: dict[int, str] = {}
 
     def __len__(self) -> int:
         return self._plan.num_classes
 
     def __getitem__(self, class_index: Any) -> Any:
-        return _ClassShotIds(self._plan, range(len(self))[class_index])
+        return _ClassShotIds(self, range(len(self))[class_index])
+
+    def id_at(self, index: int) -> str:
+        """The id of recipe `index`; the first `_MAX_KNOWN_IDS` that are asked for are kept."""
+        found = self._known.get(index)
+        if found is None:
+            found = self._plan[index].id
+            if len(self._known) < _MAX_KNOWN_IDS:
+                self._known[index] = found
+        return found
 
 
 class _ClassShotIds(Sequence[str]):
-    def __init__(self, plan: ClassPlan, class_index: int):
-        self._plan, self._class_index = plan, class_index
+    def __init__(self, ids: ShotIds, class_index: int):
+        self._ids, self._class_index = ids, class_index
 
     def __len__(self) -> int:
-        return self._plan.shots
+        return self._ids.num_shots
 
     def __getitem__(self, shot: Any) -> Any:
-        return self._plan[range(len(self))[shot] * self._plan.num_classes + self._class_index].id
+        return self._ids.id_at(range(len(self))[shot] * len(self._ids) + self._class_index)
 
 
 class ConcatenatedPlan:

@@ -10,6 +10,11 @@ from engine.catalog import Dataset, load_dataset
 from engine.models import ImageEncoder, load_encoder
 from engine.models.registry import GeneratorSpec, generator_spec
 from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, load_pool, shot_ids
+
+
+from engine.models.registry import GeneratorSpec
+from engine.prompts import Materials
+from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, ShotIds, load_pool
 from tests import tiny
 
 SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere")
@@ -35,6 +40,30 @@ def test_no_two_generated_recipes_are_alike_and_shots_nest(shots: int, seed: int
     larger = GenerativePlan(things, SPEC, strategy, shots + 5, seed)
     assert [larger[index].id for index in range(len(plan))] == ids
     assert [plan[index].class_index for index in range(3)] == [0, 1, 2]
+
+
+def test_shot_ids_are_the_plans_own(dataset: Dataset):
+    plan = GenerativePlan(dataset, SPEC, "simple_template", 4)
+    ids = ShotIds(plan)
+    for _ in range(2):
+        assert [list(each) for each in ids] == [[plan[shot * 3 + label].id for shot in range(4)] for label in range(3)]
+    assert ids[2][-1] == plan[11].id
+    for wrong in (lambda: ids[3], lambda: ids[0][4]):
+        with pytest.raises(IndexError):
+            wrong()
+
+
+def test_a_strategys_materials_reach_the_recipe(dataset: Dataset):
+    references = ShotIds(GenerativePlan(dataset, SPEC, "simple_template", 2))
+    materials = Materials(references={dataset.name: references})
+    plan = GenerativePlan(
+        dataset, SPEC, "retrieval_augmented", 3, 0, materials, reference_mode="img2img", reference_scale=0.5
+    )
+    assert [plan[index].reference_id for index in range(3)] == [references[index][0] for index in range(3)]
+    assert (plan[0].reference_mode, plan[0].reference_scale) == ("img2img", 0.5)
+    assert plan[0].strategy == "defined_template+retrieval_augmented"
+    plain = GenerativePlan(dataset, SPEC, "simple_template", 3, 0, materials, "img2img", 0.5)
+    assert (plain[0].reference_id, plain[0].reference_mode, plain[0].reference_scale) == ("", "", 0.0)
 
 
 def test_another_seed_generates_other_images(dataset: Dataset):
