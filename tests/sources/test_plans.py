@@ -9,12 +9,8 @@ from hypothesis import strategies as st
 from engine.catalog import Dataset, load_dataset
 from engine.models import ImageEncoder, load_encoder
 from engine.models.registry import GeneratorSpec, generator_spec
-from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, load_pool, shot_ids
-
-
-from engine.models.registry import GeneratorSpec
 from engine.prompts import Materials
-from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, ShotIds, load_pool
+from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, ShotIds, load_pool, shot_ids
 from tests import tiny
 
 SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere")
