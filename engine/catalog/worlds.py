@@ -26,7 +26,7 @@ def resolve_location(location: str) -> str:
     folder = world_folder()
     if not (folder / "world.json").exists():
         print(f"Drawing the miniature world into {folder} (once, about a minute) …", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, "-m", "engine.world", str(folder)], stdout=sys.stderr)
+        done = subprocess.run([sys.executable, "-m", "engine.world", str(folder)], stdout=subprocess.DEVNULL)
         if done.returncode:
             raise ValueError(f"the miniature world could not be drawn; `python -m engine.world {folder}` says why")
     return str(folder / location.removeprefix("world:"))

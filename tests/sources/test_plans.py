@@ -13,7 +13,7 @@ from engine.prompts import Materials
 from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, ShotIds, load_pool, shot_ids
 from tests import tiny
 
-SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere")
+SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere", reference_modes={"img2img": 0.4})
 
 
 @pytest.fixture(scope="module")
