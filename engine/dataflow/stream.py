@@ -85,9 +85,8 @@ def _map_in_pool(blocks: list[pa.Table], actor: type, arguments: tuple[Any, ...]
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=pool.num_actors, initial_size=pool.num_actors if pool.num_gpus else 1
-        ),
+        # of a fixed size: a pool that grows from one actor stayed at one, and half of the machine idle
+        compute=ray.data.ActorPoolStrategy(size=pool.num_actors),
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus,
     )
