@@ -95,7 +95,13 @@ def measure(folder: Path, images_per_class: int, threads: int, say: Callable[[st
             add(Figure("autoencoder on common test images, dB", psnr(pipe.vae.float(), pixels), 25.0))
             pipe.vae.to(pipe.unet.dtype)
     torch.set_num_threads(1)
-    add(Figure(f"generator, images/s a core ({str(pipe.unet.dtype).removeprefix('torch.')})", _images_per_second(pipe, settings), 140.0))
+    add(
+        Figure(
+            f"generator, images/s a core ({str(pipe.unet.dtype).removeprefix('torch.')})",
+            _images_per_second(pipe, settings),
+            140.0,
+        )
+    )
     add(Figure("CLIP, images/s a core (network alone)", _encoded_per_second(clip), 1000.0))
     torch.set_num_threads(threads)
     add(Figure("checkpoints, MB", num_bytes(folder) / 2**20, high=32.0))
