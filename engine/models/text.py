@@ -69,8 +69,8 @@ def _load(kind: str, name: str, device: str, model_class: str, processor_class: 
     return _Loaded(model, processor, found or getattr(model.config, "_commit_hash", None) or revision or "main", device)
 
 
-class SentenceWriter:
-    """Expands a keyword to a sentence, each by its own seed (GenBench section 2.3, Category Enhancement)."""
+class _TextModel:
+    """A loaded model and how many items it is given at once."""
 
     def __init__(self, loaded: _Loaded, batch_size: int):
         self._loaded = loaded
@@ -80,6 +80,10 @@ class SentenceWriter:
     def revision(self) -> str:
         """Hash of the folder's weights, or the hub's commit."""
         return self._loaded.revision
+
+
+class SentenceWriter(_TextModel):
+    """Expands a keyword to a sentence, each by its own seed (GenBench section 2.3, Category Enhancement)."""
 
     def write(self, keywords: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """A sentence for each (keyword, seed), sampled from the `TOP_K` likeliest tokens at temperature 1.
@@ -131,17 +135,8 @@ def _sample_alone(generators: "Sequence[torch.Generator]") -> Any:
     return SampleAlone()
 
 
-class Captioner:
+class Captioner(_TextModel):
     """Says what an image shows (GenBench section 4 captions retrieved images with BLIP-2)."""
-
-    def __init__(self, loaded: _Loaded, batch_size: int):
-        self._loaded = loaded
-        self.batch_size = batch_size
-
-    @property
-    def revision(self) -> str:
-        """Hash of the folder's weights, or the hub's commit."""
-        return self._loaded.revision
 
     def caption(self, images: "Sequence[torch.Tensor]") -> list[str]:
         """The likeliest caption, token by token, of each uint8 image `[3, H, W]`."""
@@ -161,21 +156,12 @@ class Captioner:
         return [text.strip() for text in self._loaded.processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
-class TextSimilarity:
+class TextSimilarity(_TextModel):
     """How alike texts are to BERT.
 
     GenBench section 4 does not say which of BERT's outputs it compares. Here it is the mean of the last layer's token states,
     padding left out: the [CLS] state of a BERT that was not trained for sentences says little about their likeness.
     """
-
-    def __init__(self, loaded: _Loaded, batch_size: int):
-        self._loaded = loaded
-        self.batch_size = batch_size
-
-    @property
-    def revision(self) -> str:
-        """Hash of the folder's weights, or the hub's commit."""
-        return self._loaded.revision
 
     def embed(self, texts: Sequence[str]) -> "torch.Tensor":
         """Embeddings `[N, D]` float32, unit norm."""

@@ -109,6 +109,7 @@ class GeneratorMaker:
     references: str = ""
     """Workspace that holds the reference images which recipes name by their ids."""
     _generator: "DiffusionGenerator | None" = None
+    _workspace: Workspace | None = None
 
     @property
     def rows_per_call(self) -> int:
@@ -118,6 +119,7 @@ class GeneratorMaker:
     def load(self, device: str) -> None:
         """Reads the pipeline's weights onto the device."""
         self._generator = load_generator(self.generator, device=device, batch_size=self.batch_size)
+        self._workspace = Workspace.open(self.references, create=False) if self.references else None
 
     def make(self, recipes: Sequence[Recipe]) -> list[Made]:
         """Images of the recipes; when a batch fails, its recipes are tried one by one to find the one at fault."""
@@ -136,9 +138,9 @@ class GeneratorMaker:
 
     def _fetch_references(self, ids: set[str]) -> dict[str, np.ndarray]:
         """Id → uint8 `[H, W, 3]`, of those that are in the table."""
-        if not ids or not self.references:
+        if not ids or self._workspace is None:
             return {}
-        found = Workspace.open(self.references, create=False).fetch(sorted(ids), ["image"])
+        found = self._workspace.fetch(sorted(ids), ["image"])
         return {
             key: decode_image(data)
             for key, data in zip(found.column("id").to_pylist(), found.column("image").to_pylist(), strict=True)

@@ -8,6 +8,7 @@ from engine.catalog import load_dataset
 from engine.models.generator import References
 from engine.recipe import Recipe
 from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan
+from engine.store import Workspace
 from tests import tiny
 from tests.models.test_generator import recipe
 
@@ -47,6 +48,15 @@ def test_one_failing_prompt_spoils_no_other(maker: GeneratorMaker, monkeypatch: 
     ]
     assert torch.equal(made[0].pixels, expected[0].pixels)
     assert torch.equal(made[2].pixels, expected[1].pixels)
+
+
+def test_a_reference_that_is_not_in_the_table_is_that_rows_error_alone(tiny_pipeline: str, tmp_path: Path):
+    maker = GeneratorMaker(tiny_pipeline, batch_size=4, references=Workspace.open(tmp_path / "workspace").uri)
+    maker.load("cpu")
+    referring = recipe(1, reference_id="gone", reference_mode="img2img", reference_scale=0.5)
+    plain, lost = maker.make([recipe(0), referring])
+    assert plain.pixels is not None
+    assert (lost.pixels, lost.reason) == (None, "its reference image gone is not in the table")
 
 
 def test_nan_pixels_are_that_rows_error_alone(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
