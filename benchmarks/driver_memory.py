@@ -41,7 +41,7 @@ def main() -> None:
     peaks = []
     for num in (10_000, 100_000):
         command = [sys.executable, "-m", "benchmarks.driver_memory", "--num", str(num)]
-        peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]))
+        peaks.append(float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]))
         print(f"{num:>9,} recipes: peak of the driver {peaks[-1]:,.0f} MiB", flush=True)
     print(f"100 k ÷ 10 k: {peaks[1] / peaks[0]:.3f}")
 

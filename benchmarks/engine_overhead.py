@@ -12,21 +12,24 @@ import multiprocessing
 import os
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
 from benchmarks.common import FlatMaker, FlatPlan, machine, show, steady_rate
-from engine.models.registry import generator_spec
+from engine.models.registry import GeneratorSpec, generator_spec
 from engine.recipe import Recipe
 
 
+@dataclass(frozen=True)
 class MiniPlan(FlatPlan):
     """The miniature generator's recipes."""
 
+    spec: GeneratorSpec = field(default_factory=lambda: generator_spec("mini"))
+
     def __getitem__(self, index: int) -> Recipe:
-        spec = generator_spec("mini")
+        spec = self.spec
         return replace(
             super().__getitem__(index),
             prompt=f"a photo of {('an apple', 'a house', 'a clock', 'a chair')[index % 4]}",
@@ -117,10 +120,12 @@ def main() -> None:
     parser.add_argument(
         "--row-ms", type=float, default=0, help="waiting rows of so many ms instead of the miniature generator"
     )
-    parser.add_argument("--images", type=int, default=0, help="images a measurement (default: about 30 s of work)")
+    parser.add_argument(
+        "--images", type=int, default=0, help="images a measurement (default: one to two minutes of work)"
+    )
     parser.add_argument("--pairs", type=int, default=3, help="pairs of measurements")
     options = parser.parse_args()
-    num = options.images or (1280 if options.row_ms else 12_288)
+    num = options.images or (5120 if options.row_ms else 12_288)
     print(machine())
     bare, engine = [], []
     for _ in range(options.pairs):

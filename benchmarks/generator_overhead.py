@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.common import machine, show
 from engine.models import DiffusionGenerator, generator_names, generator_spec, load_generator
+from engine.models.families import pipeline_class
 from engine.recipe import Recipe
 
 GOAL = 0.97
@@ -30,7 +31,7 @@ def recipes(generator: DiffusionGenerator, batch: int, steps: int) -> list[Recip
     """A batch of the generator's own defaults at a small size."""
     spec = generator.spec
     fields = spec.recipe_fields("reference") if generator.family.needs_reference else spec.recipe_fields()
-    side = 64 if spec.name == "flux2-klein" else 32
+    side = {"flux2-klein": 64, "glide": 16}.get(spec.name, 32)
     return [
         Recipe(
             source="generative",
@@ -47,11 +48,10 @@ def recipes(generator: DiffusionGenerator, batch: int, steps: int) -> list[Recip
 
 def bare_call(source: str, generator: DiffusionGenerator, batch: list[Recipe], image: Any) -> Callable[[], Any]:
     """The library's own pipeline, called as its documentation shows."""
-    import diffusers
     import torch
     from PIL import Image
 
-    pipeline = getattr(diffusers, generator.spec.pipeline).from_pretrained(source, local_files_only=True)
+    pipeline = pipeline_class(generator.spec.pipeline).from_pretrained(source, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     first = batch[0]
     scale = "true_cfg_scale" if generator.family.needs_reference else "guidance_scale"
@@ -85,11 +85,11 @@ def seconds(call: Callable[[], Any]) -> float:
 def main() -> None:
     """Prints speed for each entry and the least of them."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as qwen
     import numpy as np
     import torch
 
     from tests import tiny_generators
+    from tests.models.twins import small_references
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", nargs="+", default=generator_names(), help="registry entries")
@@ -98,12 +98,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="sampler steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    qwen.VAE_IMAGE_SIZE = qwen.CONDITION_IMAGE_SIZE = 32 * 32  # it scales every reference to a megapixel
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     print(machine())
     medians = {}
     for name in options.entries:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, small_references():
             saved = tiny_generators.save(name, Path(folder))
             generator = load_generator(generator_spec(name, **saved), batch_size=options.batch)
             batch = recipes(generator, generator.batch_size, options.steps)

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.common import machine, show
 from engine.evaluation import paper_probe
-from engine.evaluation.linear_probe import C_GRID, _hold_out, fit_linear_probe
+from engine.evaluation.linear_probe import C_GRID, fit_linear_probe, hold_out
 
 Fit = Callable[[torch.Tensor, torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]
 
@@ -53,7 +53,7 @@ def _swept(fit_one: Callable[[torch.Tensor, torch.Tensor, float], Callable[[torc
         unit = torch.nn.functional.normalize(rows)
         mean, scale = unit.mean(0), (unit - unit.mean(0)).square().mean().sqrt()
         x = (unit - mean) / scale
-        held_out = _hold_out(labels, 0)
+        held_out = hold_out(labels, 0)
         best = 1e-2
         if held_out.any():
             found = {c: fit_one(x[~held_out], labels[~held_out], c) for c in C_GRID}

@@ -30,6 +30,9 @@ def free_ports(num: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in found]
 
 
+START_ATTEMPTS = 3
+
+
 @contextmanager
 def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
     """A Ray head with token authentication; yields the environment that `ray job submit` needs.
@@ -47,6 +50,7 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_agent_register_timeout_ms": "120000",  # Ray's 15 s are too few for a busy machine
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     environment.pop("RAY_ADDRESS", None)
@@ -64,27 +68,41 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
         f"--metrics-export-port={agents[3]}",
     ]
     log = (folder / "head.log").open("wb")
-    # from the project's folder, so that a bare `ray job submit jobs/x.py` finds the job there
-    head = subprocess.Popen(
-        [*command, f"--temp-dir={folder / 'ray'}"],
-        cwd=ROOT,
-        env=environment,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
+    environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
+    heads: list[subprocess.Popen] = []
     try:
-        environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
-        _wait(head, environment, time.monotonic() + start_seconds, folder / "head.log")
+        while True:
+            # from the project's folder, so that a bare `ray job submit jobs/x.py` finds the job there
+            head = subprocess.Popen(
+                [*command, f"--temp-dir={folder / 'ray'}"],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            heads.append(head)
+            try:
+                _wait(head, environment, time.monotonic() + start_seconds, folder / "head.log")
+                break
+            except SystemExit:  # a busy machine may miss the half minute that Ray gives its processes
+                if len(heads) == START_ATTEMPTS:
+                    raise
+                _stop(head)
         yield environment
     finally:
-        head.send_signal(signal.SIGTERM)
-        try:
-            head.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)  # a session of its own: only what this program started
+        for head in heads:
+            _stop(head)
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop(head: subprocess.Popen) -> None:
+    head.send_signal(signal.SIGTERM)  # does nothing to one that has ended
+    try:
+        head.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(head.pid, signal.SIGKILL)  # a session of its own: only what this program started
 
 
 def _wait(head: subprocess.Popen, environment: dict[str, str], deadline: float, log: Path) -> None:

@@ -1,6 +1,6 @@
-"""Train and measure the three tiny models of the miniature world.
+"""Train and measure the tiny models of the miniature world.
 
-python jobs/train_miniature.py {clip|judge|generator|evaluate} [options]
+python jobs/train_miniature.py {clip|judge|generator|reference|evaluate} [options]
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Train the judge, a second encoder of another architecture."""
+    """Train the judge, a second encoder, deeper and narrower than CLIP."""
 
     output: Path = CHECKPOINTS / "judge"
     """Folder to write; it is replaced when the new one is complete."""
@@ -77,24 +77,46 @@ class Generator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Train the branch that shows the generator a reference, beside the generator as it is."""
+
+    output: Path = CHECKPOINTS / "reference"
+    """Folder to write; it is replaced when the new one is complete."""
+    generator: Path = CHECKPOINTS / "generator"
+    """The generator it is for."""
+    reader: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, batch_size=96, lr=3e-3))
+    """The training loop of the layers that read the reference, taught first."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch_size=96, lr=1.5e-3))
+    """The training loop of the branch."""
+
+    def run(self) -> int:
+        """Train, save, return an exit code."""
+        from engine.miniature.reference import ReferenceConfig, train_reference
+
+        config = ReferenceConfig(generator=self.generator, reader=self.reader, train=self.train)
+        train_reference(config, self.output)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure every figure of the three models beside its target; fails when one is missed."""
+    """Measure every figure of the models beside its target; fails when one is missed."""
 
     checkpoints: Path = CHECKPOINTS
-    """Folder that holds `clip`, `judge` and `generator`."""
+    """Folder that holds `clip`, `judge`, `generator` and `reference`."""
     images_per_class: int = 20
     """Images drawn of each class for the judge."""
     threads: int = 2
     """Processor threads for everything but the timings, which take one."""
 
     sheet: Path | None = None
-    """PNG file for a contact sheet of real over generated images; none if empty."""
+    """PNG file for a contact sheet: real images, by text alone, with a reference; none if empty."""
 
     def run(self) -> int:
         """Print the table; 1 if a target is missed."""
         import json
 
-        from engine.miniature.evaluate import open_generator
+        from engine.miniature.evaluate import open_generator, with_references
         from engine.miniature.scorecard import measure, table
         from engine.miniature.sheet import contact_sheet
 
@@ -102,9 +124,10 @@ class Evaluate:
         print(table(figures))
         if self.sheet:
             folder = self.checkpoints / "generator"
-            contact_sheet(open_generator(folder), json.loads((folder / "defaults.json").read_text()), self.sheet)
+            pipe, settings = open_generator(folder), json.loads((folder / "defaults.json").read_text())
+            contact_sheet(pipe, with_references(pipe, self.checkpoints / "reference"), settings, self.sheet)
         return int(not all(figure.met for figure in figures))
 
 
 if __name__ == "__main__":
-    raise SystemExit(tyro.cli(Clip | Judge | Generator | Evaluate).run())
+    raise SystemExit(tyro.cli(Clip | Judge | Generator | Reference | Evaluate).run())

@@ -4,15 +4,30 @@ import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else the tests beside them leave them nothing
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and other tests run on the other cores
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import tiny
 
+settings.register_profile("busy machine", deadline=None)  # a test that was slow once is not a wrong one
+settings.load_profile("busy machine")
+
 CLASSES = ("red apple", "green tree", "blue boat")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start a Ray come first and one after the other; those of a file stay together."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+    for item in items:
+        group = "cluster" if item.get_closest_marker("cluster") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -116,20 +116,20 @@ def save_pipeline(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _clip_text(tokenizer, projection: int = 0):
-    """A random CLIP text tower of width 16, with a projection if asked for."""
+def clip_text(tokenizer, projection: int = 0, width: int = 16):
+    """A random CLIP text tower, with a projection if asked for."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
+        hidden_size=width,
+        intermediate_size=width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=32,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        projection_dim=projection or 16,
+        projection_dim=projection or width,
     )
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval()
 
@@ -150,17 +150,23 @@ def t5_tokenizer(length: int = 64):
     return T5Tokenizer(vocab=vocabulary, model_max_length=length, extra_ids=0)
 
 
-def t5_config(tokenizer):
-    """A T5 of width 16."""
+def t5_config(tokenizer, width: int = 16):
+    """A small T5."""
     from transformers import T5Config
 
     return T5Config(
-        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=8,
+        d_ff=width,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
     )
 
 
-def _sharpen(model, factor: float = 6.0):
-    """The model with larger weights: as initialised, all inputs come to nearly the same."""
+def sharpen(model, factor: float = 6.0):
+    """The model with larger matrices: as initialised, all inputs come to nearly the same."""
     import torch
 
     with torch.no_grad():
@@ -177,7 +183,7 @@ def save_t5(folder: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     tokenizer = t5_tokenizer()
-    _sharpen(T5ForConditionalGeneration(t5_config(tokenizer)), 2.0).save_pretrained(folder)
+    sharpen(T5ForConditionalGeneration(t5_config(tokenizer)), 2.0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -196,7 +202,7 @@ def save_bert(folder: Path, seed: int = 0) -> Path:
     config = BertConfig(
         vocab_size=len(tokens), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
-    _sharpen(BertModel(config)).save_pretrained(folder)
+    sharpen(BertModel(config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -247,7 +253,7 @@ def save_blip2(folder: Path, seed: int = 0) -> Path:
         num_query_tokens=2,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
-    _sharpen(Blip2ForConditionalGeneration(config)).save_pretrained(folder)
+    sharpen(Blip2ForConditionalGeneration(config)).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
@@ -261,8 +267,8 @@ def sdxl_pipeline(seed: int = 0):
     tokenizer = clip_tokenizer(), clip_tokenizer(pad_token="!")
     return StableDiffusionXLPipeline(
         vae=None,
-        text_encoder=_clip_text(tokenizer[0]),
-        text_encoder_2=_clip_text(tokenizer[1], projection=8),
+        text_encoder=clip_text(tokenizer[0]),
+        text_encoder_2=clip_text(tokenizer[1], projection=8),
         tokenizer=tokenizer[0],
         tokenizer_2=tokenizer[1],
         unet=None,
@@ -281,7 +287,7 @@ def flux_pipeline(seed: int = 0):
     return FluxPipeline(
         scheduler=None,
         vae=None,
-        text_encoder=_clip_text(tokenizer),
+        text_encoder=clip_text(tokenizer),
         tokenizer=tokenizer,
         text_encoder_2=T5EncoderModel(t5_config(tokenizer_2)).eval(),
         tokenizer_2=tokenizer_2,

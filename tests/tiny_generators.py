@@ -4,12 +4,18 @@
 the arguments with which `generator_spec` finds them. Weights are large enough that every input shows in the pixels.
 """
 
+import json
 import string
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import clip_tokenizer, save_pipeline
+from tests.tiny import byte_alphabet, clip_text, clip_tokenizer, save_pipeline, sharpen, t5_config, t5_tokenizer
+
+if find_spec("glide_text2im") is None:  # OpenAI's package is in no index; where it is installed, the tests use it
+    sys.path.append(str(Path(__file__).parent / "stand_ins"))
 
 Saved = dict[str, Any]
 """`source` and `auxiliaries` of `generator_spec`."""
@@ -24,46 +30,20 @@ def save(name: str, folder: Path) -> Saved:
 
 
 def _loud(module: Any, factor: float = 4.0) -> Any:
-    """Multiplies the weights of matrices, so that texts and references are not lost among the rounding errors."""
-    import torch
-
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(factor)
-    return module
+    """Larger matrices, so that texts and references are not lost among the rounding errors."""
+    return sharpen(module, factor)
 
 
 def _t5() -> tuple[Any, Any]:
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+    from transformers import T5EncoderModel
 
-    words = ["▁", *string.printable[:95], *("▁" + word for word in ("a", "the", "photo", "of", "cat", "dog"))]
-    pieces = [(word, -number / 10 - 1) for number, word in enumerate(dict.fromkeys(words))]
-    tokenizer = T5Tokenizer(
-        vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *pieces], model_max_length=64, extra_ids=0
-    )
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, tie_word_embeddings=False
-    )
-    return tokenizer, T5EncoderModel(config).eval()
+    tokenizer = t5_tokenizer()
+    return tokenizer, T5EncoderModel(t5_config(tokenizer, width=32)).eval()
 
 
-def _clip(projection: int | None = None) -> tuple[Any, Any]:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
+def _clip(projection: int = 0) -> tuple[Any, Any]:
     tokenizer = clip_tokenizer(pad_token="!")
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        projection_dim=projection or 32,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return tokenizer, _loud((CLIPTextModelWithProjection if projection else CLIPTextModel)(config))
+    return tokenizer, _loud(clip_text(tokenizer, projection, width=32))
 
 
 def _vae(channels: int = 4, blocks: int = 2, scaling: float = 0.18215, shift: float | None = None) -> Any:
@@ -160,9 +140,12 @@ def _save_file(state: dict[str, Any], path: Path) -> None:
 
 
 def save_mini(folder: Path) -> Saved:
-    """The class of the miniature generator, without auxiliaries."""
+    """The class of the miniature generator."""
+    from diffusers import UNet2DConditionModel
+
     save_pipeline(folder / "pipeline")
-    return {}
+    unet = UNet2DConditionModel.from_pretrained(folder / "pipeline" / "unet")
+    return {"controlnet": _unet_controlnet(unet, folder / "controlnet")}
 
 
 def save_sd21(folder: Path) -> Saved:
@@ -174,26 +157,29 @@ def save_sd21(folder: Path) -> Saved:
     return {"controlnet": _unet_controlnet(unet, folder / "controlnet"), "tiny_vae": _tiny_vae(folder / "tiny_vae")}
 
 
+_XL_UNET: dict[str, Any] = {
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "attention_head_dim": (2, 4),
+    "norm_num_groups": 4,
+    "use_linear_projection": True,
+    "cross_attention_dim": 64,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "transformer_layers_per_block": (1, 1),
+    "projection_class_embeddings_input_dim": 80,
+}
+
+
 def _xl_unet() -> Any:
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        attention_head_dim=(2, 4),
-        norm_num_groups=4,
-        use_linear_projection=True,
-        cross_attention_dim=64,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        transformer_layers_per_block=(1, 1),
-        projection_class_embeddings_input_dim=80,
-    )
+    return UNet2DConditionModel(**_XL_UNET)
 
 
 def save_sdxl(folder: Path) -> Saved:
@@ -357,8 +343,6 @@ def save_flux_kontext(folder: Path) -> Saved:
 def _qwen_tokenizer() -> Any:
     from transformers import Qwen2Tokenizer
 
-    from tests.tiny import byte_alphabet
-
     special = [
         "<|endoftext|>",
         "<|im_start|>",
@@ -431,15 +415,23 @@ def save_flux2_klein(folder: Path) -> Saved:
     return {}
 
 
-def save_omnigen(folder: Path) -> Saved:
-    """OmniGen: a language model that draws."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, OmniGenPipeline, OmniGenTransformer2DModel
+def _llama_tokenizer(**named: Any) -> Any:
     from transformers import LlamaTokenizer
 
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *string.printable[:95]]
-    tokenizer = LlamaTokenizer(
-        vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))}, merges=[], pad_token="</s>"
+    return LlamaTokenizer(
+        vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))},
+        merges=[],
+        pad_token="</s>",
+        **named,
     )
+
+
+def save_omnigen(folder: Path) -> Saved:
+    """OmniGen: a language model that draws."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, OmniGenPipeline, OmniGenTransformer2DModel
+
+    tokenizer = _llama_tokenizer()
     transformer = OmniGenTransformer2DModel(
         hidden_size=32,
         num_attention_heads=4,
@@ -537,6 +529,128 @@ def save_qwen_image_edit(folder: Path) -> Saved:
     return {}
 
 
+def emu2_config(tokenizer: Any) -> dict[str, Any]:
+    """`multimodal_encoder/config.json`: the fields of the real one, small."""
+    return {
+        "architectures": ["EmuForCausalLM"],
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "hidden_act": "silu",
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "pad_token_id": 0,
+        "d_model": 16,
+        "vision_config": {
+            "image_size": 32,
+            "patch_size": 8,
+            "width": 16,
+            "layers": 2,
+            "head_width": 8,
+            "mlp_ratio": 2.0,
+            "qkv_bias": True,
+            "postnorm": True,
+            "layer_norm_eps": 1e-6,
+            "n_query": 4,
+        },
+    }
+
+
+def emu2_keys(vision_layers: int, layers: int) -> set[str]:
+    """Names of the weights in the real `multimodal_encoder`: the modules of its published code, which the files are saved from.
+
+    Source: Emu2/emu/eva_vit.py, emu.py and the Hub's modeling_emu.py (github.com/baaivision/Emu, 2026-11-21).
+    """
+    ends = ("weight", "bias")
+    block = [f"{part}.{end}" for part in ("norm1", "norm2", "attn.proj", "mlp.fc1", "mlp.fc2") for end in ends]
+    block += ["attn.qkv.weight", "attn.q_bias", "attn.v_bias"]
+    layer = [f"self_attn.{part}_proj.weight" for part in "qkvo"]
+    layer += [f"mlp.{part}_proj.weight" for part in ("gate", "up", "down")]
+    layer += ["input_layernorm.weight", "post_attention_layernorm.weight"]
+    return {
+        "project_up.weight",
+        "project_down.weight",
+        *(
+            f"model.visual.{name}"
+            for name in ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
+        ),
+        *(f"model.visual.blocks.{number}.{name}" for number in range(vision_layers) for name in block),
+        *(f"model.decoder.lm.{name}.weight" for name in ("lm_head", "model.embed_tokens", "model.norm")),
+        *(f"model.decoder.lm.model.layers.{number}.{name}" for number in range(layers) for name in layer),
+    }
+
+
+def save_emu2(folder: Path) -> Saved:
+    """Emu2-Gen in the Hub's layout: the encoder in two files under the names of the real one, the variant `bf16` of UNet and VAE."""
+    import torch
+    from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
+
+    from engine.models.emu2 import KEYS, Emu2Encoder
+
+    tokenizer = _llama_tokenizer(add_bos_token=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[IMG]", "[/IMG]", "<image>"]})
+    config = emu2_config(tokenizer)
+    encoder = _loud(Emu2Encoder(config))
+    theirs = {mine: name for name, mine in KEYS.items()}
+    state = {}
+    for name, value in encoder.state_dict().items():
+        begin = next(begin for begin in theirs if name.startswith(begin))
+        state[theirs[begin] + name.removeprefix(begin)] = value + 0.1 * torch.randn_like(value)
+    state["model.decoder.lm.lm_head.weight"] = torch.zeros(len(tokenizer), 32)
+    place = folder / "pipeline" / "multimodal_encoder"
+    names = sorted(state)
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        _save_file({name: state[name] for name in part}, place / f"model.bf16-{number:05}-of-00002.safetensors")
+    (place / "config.json").write_text(json.dumps(config))
+    (folder / "pipeline" / "model_index.json").write_text(json.dumps({"_class_name": "EmuVisualGenerationPipeline"}))
+    tokenizer.save_pretrained(folder / "pipeline" / "tokenizer")
+    EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+    ).save_pretrained(folder / "pipeline" / "scheduler")
+    unet = UNet2DConditionModel(**{**_XL_UNET, "cross_attention_dim": 16, "projection_class_embeddings_input_dim": 64})
+    unet.save_pretrained(folder / "pipeline" / "unet", variant="bf16")
+    _vae(scaling=0.13025).save_pretrained(folder / "pipeline" / "vae", variant="bf16")
+    return {"tiny_vae": _tiny_vae(folder / "tiny_vae")}
+
+
+GLIDE_OPTIONS: dict[str, Any] = {
+    "num_channels": 32,
+    "num_res_blocks": 1,
+    "num_head_channels": 8,
+    "text_ctx": 32,
+    "xf_width": 16,
+    "xf_layers": 1,
+    "xf_heads": 2,
+}
+
+
+def save_glide(folder: Path) -> Saved:
+    """GLIDE of 8 and 16 pixels; the package's zeros and unset numbers become random ones."""
+    import torch
+    from glide_text2im.model_creation import (
+        create_model_and_diffusion,
+        model_and_diffusion_defaults,
+        model_and_diffusion_defaults_upsampler,
+    )
+
+    defaults = model_and_diffusion_defaults(), model_and_diffusion_defaults_upsampler()
+    sizes = ({"image_size": 8, "channel_mult": "1"}, {"image_size": 16, "channel_mult": "1,1"})
+    for stage, default, size in zip(("base", "upsampler"), defaults, sizes, strict=True):
+        options = GLIDE_OPTIONS | size | {"attention_resolutions": "4"}
+        model, _ = create_model_and_diffusion(**default | options | {"use_fp16": False})
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=1.5 * parameter[0].numel() ** -0.5)
+        _save_file(model.state_dict(), folder / "pipeline" / stage / "model.safetensors")
+        (folder / "pipeline" / stage / "config.json").write_text(json.dumps(options))
+    (folder / "pipeline" / "model_index.json").write_text(json.dumps({"_class_name": "GlidePipeline"}))
+    return {}
+
+
 BUILDERS: dict[str, Callable[[Path], Saved]] = {
     "mini": save_mini,
     "sd21": save_sd21,
@@ -551,5 +665,7 @@ BUILDERS: dict[str, Callable[[Path], Saved]] = {
     "flux2-klein": save_flux2_klein,
     "omnigen": save_omnigen,
     "qwen-image-edit": save_qwen_image_edit,
+    "emu2": save_emu2,
+    "glide": save_glide,
 }
 """Registry entry → what writes its tiny twin; entries of one class share a builder."""

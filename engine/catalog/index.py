@@ -47,7 +47,7 @@ class SplitIndex:
         if self.kind == "multi_hot":
             return self._multi_hot(class_names, location)
         try:
-            labels = self.texts.astype(np.int64)
+            labels: np.ndarray = self.texts.astype(np.int64)
         except ValueError:
             wrong = next(text for text in self.texts if not str(text).lstrip("-").isdigit())
             raise ValueError(
@@ -74,7 +74,7 @@ class SplitIndex:
                 raise ValueError(
                     f"{location}: an image has labels for {len(text)} classes, but there are {len(class_names)} class names; mend one of them"
                 )
-        digits = self.texts.astype(f"S{len(class_names)}").view(np.uint8).reshape(len(self.texts), -1)
+        digits: np.ndarray = self.texts.astype(f"S{len(class_names)}").view(np.uint8).reshape(len(self.texts), -1)
         return (digits - ord("0")).astype(np.int64)
 
     def by_class(self, class_names: tuple[str, ...], location: str) -> list[np.ndarray]:

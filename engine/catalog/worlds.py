@@ -10,9 +10,13 @@ VERSION = 2
 """Version of the miniature world that is drawn (`engine.world.write.VERSION`); each has its own folder."""
 
 
-def world_folder() -> Path:
-    """Folder of the miniature world on this machine."""
-    return cache_folder() / f"world-{VERSION}"
+APART = {"mini-many": ("--datasets", "mini-many", "--shots", "60", "--test-images", "10")}
+"""Data sets that most have no need of → how they are drawn, each into a folder of its own."""
+
+
+def world_folder(dataset: str = "") -> Path:
+    """Folder of the miniature world on this machine, or of a data set that is drawn apart."""
+    return cache_folder() / (f"world-{VERSION}" + (f"-{dataset}" if dataset in APART else ""))
 
 
 def resolve_location(location: str) -> str:
@@ -23,10 +27,12 @@ def resolve_location(location: str) -> str:
     """
     if not location.startswith("world:"):
         return location
-    folder = world_folder()
+    dataset = location.removeprefix("world:")
+    folder = world_folder(dataset)
     if not (folder / "world.json").exists():
         print(f"Drawing the miniature world into {folder} (once, about a minute) …", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, "-m", "engine.world", str(folder)], stdout=subprocess.DEVNULL)
+        command = ["-m", "engine.world", str(folder), *APART.get(dataset, ())]
+        done = subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL)
         if done.returncode:
-            raise ValueError(f"the miniature world could not be drawn; `python -m engine.world {folder}` says why")
-    return str(folder / location.removeprefix("world:"))
+            raise ValueError(f"the miniature world could not be drawn; `python {' '.join(command)}` says why")
+    return str(folder / dataset)

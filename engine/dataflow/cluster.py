@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+START_ATTEMPTS = 3
+
 
 @contextmanager
 def connected_cluster() -> Iterator[None]:
@@ -41,18 +43,32 @@ def connected_cluster() -> Iterator[None]:
         # socket paths must be short, so not below a user's TMPDIR
         folder = Path(tempfile.mkdtemp(prefix="foundry-", dir="/tmp" if Path("/tmp").is_dir() else None))
         try:
+            _start_locally(str(folder))
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_locally(folder: str) -> None:
+    """Starts a Ray on this machine; a busy one may miss the half minute that Ray gives its processes, so it is tried again."""
+    import ray
+
+    for attempt in range(START_ATTEMPTS):
+        try:
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=os.environ.get("IMAGEFOUNDRY_WORKER_LOGS") == "1",
-                _temp_dir=str(folder),
+                _temp_dir=folder,
             )
-            yield
-        finally:
+            return
+        except Exception:
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+            if attempt == START_ATTEMPTS - 1:
+                raise
 
 
 def _prepare_environment(imported: bool) -> None:
@@ -64,4 +80,5 @@ def _prepare_environment(imported: bool) -> None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by itself, without its warning
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # Ray's 15 s are too few for a busy machine
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")

@@ -19,7 +19,7 @@ from engine.dataflow.stream import cut_blocks, cut_ids, stream_embeddings, strea
 from engine.models import ImageEncoder
 from engine.sources import Maker, Plan
 from engine.store import Committer, Receipt, Workspace
-from engine.store.ids import id_bytes
+from engine.store.ids import id_bytes, id_names
 
 REPORT_EVERY_SECONDS = 15.0
 """How often a run renews its row in `runs`, so that one that is killed is billed up to then."""
@@ -91,11 +91,11 @@ class Run:
         pending = np.sort(indices[~done])
         result = FillResult(len(plan), len(plan) - len(pending))
         if done.any():
-            result.embedded = self._embed(name, [one.tobytes().hex() for one in ids[done]])
+            result.embedded = self._embed(name, id_names(ids[done]))
         if not len(pending):
             return result
-        blocks = list(cut_blocks(pending, maker.rows_per_call))
-        pool = size_pool(self._cluster, maker.gpus_per_actor, len(blocks))
+        pool = size_pool(self._cluster, maker.gpus_per_actor, -(-len(pending) // maker.rows_per_call))
+        blocks = list(cut_blocks(pending, maker.rows_per_call, pool.num_actors))
         progress = Progress(name, len(pending))
         stream = stream_images(
             blocks,
@@ -130,15 +130,20 @@ class Run:
             blocks, self.encoder.source, pool=pool, uri=self.workspace.uri
         ):
             self.workspace.fill_embeddings(self.encoder.name, found, vectors)
-            usd = seconds * self._pricing(pool).usd_per_device_second
-            self._add_work(
-                dict(zip(_KIND, ("embed", "", "", "", ""), strict=True))
-                | dict(zip(_SUMS, (len(found), seconds, usd, 0.0), strict=True))
-            )
+            usd = self.add_work("embed", len(found), seconds, pool)
             progress.add(len(found), 0, usd)
             progress.show()
         progress.close()
         return progress.rows
+
+    def add_work(self, stage: str, rows: int, busy_seconds: float, pool: Pool) -> float:
+        """Enters what a stage did to images of any kind into the ledger; returns its price in US dollars."""
+        usd = busy_seconds * self._pricing(pool).usd_per_device_second
+        self._add_work(
+            dict(zip(_KIND, (stage, "", "", "", ""), strict=True))
+            | dict(zip(_SUMS, (rows, busy_seconds, usd, 0.0), strict=True))
+        )
+        return usd
 
     def _pricing(self, pool: Pool) -> Pricing:
         return Pricing(

@@ -116,7 +116,7 @@ class MakeImages:
 
     def _table(self, rows: "list[_Row]") -> pa.Table:
         columns: dict[str, list[Any]] = defaultdict(list)
-        embeddings = np.zeros((len(rows), self._encoder.dimension), np.float32)
+        embeddings: np.ndarray = np.zeros((len(rows), self._encoder.dimension), np.float32)
         for number, row in enumerate(rows):
             columns["id"].append(row.recipe.id)
             for name, value in row.recipe.as_dict().items():

@@ -13,19 +13,23 @@ from engine.sources import Maker, Plan
 from engine.store import Receipt
 
 ROWS_PER_BLOCK = 512
-"""Most rows of a block, which becomes one fragment; the first blocks are a model batch, so that rows appear soon."""
+"""Most rows of a block, which becomes one fragment; the first blocks are a model batch, so that rows appear soon, and
+the last ones shrink again, so that all actors end together."""
 MODEL_BATCHES_PER_BLOCK = 8
 """Most model batches of a block, so that slow generators commit often too."""
 
 
-def cut_blocks(pending: np.ndarray, rows_per_call: int) -> Iterator[pa.Table]:
-    """Blocks of indices `[P]` int64: a model batch each at first, then twice as many, up to the largest block."""
+def cut_blocks(pending: np.ndarray, rows_per_call: int, num_actors: int = 1) -> Iterator[pa.Table]:
+    """Blocks of indices `[P]` int64: a model batch each at first, then twice as many, up to the largest block, and near
+    the end no more than half of an actor's share of what is left."""
     most = max(rows_per_call, min(ROWS_PER_BLOCK, rows_per_call * MODEL_BATCHES_PER_BLOCK))
-    start, size = 0, rows_per_call
+    start, largest = 0, rows_per_call
     while start < len(pending):
+        share = (len(pending) - start) // (2 * num_actors) // rows_per_call * rows_per_call
+        size = max(rows_per_call, min(largest, share))
         yield pa.table({"index": pending[start : start + size]})
         start += size
-        size = min(most, size * 2)
+        largest = min(most, largest * 2)
 
 
 def cut_ids(ids: Sequence[str]) -> Iterator[pa.Table]:

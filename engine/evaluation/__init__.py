@@ -1,8 +1,10 @@
 """What images are worth: zero-shot, CLER and linear-probe scores, FID, similarities and what they foretell (arrays in, numbers out)."""
 
+from engine.evaluation.choice import ClassChoice, choose_by_class
 from engine.evaluation.cler import ClerScore, class_centers, cler_score
 from engine.evaluation.correlation import correlation_rows
 from engine.evaluation.fid import FidScore, Inception, fid_score
+from engine.evaluation.finetune import FinetuneScore, finetune_score
 from engine.evaluation.linear_probe import (
     PROTOCOLS,
     LinearProbe,
@@ -26,8 +28,10 @@ from engine.evaluation.zero_shot import class_embeddings, predict, zero_shot_sco
 __all__ = [
     "METRICS",
     "PROTOCOLS",
+    "ClassChoice",
     "ClerScore",
     "FidScore",
+    "FinetuneScore",
     "Inception",
     "LinearProbe",
     "PaperProbe",
@@ -35,12 +39,14 @@ __all__ = [
     "RetrievalScore",
     "Scores",
     "check_protocol",
+    "choose_by_class",
     "class_centers",
     "class_embeddings",
     "cler_score",
     "clip_score",
     "correlation_rows",
     "fid_score",
+    "finetune_score",
     "fit_linear_probe",
     "fit_paper_probe",
     "image_retrieval_score",

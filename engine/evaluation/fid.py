@@ -42,7 +42,7 @@ def fid_score(real_features: Array, features: Array, *, of: str) -> FidScore:
         if len(rows) < 2:
             raise ValueError(f"{name} has one row, which has no covariance; give at least two images")
     already = torch.nn.Identity()
-    already.num_features = real.shape[1]  # type: ignore[assignment]
+    already.num_features = real.shape[1]
     distance = FrechetInceptionDistance(feature=already).to(real.device)
     distance.update(real, real=True)
     distance.update(images.to(real.device), real=False)

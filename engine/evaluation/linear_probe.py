@@ -112,7 +112,7 @@ def fit_linear_probe(
     x = (rows - mean) / scale
 
     grid = torch.tensor(sorted(c_grid), dtype=torch.float64)
-    held_out = _hold_out(targets, seed)
+    held_out = hold_out(targets, seed)
     validation_score: float | None = None
     chosen = DEFAULT_C
     if len(grid) == 1:
@@ -169,7 +169,7 @@ def fit_paper_probe(
     same_dimension(start, rows, "text_features", "train_features")
     x = paper_probe.scaled(rows)
     rate, decay, validation_score = paper_probe.DEFAULT_LR, paper_probe.DEFAULT_WEIGHT_DECAY, None
-    held_out = _hold_out(targets, seed)
+    held_out = hold_out(targets, seed)
     if held_out.any():
         choice = paper_probe.search(x, targets, held_out, start, metric=metric, seed=seed)
         rate, decay, validation_score = choice.learning_rate, choice.weight_decay, choice.validation_score
@@ -247,7 +247,7 @@ def _loss(logits: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor) -> f
     return float(torch.nn.functional.cross_entropy(logits, torch.searchsorted(classes, truth)))
 
 
-def _hold_out(targets: torch.Tensor, seed: int) -> torch.Tensor:
+def hold_out(targets: torch.Tensor, seed: int) -> torch.Tensor:
     """Which rows are held out, `[M] bool`: a fifth of each class, none of a class with a single row.
 
     With several labels a row, a fifth of all rows, or none if these show no class at all.

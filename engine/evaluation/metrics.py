@@ -22,22 +22,24 @@ def score_classes(scores: Array, labels: Array, *, metric: Metric = "accuracy") 
     label, labels of another kind than the metric's, or a truth of one class only where ROC AUC is asked for.
     """
     check_metric(metric)
-    values = torch.as_tensor(scores).detach().double()
+    values = torch.as_tensor(scores).detach()
     if values.ndim != 2 or not len(values):
         raise ValueError(f"scores have shape {tuple(values.shape)}; give [N, C] with at least one row")
-    if values.isnan().any():
+    if values.aminmax().min.isnan():  # one pass
         raise ValueError(f"scores hold NaN in {int(values.isnan().any(dim=1).sum())} of {len(values)} rows; drop those")
     num_classes = values.shape[1]
     truth = as_targets(labels, len(values), num_classes).to(values.device)
     if metric == "map_11_point":
-        return _map_11_point(values, truth if truth.ndim == 2 else torch.nn.functional.one_hot(truth, num_classes))
+        return _map_11_point(
+            values.double(), truth if truth.ndim == 2 else torch.nn.functional.one_hot(truth, num_classes)
+        )
     if truth.ndim == 2:
         raise ValueError(f"the labels are multilabel and the metric is {metric!r}; score them by map_11_point")
     if metric == "roc_auc":
         if num_classes != 2:
             raise ValueError(f"ROC AUC is for two classes and the scores have {num_classes}; take another metric")
         # the rank of a difference of log-odds and of a probability is the same
-        finite = values.clamp(min=-1e300)
+        finite = values.double().clamp(min=-1e300)
         return binary_roc_auc(finite[:, 1] - finite[:, 0], truth)
     return score_predictions(values.argmax(dim=1), truth, num_classes=num_classes, metric=metric)
 

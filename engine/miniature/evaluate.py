@@ -105,14 +105,33 @@ def open_generator(folder: Path, dtype: torch.dtype | None = None) -> Any:
     return pipe
 
 
+def with_references(pipe: Any, folder: Path) -> Any:
+    """The pipeline that also reads a reference, from the generator's own parts and the branch in `folder`."""
+    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+
+    branch = ControlNetModel.from_pretrained(folder, torch_dtype=pipe.unet.dtype, local_files_only=True)
+    parts = {**pipe.components, "controlnet": branch, "requires_safety_checker": False}
+    referring = StableDiffusionControlNetPipeline(**parts)
+    referring.set_progress_bar_config(disable=True)
+    return referring
+
+
 def generate(
-    pipe: Any, prompts: Sequence[str], settings: dict[str, Any], seed: int = 0, batch_size: int = 64
+    pipe: Any,
+    prompts: Sequence[str],
+    settings: dict[str, Any],
+    seed: int = 0,
+    batch_size: int = 64,
+    references: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw one image a prompt, image i from seed + i: [N, S, S, 3] uint8."""
+    """Draw one image a prompt, image i from seed + i: [N, S, S, 3] uint8; `references` are of that shape too."""
     out = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
         seeds = [torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))]
-        images = pipe(batch, generator=seeds, output_type="np", **settings).images
+        shown = {}
+        if references is not None:
+            shown["image"] = torch.from_numpy(references[start : start + batch_size]).permute(0, 3, 1, 2) / 255
+        images = pipe(batch, generator=seeds, output_type="np", **settings, **shown).images
         out.append((images * 255).round().clip(0, 255).astype(np.uint8))
     return np.concatenate(out)

@@ -126,7 +126,7 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
         noise = torch.randn(clean.shape, generator=rng).to(device)
         # more of the middle, where the picture is decided (SD 3's logit-normal times)
         sigma = torch.sigmoid(torch.randn(len(clean), generator=rng) * 1.1 + 0.3).to(device)
-        return F.mse_loss(velocity(models, _noisy(clean, noise, sigma), sigma, tokens), noise - clean)
+        return F.mse_loss(velocity(models, noisy_latents(clean, noise, sigma), sigma, tokens), noise - clean)
 
     trainer = Trainer("generator", models, config.train)
     trainer.run(flow_loss)
@@ -142,7 +142,7 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
         pick = sampled[torch.randint(len(sampled), (len(clean),), generator=rng)]
         sigma = torch.where(torch.rand(len(clean), generator=rng) < 0.7, pick, torch.rand(len(clean), generator=rng))
         sigma = sigma.to(device)
-        noisy = _noisy(clean, noise, sigma)
+        noisy = noisy_latents(clean, noise, sigma)
         with torch.no_grad():
             empty = velocity(teacher, noisy, sigma, nothing.to(device).expand_as(tokens))
             told = velocity(teacher, noisy, sigma, tokens)
@@ -156,7 +156,7 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
     return trainer
 
 
-def _noisy(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def noisy_latents(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     return torch.lerp(clean, noise, sigma[:, None, None, None]).contiguous(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet: for each group a row of real images over rows of generated ones of the same classes."""
+"""A contact sheet: for each group real images, what is drawn by text alone, what is drawn with the real one as reference."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,21 @@ import numpy as np
 from PIL import Image
 
 from engine.miniature.evaluate import class_prompts, generate, real_images
-from engine.world.classes import DATASETS
+from engine.world.classes import DATASETS, MANY
 
 _COLUMNS, _GAP, _ZOOM = 20, 4, 2
 
 
-def contact_sheet(pipe: Any, settings: dict[str, Any], path: Path, rows: int = 1) -> None:
-    """Draw `rows` images of up to 20 classes of each data set and save them below a real image each, as a PNG."""
+def contact_sheet(pipe: Any, referring: Any, settings: dict[str, Any], path: Path) -> None:
+    """Save a PNG of up to 20 classes of each data set: real images, drawn by text alone, drawn with the real one as reference."""
     strips: list[np.ndarray] = []
-    for dataset in DATASETS:
+    for dataset in (*DATASETS, MANY):
         real, labels = real_images(dataset, "test", 1)
         chosen = np.linspace(0, len(labels) - 1, min(_COLUMNS, len(labels))).round().astype(int)
-        prompts, asked = class_prompts(dataset, rows)
-        wanted = np.isin(asked.numpy(), chosen)
-        drawn = generate(pipe, [prompt for prompt, take in zip(prompts, wanted, strict=True) if take], settings)
-        strips.append(_strip(real[chosen]))
-        strips += [_strip(drawn[row::rows]) for row in range(rows)]
+        prompts = [class_prompts(dataset, 1)[0][i] for i in chosen]
+        rows = [real[chosen], generate(pipe, prompts, settings)]
+        rows.append(generate(referring, prompts, settings, references=real[chosen]))
+        strips += [_strip(row) for row in rows]
         strips.append(np.full((_GAP, strips[-1].shape[1], 3), 255, np.uint8))
     sheet = Image.fromarray(np.concatenate(strips[:-1]))
     sheet = sheet.resize((sheet.width * _ZOOM, sheet.height * _ZOOM), Image.Resampling.NEAREST)

@@ -1,6 +1,11 @@
-"""`python -m engine.models list`: which generators there are, what each takes and needs, under which licence."""
+"""`python -m engine.models list`: which generators there are, what each takes and needs, under which licence.
+
+`python -m engine.models convert-glide base.pt upsample.pt FOLDER`: OpenAI's files of GLIDE as safetensors.
+"""
 
 import argparse
+import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -43,16 +48,30 @@ def generators_table() -> Table:
     return table
 
 
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m engine.models", description=__doc__)
-    parser.add_argument("command", choices=["list"], help="list: one row a generator")
-    parser.parse_args()
+def main() -> int:
+    """Prints the table, or converts."""
+    parser = argparse.ArgumentParser(prog="python -m engine.models")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="one row a generator")
+    convert = commands.add_parser("convert-glide", help="OpenAI's base.pt and upsample.pt as a folder of safetensors")
+    for name in ("base", "upsampler", "folder"):
+        convert.add_argument(name, type=Path)
+    options = parser.parse_args()
+    if options.command == "convert-glide":
+        from engine.models.glide import convert as convert_glide
+
+        try:
+            convert_glide(options.base, options.upsampler, options.folder)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        return 0
     console = Console()
     if not console.is_terminal:  # a pipe is as wide as the table
         console = Console(width=200)
     console.print(generators_table())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

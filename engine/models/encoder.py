@@ -66,6 +66,23 @@ class ImageEncoder:
             position += num
         return torch.cat(parts)
 
+    @property
+    def logit_scale(self) -> float:
+        """What CLIP multiplies cosines with before their softmax."""
+        return float(self._model.logit_scale.exp())
+
+    def trainable_tower(self) -> "torch.nn.Module":
+        """A float32 copy of the image tower `[B, 3, h, w] → [B, D]` that may be trained; its BatchNorms keep their statistics."""
+        import copy
+
+        return copy.deepcopy(self._model.visual).float().eval().requires_grad_(True)
+
+    def prepare(self, images: "Sequence[torch.Tensor]") -> "torch.Tensor":
+        """What the tower is given, `[B, 3, h, w]`, for uint8 images `[3, H, W]` of any sizes."""
+        import torch
+
+        return self._normalise(torch.stack([self._resize(image) for image in images]))
+
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings `[N, D]` float32, unit norm, of texts."""
         import torch

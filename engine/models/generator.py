@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.models.families import Family, Parts, PromptCache, family_of
+from engine.models.families import family_of, pipeline_class
+from engine.models.family import Family, Parts, PromptCache
 from engine.models.precision import native_dtype
 from engine.models.references import check_reference
 from engine.models.registry import Auxiliary, GeneratorSpec, generator_spec
@@ -184,7 +185,7 @@ class DiffusionGenerator:
         if mode == "controlnet":
             auxiliary = self.spec.auxiliaries[mode]
             more["controlnet"] = self._load(getattr(diffusers, self.family.controlnet_model), auxiliary)
-            parts.edge_range = auxiliary.edge_range
+            parts.preprocessor, parts.edge_range = auxiliary.preprocessor, auxiliary.edge_range
         elif mode == "ip_adapter":
             parts.switch = self._load_ip_adapter()
         elif mode == "redux":
@@ -192,10 +193,10 @@ class DiffusionGenerator:
         class_name = self.family.pipelines[mode]
         if not class_name:
             return self._pipeline, parts
-        pipeline_class = getattr(diffusers, class_name)
-        known = inspect.signature(pipeline_class.__init__).parameters
+        other_class = getattr(diffusers, class_name)
+        known = inspect.signature(other_class.__init__).parameters
         shared = {name: part for name, part in self._pipeline.components.items() if name in known}
-        return _quiet(pipeline_class(**shared, **more)), parts
+        return _quiet(other_class(**shared, **more)), parts
 
     def _load(self, model_class: Any, auxiliary: Auxiliary) -> Any:
         """An auxiliary model on the generator's device and in its dtype."""
@@ -286,33 +287,35 @@ def load_generator(
     from diffusers.utils import logging
 
     spec = generator_spec(generator) if isinstance(generator, str) else generator
+    family = family_of(spec.pipeline)
+    family.check_available(spec.name, spec.is_local)
     dtype = native_dtype(spec.dtype, device)
     if spec.is_local:
         check_weights(Path(spec.source))
-    check_memory(spec.name, spec.parameters, dtype, device)
+    check_memory(spec.name, spec.weights_bytes(dtype), dtype, device)
     logging.disable_progress_bar()
     with _one_sentence(spec.name, spec.gated):
         pipeline = _load_pipeline(spec, getattr(torch, dtype))
-    pipeline.to(device)
-    family = family_of(spec.pipeline)
     apply_levers(pipeline, getattr(pipeline, family.denoiser_name), spec, device)
-    _take_the_mode(pipeline.vae)
+    pipeline.to(device)
+    if hasattr(pipeline, "vae"):
+        _take_the_mode(pipeline.vae)
     if hasattr(pipeline, "watermark"):  # else pixels depend on whether a watermark package is installed
         pipeline.watermark = None
     return DiffusionGenerator(spec, _quiet(pipeline), device, dtype, batch_size)
 
 
 def _load_pipeline(spec: GeneratorSpec, dtype: "torch.dtype") -> Any:
-    import diffusers
-
     where: dict[str, Any] = {"revision": None if spec.is_local else spec.revision, "local_files_only": spec.is_local}
     more: dict[str, Any] = {"variant": spec.variant or None}
     if "unet" in spec.auxiliaries:
         more["unet"] = _load_unet(spec, where).to(dtype)
-    pipeline = getattr(diffusers, spec.pipeline).from_pretrained(
+    pipeline = pipeline_class(spec.pipeline).from_pretrained(
         spec.source, dtype=dtype, use_safetensors=True, **where, **more
     )
     if spec.scheduler:
+        import diffusers
+
         scheduler = getattr(diffusers, spec.scheduler)
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **spec.scheduler_options)
     return pipeline

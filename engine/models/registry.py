@@ -33,8 +33,10 @@ class Auxiliary:
     """Licence of the weights, as their source states it."""
     gated: bool = False
     """Whether the Hub asks to accept a licence first."""
+    preprocessor: str = "canny"
+    """Of a ControlNet: what it is shown of the reference, its edges (`canny`) or its pixels (`none`)."""
     edge_range: tuple[float, float] = (0.0, 1.0)
-    """Of a ControlNet: the values it was trained to see for no edge and for an edge."""
+    """Of a ControlNet: the values it was trained to see for no edge and for an edge; for pixels, for black and white."""
 
     @property
     def is_local(self) -> bool:
@@ -57,7 +59,7 @@ class GeneratorSpec:
     name: str
     """Name in the registry, or the folder it was given as."""
     pipeline: str
-    """Class in `diffusers`."""
+    """Class in `diffusers`, or in this package where the library has none."""
     source: str
     """Hub id or folder."""
     revision: str = "main"
@@ -98,6 +100,8 @@ class GeneratorSpec:
     """Licence of the weights, as their source states it."""
     parameters: float = 0.0
     """Numbers in all its weights, auxiliaries left out."""
+    denoiser_parameters: float = 0.0
+    """Those of them in the UNet or transformer, where `fp8` may keep them in 8 bits."""
     facts: tuple[str, ...] = ()
     """Where the facts of this entry come from, with dates."""
 
@@ -110,6 +114,11 @@ class GeneratorSpec:
     def weights_gb(self) -> float:
         """Gigabytes (1e9 bytes) that the weights take in the entry's dtype: parameters times bytes of a number."""
         return self.parameters * BYTES[self.dtype] / 1e9
+
+    def weights_bytes(self, dtype: str) -> float:
+        """Bytes that the weights take in a dtype; what `fp8` keeps in 8 bits counts one a number."""
+        small = self.denoiser_parameters if self.speed == "lossy" and "fp8" in self.levers.get("lossy", ()) else 0.0
+        return (self.parameters - small) * BYTES[dtype] + small
 
     @property
     def reference_mode(self) -> str:
@@ -219,9 +228,9 @@ def generator_spec(
 
     Args:
         name: registry name or folder.
-        source: hub id or folder to take the weights from instead of the entry's own.
+        source: hub id (`owner/name` or `owner/name@revision`) or folder to take the weights from instead of the entry's own.
         speed: one of `SPEEDS`.
-        auxiliaries: purpose → hub id or folder instead of the entry's own, or besides.
+        auxiliaries: purpose → hub id or folder, as `source`, instead of the entry's own or besides.
 
     Raises:
         ValueError: neither a registry name nor a diffusers folder, its weights are pickles, or it has no such speed.
@@ -229,15 +238,16 @@ def generator_spec(
     entry = _registry()["generators"].get(name)
     spec = _entry(name, entry) if entry is not None else _folder(name)
     if source:
-        spec = replace(spec, source=str(Path(source).resolve()) if Path(source).is_dir() else source)
-        if not spec.is_local and source.count("/") != 1:
-            raise ValueError(f"generator source {source} is neither a folder nor a hub id OWNER/NAME; give one of them")
-        spec = replace(spec, revision="main", variant="")
+        where, revision = _where(source)
+        # another copy of the same Hub id keeps the entry's file variant
+        variant = spec.variant if where == spec.source else ""
+        spec = replace(spec, source=where, revision=revision, variant=variant)
     extra = dict(spec.auxiliaries)
-    for purpose, where in (auxiliaries or {}).items():
+    for purpose, given in (auxiliaries or {}).items():
         if purpose in _registry()["reference_scales"] and purpose not in family_of(spec.pipeline).pipelines:
             raise ValueError(f"a {spec.pipeline} takes no {purpose}; leave it out")
-        extra[purpose] = replace(extra[purpose], source=where) if purpose in extra else Auxiliary(source=where)
+        where, revision = _where(given)
+        extra[purpose] = replace(extra.get(purpose, Auxiliary(source=where)), source=where, revision=revision)
     for purpose, auxiliary in extra.items():
         if auxiliary.is_local:
             extra[purpose] = replace(auxiliary, revision=_revision(auxiliary.source))
@@ -248,12 +258,28 @@ def generator_spec(
     spec = replace(spec, auxiliaries=extra, reference_modes=modes, speed=_check_speed(spec, speed))
     if not spec.is_local:
         return spec
+    folder = Path(spec.source)
     return replace(
         spec,
         revision=_revision(spec.source),
         variant="",
-        parameters=count_parameters(Path(spec.source)),
+        parameters=count_parameters(folder),
+        denoiser_parameters=count_parameters(folder / family_of(spec.pipeline).denoiser_name)
+        if spec.denoiser_parameters
+        else 0.0,
     )
+
+
+def _where(source: str) -> tuple[str, str]:
+    """Folder or hub id, and revision, of what a user gives as a source. Raises ValueError for what is neither."""
+    if Path(source).is_dir():
+        return str(Path(source).resolve()), "main"
+    name, _, revision = source.partition("@")
+    if name.count("/") != 1:
+        raise ValueError(
+            f"generator source {source} is neither a folder nor a hub id OWNER/NAME or OWNER/NAME@REVISION; give one of them"
+        )
+    return name, revision or "main"
 
 
 def _entry(name: str, entry: Mapping[str, Any]) -> GeneratorSpec:
@@ -268,11 +294,18 @@ def _entry(name: str, entry: Mapping[str, Any]) -> GeneratorSpec:
             "source": resolve_source(entry["source"]),
             "reference_modes": modes,
             "auxiliaries": {
-                key: Auxiliary(**{**value, "edge_range": tuple(value.get("edge_range", (0.0, 1.0)))})
+                key: Auxiliary(
+                    **value
+                    | {
+                        "source": resolve_source(value["source"]),
+                        "edge_range": tuple(value.get("edge_range", (0.0, 1.0))),
+                    }
+                )
                 for key, value in entry.get("auxiliaries", {}).items()
             },
             "levers": {speed: tuple(levers) for speed, levers in entry.get("levers", {}).items()},
             "parameters": entry.get("parameters_billion", 0.0) * 1e9,
+            "denoiser_parameters": entry.get("denoiser_billion", 0.0) * 1e9,
             "facts": tuple(entry.get("facts", ())),
         },
     )
@@ -315,6 +348,9 @@ def _revision(folder: str) -> str:
 def _native_size(folder: Path) -> dict[str, Any]:
     """Height and width a diffusers folder was made for, as far as its configs tell: latent size times the VAE's factor."""
     try:
+        if (upsampler := folder / "upsampler" / "config.json").is_file():  # GLIDE
+            side = json.loads(upsampler.read_text()).get("image_size", 256)
+            return {"height": side, "width": side}
         denoiser = next(path for name in ("unet", "transformer") if (path := folder / name / "config.json").is_file())
         latent = json.loads(denoiser.read_text())["sample_size"]
         factor = 2 ** (len(json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]) - 1)

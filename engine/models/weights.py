@@ -59,13 +59,13 @@ def device_memory(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def check_memory(name: str, num_parameters: float, dtype: str, device: str) -> None:
-    """Refuses weights that cannot fit, before they are loaded; what sampling takes comes on top and is not counted.
+def check_memory(name: str, needed: float, dtype: str, device: str) -> None:
+    """Refuses weights of so many bytes that cannot fit, before they are loaded; what sampling takes comes on top and is not counted.
 
     Raises:
         ValueError: says what the model needs and what there is.
     """
-    needed, there = num_parameters * BYTES[dtype], device_memory(device)
+    there = device_memory(device)
     if needed > there:
         raise ValueError(
             f"generator {name} needs {needed / 1e9:.1f} GB for its weights in {dtype}, and {device} has {there / 1e9:.1f} GB; "

@@ -1,11 +1,12 @@
-"""GenBench's Figure 3: accuracy against shots for each source, with the dollars under the axis."""
+"""Inline SVG figures: accuracy against shots with its dollars (GenBench Fig. 3), scatters (4, 6, 9, 10) and bars (2, 5)."""
 
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from engine.reports.tables import SOURCES, Row, average_over_seeds, format_usd, is_number
+from engine.reports.tables import SHARES, SOURCES, Row, average_over_seeds, format_usd, heading, is_number
 
 COLOURS = {"generative": "#0072b2", "retrieval": "#d55e00", "original": "#009e73"}
 """Okabe and Ito's palette: told apart with any colour vision. A source has its colour everywhere."""
@@ -14,6 +15,8 @@ _INK, _GRID = "#010203", "#0a0b0c"
 """Drawn in these, then replaced by the page's own colours, so that a figure follows light and dark."""
 _STYLES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 _MARKERS = {"generative": "o", "retrieval": "s", "original": "^"}
+_PALETTE = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#949494")
+"""seaborn's `colorblind`: groups of a scatter, in their order."""
 
 
 def tradeoff_figures(rows: Sequence[Row], metric: str = "linear_probe") -> dict[str, str]:
@@ -28,34 +31,14 @@ def tradeoff_figures(rows: Sequence[Row], metric: str = "linear_probe") -> dict[
 
 
 def _panel(group: str, rows: list[Row], metric: str) -> str:
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",  # text stays text: it scales, and takes the page's font and colour
-        "svg.hashsalt": group,  # ids differ from panel to panel and not from run to run
-        "text.parse_math": False,  # a group or strategy name may hold dollar signs
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": _GRID,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "font.size": 10,
-    }
     curves = _curves(rows, metric)
     shots = sorted({row["shots"] for row in rows})
     priced = [source for source in _sources(rows) if any(curve["source"] == source for curve in curves)]
-    with rc_context(settings):
-        figure = Figure(figsize=(4.4, 3.2))
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+    with _drawing(group) as (axes, svg):
         axes.set_xscale("symlog" if shots[0] <= 0 else "log")
         axes.set_xticks(shots, [f"{count:g}" for count in shots])
         axes.minorticks_off()
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0)
         for curve in curves:
             colour = COLOURS.get(curve["source"], OTHER)
             axes.errorbar(
@@ -96,6 +79,115 @@ def _panel(group: str, rows: list[Row], metric: str) -> str:
                     **below,
                 )
         axes.legend(frameon=False, fontsize=9, loc="best", labelcolor=_INK)
+    return svg[0]
+
+
+def scatter_figure(
+    rows: Sequence[Row], x: str, y: str, *, title: str = "", colour: str = "group", note: str = ""
+) -> str:
+    """A point for each row with both columns, shares in percent; coloured by `colour`, its marker by the source.
+
+    `note` stands below the title. An empty string where no row has both.
+    """
+    rows = [row for row in rows if is_number(row.get(x)) and is_number(row.get(y))]
+    if not rows:
+        return ""
+    names = list(dict.fromkeys(str(row.get(colour)) for row in rows))
+    with _drawing(f"{title}/{x}/{y}") as (axes, svg):
+        axes.grid(color=_GRID, linewidth=0.8)
+        for number, name in enumerate(names):
+            for source in dict.fromkeys(row.get("source") for row in rows):
+                part = [row for row in rows if str(row.get(colour)) == name and row.get("source") == source]
+                axes.scatter(
+                    [_in_units(x, row[x]) for row in part],
+                    [_in_units(y, row[y]) for row in part],
+                    s=20,
+                    alpha=0.75,
+                    linewidths=0,
+                    color=_PALETTE[number % len(_PALETTE)],
+                    marker=_MARKERS.get(str(source), "o"),
+                )
+            axes.scatter([], [], s=20, linewidths=0, color=_PALETTE[number % len(_PALETTE)], label=name)
+        axes.set_title("\n".join(filter(None, (title, note))), loc="left", fontsize=10)
+        axes.set_xlabel(_axis(x))
+        axes.set_ylabel(_axis(y))
+        if len(names) > 1:
+            axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=_INK, handletextpad=0.2)
+    return svg[0]
+
+
+def bar_figure(
+    bars: Mapping[str, float],
+    *,
+    spread: Mapping[str, float] | None = None,
+    colours: Mapping[str, str] | None = None,
+    title: str = "",
+    label: str = "",
+    log: bool = False,
+) -> str:
+    """A horizontal bar for each name, from above in the order given; `spread` is the half length of its error bar.
+
+    `colours`: name → source or group that its bar is coloured by. An empty string without bars.
+    """
+    if not bars:
+        return ""
+    kinds = list(dict.fromkeys((colours or {}).values()))
+    with _drawing(title + label, height=1.1 + 0.26 * len(bars)) as (axes, svg):
+        places = range(len(bars))
+        errors = [(spread or {}).get(name) or 0.0 for name in bars]
+        drawn = [_PALETTE[kinds.index(colours[name]) % len(_PALETTE)] if colours else _PALETTE[0] for name in bars]
+        axes.barh(
+            list(places),
+            list(bars.values()),
+            xerr=errors if any(errors) else None,
+            color=drawn,
+            height=0.7,
+            error_kw={"ecolor": _INK, "elinewidth": 1},
+        )
+        for kind in kinds:
+            axes.barh([], [], color=_PALETTE[kinds.index(kind) % len(_PALETTE)], label=kind)
+        axes.set_yticks(list(places), list(bars))
+        axes.invert_yaxis()
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")  # matplotlib's own is in mathematical type, which is off here
+        axes.grid(axis="x", color=_GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        if not log:
+            axes.axvline(0, color=_INK, linewidth=0.8)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel(label)
+        if len(kinds) > 1:
+            axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=_INK)
+    return svg[0]
+
+
+@contextmanager
+def _drawing(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
+    """Axes to draw on; when the block ends the list holds the figure as SVG, its text and lines in the page's colours."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",  # text stays text: it scales, and takes the page's font and colour
+        "svg.hashsalt": salt,  # ids differ from panel to panel and not from run to run
+        "text.parse_math": False,  # a group or strategy name may hold dollar signs
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "axes.edgecolor": _GRID,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "font.size": 10,
+    }
+    drawn: list[str] = []
+    with rc_context(settings):
+        figure = Figure(figsize=(4.4, height))
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        yield axes, drawn
         file = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}  # they name sites on the network
         figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", metadata=nothing)
@@ -103,7 +195,15 @@ def _panel(group: str, rows: list[Row], metric: str) -> str:
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace(_GRID, "var(--line)")
     for source, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{source})")
-    return svg
+    drawn.append(svg)
+
+
+def _in_units(column: str, value: float) -> float:
+    return 100 * value if column in SHARES else value
+
+
+def _axis(column: str) -> str:
+    return heading(column) + (" (%)" if column in SHARES else "")
 
 
 def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:

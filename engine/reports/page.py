@@ -48,6 +48,7 @@ def render(report: "Report") -> str:
         made=made_and_spent(tables),
         tradeoff=average_over_seeds(tables.get("tradeoff", [])),
         figures=figures,
+        more_figures={caption: Markup(svg) for caption, svg in report.figures.items() if svg},
         costs=tables.get("costs", []),
         table_1=tables.get("genbench_table_1") or genbench_table_1(),
         table_5=tables.get("genbench_table_5") or genbench_table_5(),
@@ -72,4 +73,4 @@ def _sheet(sheet: Any) -> dict[str, Any]:
     images = [
         {"uri": data_uri(image), "caption": caption} for image, caption in zip(sheet.images, captions, strict=False)
     ]
-    return {"title": sheet.title, "group": sheet.group, "source": sheet.source, "images": images}
+    return {"title": sheet.title, "group": sheet.group, "source": sheet.source, "images": images, "wide": sheet.wide}

@@ -16,10 +16,23 @@ if TYPE_CHECKING:
 
 PRINTED = {
     "tradeoff": ("group", "dataset", "source", "strategy", "shots", "zero_shot", "cler", "linear_probe", "usd_busy"),
+    "realrag": ("dataset", "method", "seeds", "accuracy", "clip_i", "clip_t", "fid", "right_references"),
+    "retrieval": ("dataset", "method", "precision_at_1", "precision_at_10", "recall_at_10", "index_recall"),
     "costs": ("source", "dataset", "generator", "images", "usd_busy", "usd_billed", "usd_per_image"),
     "errors": ("stage", "reason", "count", "example_id"),
+    "table_2": (),
+    "choice": ("dataset", "strategy", "shots", "cler", "cler_ensemble", "linear_probe"),
+    "figure_4": ("score", "group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
+    "figure_5": ("shots", "metric", "seconds", "probe_ratio"),
+    "figure_6": ("group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
+    "figure_9": ("group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
+    "figure_10": ("group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
+    "section_12_2": ("score", "group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
+    "allocation": (),
+    "budget": ("dataset", "strategy", "cler", "linear_probe", "expected", "usd_busy"),
+    "budget_mean": ("strategy", "cler", "linear_probe", "expected", "usd_busy"),
 }
-"""Tables and columns that a terminal shows; the page has all of them."""
+"""Tables and columns that a terminal shows (no columns: all of them); the page has everything."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,6 +49,8 @@ class ContactSheet:
     """Encoded images: PNG, JPEG, WebP or GIF."""
     captions: list[str] = field(default_factory=list)
     """A caption for each image; may be shorter."""
+    wide: bool = False
+    """Whether they are plots: shown whole and as wide as the page."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,6 +73,8 @@ class Report:
     """Rows by table name."""
     sheets: list[ContactSheet] = field(default_factory=list)
     """Images to look at."""
+    figures: dict[str, str] = field(default_factory=dict)
+    """Caption → inline SVG of `engine.reports.figures`, beside Figure 3, which the page draws from `tradeoff`."""
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader must know: what was measured how, and what not to conclude."""
 
@@ -93,7 +110,7 @@ class Report:
         for name, columns in PRINTED.items():
             rows = self.tables.get(name, [])
             rows = average_over_seeds(rows) if name == "tradeoff" else rows
-            present = [column for column in columns if column in columns_of(rows)]
+            present = [column for column in columns_of(rows) if not columns or column in columns]
             if not rows:
                 continue
             table = Table(title=heading(name), title_justify="left", box=None, padding=(0, 1), header_style="dim")

@@ -7,8 +7,10 @@ from typing import Any, TypeAlias
 
 Row: TypeAlias = dict[str, Any]
 
-SCORES = ("zero_shot", "cler", "cler_ensemble", "linear_probe")
-"""Columns that hold shares from 0 to 1 and are shown in percent."""
+SCORES = ("zero_shot", "cler", "cler_ensemble", "linear_probe", "finetune")
+"""Columns that hold what a set of images is worth, shares from 0 to 1; tables show their spread."""
+SHARES = (*SCORES, "precision_at_5", "recall_at_5", "cler_change", "improvement", "expected", "share")
+"""Columns that are shown in percent."""
 SOURCES = ("generative", "retrieval", "original")
 SETTING = ("group", "dataset", "source", "strategy", "shots")
 """What, with the seed, tells the rows of the trade-off apart."""
@@ -17,6 +19,15 @@ _HEADINGS = {
     "tradeoff": "Accuracy and cost",
     "cler": "CLER",
     "cler_ensemble": "CLER ensemble",
+    "cler_change": "CLER less zero-shot",
+    "clip_score": "CLIP score",
+    "fid": "FID",
+    "precision_at_5": "Precision@5",
+    "recall_at_5": "Recall@5",
+    "finetune": "Fine-tuned",
+    "improvement": "Gain on zero-shot",
+    "mts": "Mean text similarity",
+    "table_2": "Table 2: CLER by prompt strategy",
     "dataset": "Data set",
     "usd_busy": "Busy USD",
     "usd_billed": "Billed USD",
@@ -121,14 +132,18 @@ def format_value(column: str, value: Any, row: Row | None = None) -> str:
         return "–"
     if isinstance(value, float) and value.is_integer() and column in ("images", "shots", "seeds", "count"):
         value = int(value)
-    if column in SCORES and is_number(value):
+    if column in SHARES and is_number(value):
         spread: Any = (row or {}).get(f"{column}_sd")
         shown = is_number(spread) and column != "zero_shot"  # which no seed can change
         return f"{100 * value:.1f}" + (f" ± {100 * spread:.1f}" if shown else "")
     if column.startswith("usd_") or "_usd_" in column:
         return format_usd(value) if is_number(value) else str(value)
+    if isinstance(value, float) and column.startswith("p_"):
+        return f"{value:.2g}"  # a p-value
     if isinstance(value, float):
-        return f"{value:,.2f}"
+        spread = (row or {}).get(f"{column}_sd")
+        text = f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:,.2f}"
+        return text + (f" ± {spread:,.2f}" if is_number(spread) else "")
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)

@@ -1,8 +1,18 @@
-"""The one table and its three companions, on a disk or an object store: opened, committed to, locked, searched, kept small."""
+"""The one table and its four companions, on a disk or an object store: opened, committed to, locked, searched, kept small."""
 
 from engine.store.commit import Committer, Receipt, write_fragments
 from engine.store.ids import IdSet
-from engine.store.schemas import LEDGER_SCHEMA, RUN_SCHEMA, TABLES
+from engine.store.schemas import LEDGER_SCHEMA, NEGATIVE_SCHEMA, RUN_SCHEMA, TABLES
 from engine.store.workspace import Workspace
 
-__all__ = ["LEDGER_SCHEMA", "RUN_SCHEMA", "TABLES", "Committer", "IdSet", "Receipt", "Workspace", "write_fragments"]
+__all__ = [
+    "LEDGER_SCHEMA",
+    "NEGATIVE_SCHEMA",
+    "RUN_SCHEMA",
+    "TABLES",
+    "Committer",
+    "IdSet",
+    "Receipt",
+    "Workspace",
+    "write_fragments",
+]

@@ -32,6 +32,12 @@ def id_bytes(ids: Sequence[str] | pa.Array | np.ndarray) -> np.ndarray:
     return np.frombuffer(raw, "S16")
 
 
+def id_names(ids: np.ndarray) -> list[str]:
+    """The hexadecimal ids of `[N] S16`; one by one numpy would cut off the zero bytes at their ends."""
+    text = np.ascontiguousarray(ids).tobytes().hex()
+    return [text[start : start + HEX_DIGITS] for start in range(0, len(text), HEX_DIGITS)]
+
+
 class IdSet:
     """A set of image ids, held as one sorted array."""
 

@@ -21,7 +21,8 @@ def quote(text: str) -> str:
 def locate(dataset: Any, ids: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """The rows whose id is one of `ids`, in table order: ids `[M]`, positions `[M] int64`, fragments `[M] int64`."""
     scanner = dataset.scanner(columns=["id"], with_row_address=True, batch_size=SCAN_ROWS)
-    found, positions, fragments = [pa.array([], pa.string())], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    nothing: np.ndarray = np.empty(0, np.int64)
+    found, positions, fragments = [pa.array([], pa.string())], [nothing], [nothing]
     start = 0
     for batch in scanner.to_batches():
         hits = pc.is_in(batch.column("id"), value_set=ids)

@@ -1,4 +1,4 @@
-"""The columns of the four tables of a workspace, and the cast of any Arrow table to one of them."""
+"""The columns of the five tables of a workspace, and the cast of any Arrow table to one of them."""
 
 import pyarrow as pa
 
@@ -47,8 +47,36 @@ LEDGER_SCHEMA = _required(
 )
 """What each stage of a run worked, and what that was worth in US dollars, for each kind of image it made."""
 
-TABLES = {"errors": ERROR_SCHEMA, "runs": RUN_SCHEMA, "ledger": LEDGER_SCHEMA, "images": IMAGE_SCHEMA}
-"""Name → schema. `images` is made last, so a folder that has it is a whole workspace."""
+NEGATIVE_SCHEMA = _required(
+    generated_id=pa.string(),
+    dataset=pa.string(),
+    class_index=pa.int64(),
+    class_name=pa.string(),
+    prompt=pa.string(),
+    encoder=pa.string(),
+    database=pa.string(),
+    masked=pa.bool_(),
+    k=pa.int32(),
+    rank=pa.int32(),
+    negative_id=pa.string(),
+    negative_dataset=pa.string(),
+    negative_class_name=pa.string(),
+    score=pa.float32(),
+)
+"""One row for each generated image and rank (1 is nearest) of its nearest database images (RealRAG Eq. 4).
+
+`database`: hash of the ids that were searched. `masked`: whether images of the own class were passed over. `k`: how
+many were asked for. `score`: cosine similarity of the two embeddings.
+"""
+
+TABLES = {
+    "errors": ERROR_SCHEMA,
+    "runs": RUN_SCHEMA,
+    "ledger": LEDGER_SCHEMA,
+    "negatives": NEGATIVE_SCHEMA,
+    "images": IMAGE_SCHEMA,
+}
+"""Name → schema. `images` is made last, so a folder that has it is a workspace; a table that an older release did not know is added."""
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

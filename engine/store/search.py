@@ -10,6 +10,8 @@ from engine.recipe import RECIPE_SCHEMA
 
 NUM_PROBES = 8
 REFINE_FACTOR = 5
+SEARCH_WIDTH = 100
+"""Candidates the graph of a partition keeps in view."""
 
 
 def nearest(
@@ -35,6 +37,7 @@ def nearest(
         "metric": "cosine",
         "nprobes": NUM_PROBES,
         "refine_factor": REFINE_FACTOR,
+        "ef": max(SEARCH_WIDTH, k * REFINE_FACTOR),
     }
     columns = wanted + [name for name in ["_distance"] if name not in wanted]
     try:

@@ -1,4 +1,4 @@
-"""A folder or bucket prefix of four Lance tables: images, errors, runs, ledger."""
+"""A folder or bucket prefix of five Lance tables: images, errors, runs, ledger, negatives."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,7 +65,13 @@ class Workspace:
 
         cached = self._datasets.get(name)
         if cached is None:
-            cached = lance.dataset(self.table_uri(name))
+            try:
+                cached = lance.dataset(self.table_uri(name))
+            except ValueError as error:
+                if name == "images" or "was not found" not in str(error):
+                    raise
+                self._create_table(name)  # the workspace was made by a release that did not have this table
+                cached = lance.dataset(self.table_uri(name))
         elif (latest := cached.latest_version) != cached.version:
             # keeps the index cache of the handle before it; a fresh handle would start cold
             cached = cached.checkout_version(latest)
@@ -81,18 +87,21 @@ class Workspace:
             raise ValueError(f"cannot open workspace {self.uri}: {_short(error)}") from error
         return True
 
-    def _create(self) -> None:
+    def _create_table(self, name: str) -> None:
         import lance
 
         try:
+            lance.write_dataset(TABLES[name].empty_table(), self.table_uri(name), mode="create")
+        except OSError as error:
+            if "already exists" not in str(error):  # another process may be opening the same new workspace
+                raise
+
+    def _create(self) -> None:
+        try:
             if self.is_local:
                 Path(self.uri).mkdir(parents=True, exist_ok=True)
-            for name, schema in TABLES.items():
-                try:
-                    lance.write_dataset(schema.empty_table(), self.table_uri(name), mode="create")
-                except OSError as error:
-                    if "already exists" not in str(error):  # another process may be opening the same new workspace
-                        raise
+            for name in TABLES:
+                self._create_table(name)
         except OSError as error:
             cure = "give a place you may write to"
             raise ValueError(f"cannot write a workspace to {self.uri}: {_short(error)}; {cure}") from error
@@ -173,6 +182,16 @@ class Workspace:
     def ledger(self) -> pa.Table:
         """What all stages of all runs worked and cost (`LEDGER_SCHEMA`)."""
         return self._read("ledger")
+
+    def negatives(self, where: str | None = None) -> pa.Table:
+        """Mined negatives (`NEGATIVE_SCHEMA`), all or those for which the SQL condition `where` holds."""
+        return self._read("negatives", where)
+
+    def add_negatives(self, table: pa.Table) -> None:
+        """Appends rows to `negatives`. Raises ValueError for a column that is missing, unknown or of the wrong type."""
+        import lance
+
+        lance.write_dataset(conform(table, TABLES["negatives"]), self.dataset("negatives"), mode="append")
 
     def _read(self, name: str, where: str | None = None) -> pa.Table:
         table: pa.Table = self.dataset(name).to_table(filter=where)

@@ -11,10 +11,15 @@ import pyarrow.compute as pc
 from engine.catalog import Dataset
 from engine.costs import PriceBook, attribute_billed, summarise, totals
 from engine.costs.ledger import COST_COLUMNS
-from engine.evaluation import score
+from engine.evaluation import finetune_score, score
+from engine.evaluation.finetune import Pixels
 from engine.evaluation.linear_probe import Protocol as ProbeProtocol
+from engine.images import decode_image
+from engine.models import ImageEncoder
 from engine.recipe import embedding_column
 from engine.reports import ContactSheet
+from engine.reports.figures import bar_figure
+from engine.reports.tables import average_over_seeds
 from engine.sources import OriginalPlan, Plan, shot_ids
 from engine.sources.plan import ClassPlan
 from engine.store import IdSet, Workspace
@@ -22,6 +27,7 @@ from engine.store import IdSet, Workspace
 if TYPE_CHECKING:
     import polars as pl
 
+FIGURE_2 = "GenBench Figure 2: what generated images of the most shots improve on zero-shot; bars one standard deviation over seeds."
 SHEET_IMAGES = 24
 """Pictures of a contact sheet."""
 
@@ -69,10 +75,10 @@ def tradeoff_rows(
         plans: (source, seed) → plan of at least `max(shots)` shots.
         probe: protocol of the linear probe.
     """
-    test = _load(workspace, encoder, test_plan, len(test_plan))
+    test = load_images(workspace, encoder, test_plan, len(test_plan))
     rows = []
     for (source, seed), plan in plans.items():
-        loaded = _load(workspace, encoder, plan, plan.num_recipes(max(shots)))
+        loaded = load_images(workspace, encoder, plan, plan.num_recipes(max(shots)))
         for num in sorted(shots):
             part = loaded.first(plan.num_recipes(num))
             row = {
@@ -85,29 +91,36 @@ def tradeoff_rows(
             }
             cost = totals(bills.of(part.ids))
             money = {name: cost[name] for name in ("images", "usd_busy", "usd_billed", "usd_per_image")}
-            rows.append(row | _scores(dataset, texts, test, part, seed, probe) | money)
+            rows.append(row | scores_of(dataset, texts, test, part, seed, probe) | money)
     return rows
 
 
 @dataclass
-class _Images:
+class Images:
     """Committed images of a plan's first recipes."""
 
     ids: list[str]
     indices: np.ndarray
     """`[N]` index in the plan, ascending."""
+    classes: np.ndarray
+    """`[N]` int64, the class that each was bought for."""
     labels: np.ndarray
     """`[N]` int64, or `[N, C]` of 0 and 1 where an image has several labels."""
     features: np.ndarray
     """`[N, D]` float32."""
 
-    def first(self, num: int) -> "_Images":
+    def first(self, num: int) -> "Images":
         """Those among the first `num` recipes."""
-        count = int(np.searchsorted(self.indices, num))
-        return _Images(self.ids[:count], self.indices[:count], self.labels[:count], self.features[:count])
+        return self.where(np.arange(len(self.ids)) < np.searchsorted(self.indices, num))
+
+    def where(self, kept: np.ndarray) -> "Images":
+        """Those of a mask `[N] bool`."""
+        ids = [name for name, keep in zip(self.ids, kept, strict=True) if keep]
+        return Images(ids, self.indices[kept], self.classes[kept], self.labels[kept], self.features[kept])
 
 
-def _load(workspace: Workspace, encoder: str, plan: Plan, num: int) -> _Images:
+def load_images(workspace: Workspace, encoder: str, plan: Plan, num: int) -> Images:
+    """The images that the workspace has of a plan's first `num` recipes, with their embeddings by an encoder."""
     recipes = [plan[index] for index in range(num)]
     ids = [recipe.id for recipe in recipes]
     column = embedding_column(encoder)
@@ -115,22 +128,22 @@ def _load(workspace: Workspace, encoder: str, plan: Plan, num: int) -> _Images:
     place = {name: number for number, name in enumerate(table.column("id").to_pylist())}
     # a recipe without an image (an error row) leaves a gap, so a class may have fewer than n images in its n-shot set
     indices = np.array([number for number, name in enumerate(ids) if name in place], np.int64)
-    if isinstance(plan, OriginalPlan):
-        labels = plan.labels[indices]
-    else:
-        labels = np.array([recipes[number].class_index for number in indices], np.int64)
-    vectors = pc.list_flatten(table.column(column)).to_numpy().reshape(table.num_rows, -1)
-    return _Images(
+    classes = np.array([recipes[number].class_index for number in indices], np.int64)
+    dimension = table.schema.field(column).type.list_size
+    vectors = pc.list_flatten(table.column(column)).to_numpy().reshape(-1, dimension)
+    return Images(
         ids=[ids[number] for number in indices],
         indices=indices,
-        labels=labels,
-        features=vectors[[place[ids[number]] for number in indices]] if len(indices) else np.zeros((0, 1), np.float32),
+        classes=classes,
+        labels=plan.labels[indices] if isinstance(plan, OriginalPlan) else classes,
+        features=vectors[np.array([place[ids[number]] for number in indices], np.int64)],
     )
 
 
-def _scores(
-    dataset: Dataset, texts: np.ndarray, test: _Images, train: _Images, seed: int, probe: ProbeProtocol
+def scores_of(
+    dataset: Dataset, texts: np.ndarray, test: Images, train: Images, seed: int, probe: ProbeProtocol
 ) -> dict[str, Any]:
+    """Zero-shot, CLER, its ensemble and the linear probe of some images; None each where there are none."""
     if not len(train.labels) or not len(test.labels):
         return dict.fromkeys(("zero_shot", "cler", "cler_ensemble", "linear_probe"))
     scores = score(
@@ -150,6 +163,73 @@ def _scores(
         "cler_ensemble": scores.cler_ensemble,
         "linear_probe": scores.linear_probe,
     }
+
+
+def add_finetuned(
+    workspace: Workspace,
+    encoder: ImageEncoder,
+    dataset: Dataset,
+    texts: np.ndarray,
+    test_plan: OriginalPlan,
+    plans: Mapping[tuple[str, int], ShotPlan],
+    shots: Sequence[int],
+    rows: Sequence[dict[str, Any]],
+) -> None:
+    """Adds `finetune` to the rows of `tradeoff_rows` at these shots; the pixels are the stored ones."""
+    test = load_images(workspace, encoder.name, test_plan, len(test_plan))
+    for row in rows:
+        if row["shots"] not in shots:
+            continue
+        plan = plans[row["source"], row["seed"]]
+        train = load_images(workspace, encoder.name, plan, plan.num_recipes(row["shots"]))
+        result = finetune_score(
+            encoder,
+            stored_pixels(workspace, train.ids),
+            train.labels,
+            stored_pixels(workspace, test.ids),
+            test.labels,
+            texts,
+            metric=dataset.metric,
+            seed=row["seed"],
+        )
+        row["finetune"] = result.score
+
+
+def stored_pixels(workspace: Workspace, ids: Sequence[str]) -> Pixels:
+    """The stored images, held encoded and decoded as they are asked for."""
+    import torch
+
+    table = workspace.fetch(ids, ["image"])
+    encoded = dict(zip(table.column("id").to_pylist(), table.column("image").to_pylist(), strict=True))
+
+    def decode(rows: Sequence[int]) -> list[torch.Tensor]:
+        images = [decode_image(encoded[ids[row]]) for row in rows]
+        return [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in images]
+
+    return decode
+
+
+def improvements(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What generated images of the most shots improve on zero-shot, data sets in descending order (GenBench Fig. 2, left)."""
+    most = max((row["shots"] for row in rows), default=0)
+    found = []
+    for row in average_over_seeds([row for row in rows if row["shots"] == most and row["source"] == "generative"]):
+        if row["linear_probe"] is not None:
+            kept = {name: row[name] for name in ("group", "dataset", "strategy", "shots", "seeds", "zero_shot")}
+            probe = {name: row[name] for name in ("linear_probe", "linear_probe_sd")}
+            found.append(kept | probe | {"improvement": row["linear_probe"] - row["zero_shot"]})
+    return sorted(found, key=lambda row: -row["improvement"])
+
+
+def improvement_figure(rows: Sequence[dict[str, Any]]) -> str:
+    """Figure 2 of `improvements`: a bar a data set, in points, coloured by its group."""
+    return bar_figure(
+        {row["dataset"]: 100 * row["improvement"] for row in rows},
+        spread={row["dataset"]: 100 * (row["linear_probe_sd"] or 0.0) for row in rows},
+        colours={row["dataset"]: str(row["group"]) for row in rows},
+        title="Linear probe on generated images less zero-shot",
+        label="points",
+    )
 
 
 def cost_tables(workspace: Workspace, bills: Bills) -> dict[str, list[dict[str, Any]]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from engine.world.write import WorldConfig, write_world
+from engine.world.write import WORLD, WorldConfig, write_world
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Command:
     """New or empty folder; one that already holds this world is left as it is."""
     world: Annotated[WorldConfig, tyro.conf.arg(name="")] = field(default_factory=WorldConfig)
     """How large the world is."""
+    datasets: tuple[str, ...] = WORLD
+    """What to draw; `mini-many` is drawn only when it is asked for."""
     processes: int = 0
     """Processes that draw; 0 takes one a core."""
 
@@ -31,7 +33,7 @@ def main() -> int:
         def say(line: str) -> None:
             print(f"\r{line}   " if shown else line, end="" if shown else "\n", file=sys.stderr, flush=True)
 
-        written = write_world(command.folder, command.world, command.processes, say)
+        written = write_world(command.folder, command.world, command.processes, say, command.datasets)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,9 @@ from engine.world.species import PAINTS, describe, describe_strokes, random_attr
 
 DATASETS = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
 GROUPS = {"mini-common": "common", "mini-fine": "fine-grained", "mini-rare": "rare", "mini-novel": "novel"}
+MANY = "mini-many"
+"""The set of 320 confusable species, drawn apart from the four: 5 families of 16 genera of 4 species."""
+_SPECIES_A_GENUS = 4
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,27 @@ def dataset_classes(dataset: str) -> tuple[ImageClass, ...]:
     if dataset == "mini-novel":
         novel = species("novel_birds", "bird") + species("novel_flowers", "flower")
         return tuple(novel + objects("novel"))
-    raise ValueError(f"The miniature world has no data set {dataset!r}; it has {', '.join(DATASETS)}.")
+    if dataset == MANY:
+        return tuple(_many())
+    raise ValueError(f"The miniature world has no data set {dataset!r}; it has {', '.join((*DATASETS, MANY))}.")
+
+
+def _many() -> Iterator[ImageClass]:
+    """Species of a genus differ from its first in one attribute, one and two: none looks like another species of the world."""
+    table, rng = _tables()["many"], np.random.default_rng(76)
+    drawn = {item.strokes for dataset in ("mini-fine", "mini-novel") for item in dataset_classes(dataset)}
+    for family, genera in table["genera"].items():
+        for genus in genera:
+            epithets = rng.permutation(table["epithets"])[:_SPECIES_A_GENUS]
+            first = random_attributes(family, rng)
+            for epithet, changes in zip(epithets, (0, 1, 1, 2), strict=True):
+                strokes = tuple(species_strokes(family, first))
+                while strokes in drawn:
+                    other = random_attributes(family, rng)
+                    changed = rng.permutation(sorted(first))[: max(1, changes)]
+                    strokes = tuple(species_strokes(family, first | {key: other[key] for key in changed}))
+                drawn.add(strokes)
+                yield ImageClass(f"{epithet} {genus}", MANY, strokes)
 
 
 def class_names(dataset: str) -> list[str]:

@@ -127,13 +127,13 @@ def draw_shard(seed: int, plan: list[PoolImage], shard: range, size: int) -> np.
     places: dict[str, list[int]] = defaultdict(list)
     for place, image in enumerate(plan):
         places[image.shown.name].append(place)
-    out = np.empty((len(plan), size, size, 3), np.uint8)
+    out: np.ndarray = np.empty((len(plan), size, size, 3), np.uint8)
     for members in places.values():
         indices = np.array([plan[place].index for place in members])
         out[members] = render(plan[members[0]].shown, "web", indices, seed, size)
     rng = np.random.default_rng([seed, 98, shard.start])
     for place, image in enumerate(plan):
-        x = out[place].astype(np.float32)
+        x: np.ndarray = out[place].astype(np.float32)
         if image.domain != "photo":
             x = DOMAINS[image.domain](x, rng)
         if image.duplicate:

@@ -182,7 +182,7 @@ def _camera(canvas: np.ndarray, dice: Dice, keys: np.ndarray) -> np.ndarray:
         canvas = canvas + blur * ((before + after) * np.float32(0.5) - canvas) * np.float32(0.6)
     noise = words(keys, size * size, 2).reshape(len(keys), size, size)
     loud = _plane(dice.uniform(0, 11 * 2**-15))
-    out = np.empty((*noise.shape, 3), np.uint8)
+    out: np.ndarray = np.empty((*noise.shape, 3), np.uint8)
     for c in range(3):
         grain = ((noise >> np.uint64(16 * c)) & np.uint64(0xFFFF)).astype(np.float32) - np.float32(32768)
         out[..., c] = np.clip(canvas[c] * np.float32(255) + grain * loud + np.float32(0.5), 0, 255).astype(np.uint8)

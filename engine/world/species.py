@@ -35,6 +35,23 @@ DOMAINS: dict[str, dict[str, tuple[str, ...]]] = {
         "band": ("none", *PAINTS),
         "wheel": ("black", "white", "grey", "red"),
     },
+    "butterfly": {
+        "fore": PAINTS,
+        "hind": PAINTS,
+        "spot": ("none", *PAINTS),
+        "body": PAINTS,
+        "wing": ("round", "pointed", "narrow"),
+        "tail": ("none", "long"),
+    },
+    "beetle": {
+        "shell": PAINTS,
+        "mark": PAINTS,
+        "pattern": ("plain", "band", "spots", "cross"),
+        "thorax": PAINTS,
+        "head": PAINTS,
+        "horn": ("none", "single", "forked"),
+        "shape": ("round", "long"),
+    },
 }
 
 _TAILS = {
@@ -93,10 +110,47 @@ def _car(a: Attributes) -> list[str]:
     return strokes
 
 
+_FOREWINGS = {
+    "round": "oval {x}.5 -.25 .5 .36 {turn}35 {{fore}}",
+    "pointed": "poly {x}.03 .12 {x}.97 -.85 {x}.88 .12 {{fore}}",
+    "narrow": "oval {x}.5 -.32 .52 .19 {turn}45 {{fore}}",
+}
+_HORNS = {
+    "none": [],
+    "single": ["line 0 -.75 0 -.98 .07 black"],
+    "forked": ["line 0 -.7 -.3 -.98 .06 black", "line 0 -.7 .3 -.98 .06 black"],
+}
+
+
+def _butterfly(a: Attributes) -> list[str]:
+    strokes = []
+    for x, turn, back in (("-", "", "-"), ("", "-", "")):
+        strokes += [f"line {x}.4 .5 {x}.62 .97 .07 {{hind}}"] if a["tail"] == "long" else []
+        strokes += [f"oval {x}.4 .4 .38 .3 {back}35 {{hind}}", _FOREWINGS[a["wing"]].format(x=x, turn=turn)]
+        strokes += [f"disc {x}.58 -.3 .17 {{spot}}"] if a["spot"] != "none" else []
+        strokes += [f"line {x}.03 -.4 {x}.25 -.85 .03 black"]
+    return [*strokes, "oval 0 .08 .11 .55 0 {body}"]
+
+
+def _beetle(a: Attributes) -> list[str]:
+    broad = 0.56 if a["shape"] == "round" else 0.36
+    strokes = [f"line -.9 {y - 0.1} .9 {y + 0.1} .04 black" for y in (-0.25, 0.2, 0.6)]
+    strokes += [*_HORNS[a["horn"]], "disc 0 -.66 .2 {head}", f"oval 0 .22 {broad} .68 0 {{shell}}"]
+    if a["pattern"] == "band":
+        strokes += [f"box 0 .2 {broad * 0.95:.3f} .13 {{mark}}"]
+    elif a["pattern"] == "spots":
+        strokes += [f"disc {x * broad * 0.5:.3f} {y} .12 {{mark}}" for x in (-1, 1) for y in (0.0, 0.42)]
+    elif a["pattern"] == "cross":
+        strokes += [f"box 0 .2 {broad * 0.95:.3f} .08 {{mark}}", "box 0 .2 .09 .62 {mark}"]
+    return [*strokes, f"oval 0 -.4 {broad * 0.75:.3f} .22 0 {{thorax}}"]
+
+
+_FAMILIES = {"bird": _bird, "flower": _flower, "car": _car, "butterfly": _butterfly, "beetle": _beetle}
+
+
 def species_strokes(family: str, attributes: Attributes) -> list[str]:
-    """The strokes of one species of `bird`, `flower` or `car`."""
-    strokes = {"bird": _bird, "flower": _flower, "car": _car}[family](attributes)
-    return [stroke.format_map(attributes) for stroke in strokes]
+    """The strokes of one species of a family of `DOMAINS`."""
+    return [stroke.format_map(attributes) for stroke in _FAMILIES[family](attributes)]
 
 
 def random_attributes(family: str, rng: np.random.Generator) -> dict[str, str]:

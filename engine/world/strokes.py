@@ -1,10 +1,11 @@
 """Signed distances to simple shapes, one call for a whole batch: x, y are [N, S, S] float32, so is the answer."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
-Plane = np.ndarray
+Plane: TypeAlias = np.ndarray
 Distance = Callable[[Plane, Plane, Sequence[float]], Plane]
 
 
@@ -49,7 +50,7 @@ def poly(x: Plane, y: Plane, p: Sequence[float]) -> Plane:
     """`poly x1 y1 x2 y2 …`: a convex polygon, either way round."""
     corners = np.array(p, dtype=np.float64).reshape(-1, 2)
     ahead = np.roll(corners, -1, axis=0)
-    area = np.sum(corners[:, 0] * ahead[:, 1] - ahead[:, 0] * corners[:, 1])
+    area: float = np.sum(corners[:, 0] * ahead[:, 1] - ahead[:, 0] * corners[:, 1])
     distance: Plane | None = None
     for (ax, ay), (bx, by) in zip(corners, ahead, strict=True):
         length = np.copysign(np.hypot(bx - ax, by - ay), area)

@@ -1,10 +1,11 @@
 """Twelve textures: each maps coordinates (x, y in [-1, 1] times a frequency, [N, S, S]) to ink in [0, 1]."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
-Plane = np.ndarray
+Plane: TypeAlias = np.ndarray
 
 
 def _soft(wave: Plane) -> Plane:

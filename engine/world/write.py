@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,9 @@ VERSION = 2
 """Raised whenever the same settings would give other images."""
 WEB = "mini-web"
 """Name of the captioned pool."""
+WORLD = (*DATASETS, WEB)
+"""What is drawn unless it is said otherwise."""
+_LEAST_SHOTS = 20  # in a shard: drawing many classes a few images at a time is slow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +56,19 @@ class _Task:
     samples: range
 
 
-def _tasks(config: WorldConfig) -> list[_Task]:
+def _tasks(config: WorldConfig, datasets: Sequence[str]) -> list[_Task]:
     tasks = []
-    for dataset in DATASETS:
+    for dataset in datasets:
+        if dataset == WEB:
+            ranges = split_evenly(config.pool_images, SHARD_SIZE)
+            tasks += [_Task(WEB, "train", i, r) for i, r in enumerate(ranges)]
+            continue
         num = len(dataset_classes(dataset))
         for split, shots in (("train", config.shots), ("test", config.test_images)):
             # a shard holds whole shots, so that every class is in each
-            ranges = split_evenly(shots, max(1, SHARD_SIZE // num))
+            ranges = split_evenly(shots, max(_LEAST_SHOTS, SHARD_SIZE // num))
             tasks += [_Task(dataset, split, i, range(r.start * num, r.stop * num)) for i, r in enumerate(ranges)]
-    ranges = split_evenly(config.pool_images, SHARD_SIZE)
-    return tasks + [_Task(WEB, "train", i, r) for i, r in enumerate(ranges)]
+    return tasks
 
 
 def _write_task(folder: Path, config: WorldConfig, task: _Task) -> int:
@@ -82,7 +88,7 @@ def _write_task(folder: Path, config: WorldConfig, task: _Task) -> int:
 
 
 def _write_lists(folder: Path, tasks: list[_Task]) -> None:
-    for dataset in DATASETS:
+    for dataset in {task.dataset for task in tasks} - {WEB}:
         (folder / dataset / "classnames.txt").write_text("\n".join(class_names(dataset)) + "\n")
         (folder / dataset / "zeroshot_classification_templates.txt").write_text("\n".join(templates(dataset)) + "\n")
     for dataset, split in {(task.dataset, task.split) for task in tasks}:
@@ -90,7 +96,7 @@ def _write_lists(folder: Path, tasks: list[_Task]) -> None:
         (folder / dataset / split / "nshards.txt").write_text(f"{num}\n")
 
 
-def _already_written(folder: Path, config: WorldConfig) -> bool:
+def _already_written(folder: Path, config: WorldConfig, datasets: Sequence[str]) -> bool:
     mark = folder / "world.json"
     if not mark.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -104,11 +110,18 @@ def _already_written(folder: Path, config: WorldConfig) -> bool:
         raise ValueError(
             f"{folder} holds a world with {key} {found.get(key)}, not {wanted[key]}; name another folder or remove it."
         )
+    lacking = [name for name in datasets if not (folder / name).is_dir()]
+    if lacking:
+        raise ValueError(f"{folder} holds a world without {lacking[0]}; name another folder or remove it.")
     return True
 
 
 def write_world(
-    folder: Path, config: WorldConfig, num_processes: int = 0, say: Callable[[str], None] = lambda line: None
+    folder: Path,
+    config: WorldConfig,
+    num_processes: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+    datasets: Sequence[str] = WORLD,
 ) -> bool:
     """Write the world to `folder`, in one move when complete.
 
@@ -117,17 +130,18 @@ def write_world(
         config: how large the world is.
         num_processes: processes that draw; 0 takes one a core.
         say: told of the progress.
+        datasets: what to draw, of `WORLD` and `mini-many`.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        ValueError: the folder holds another world, or something else.
+        ValueError: the folder holds another world, or something else, or there is no such data set.
     """
     folder = folder.resolve()
-    if _already_written(folder, config):
+    if _already_written(folder, config, datasets):
         return False
-    tasks = _tasks(config)
+    tasks = _tasks(config, datasets)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir()
@@ -152,7 +166,7 @@ def write_world(
             partial.rename(folder)
         except OSError:
             # another process may have been quicker; its world is the same
-            if not _already_written(folder, config):
+            if not _already_written(folder, config, datasets):
                 raise
             return False
     finally:

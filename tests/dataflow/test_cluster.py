@@ -1,8 +1,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from engine.dataflow import cluster
 
 
 @pytest.mark.cluster
@@ -29,3 +32,20 @@ def test_ray_imported_before_its_token_is_refused():
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert "import ray after the cluster is connected" in done.stderr
     assert "up" not in done.stdout
+
+
+def test_a_start_that_failed_is_tried_again_but_not_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    import ray
+
+    failures = [RuntimeError("timed out"), None, RuntimeError("first"), RuntimeError("second"), RuntimeError("last")]
+
+    def init(**settings: object) -> None:
+        if failure := failures.pop(0):
+            raise failure
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    cluster._start_locally(str(tmp_path))
+    assert len(failures) == 3
+    with pytest.raises(RuntimeError, match="last"):
+        cluster._start_locally(str(tmp_path))

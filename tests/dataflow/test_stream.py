@@ -10,13 +10,13 @@ from engine.dataflow.stream import ROWS_PER_BLOCK, cut_blocks
 from tests.dataflow.paint import PaintPlan
 
 
-@given(st.integers(0, 5000), st.integers(1, 700))
-def test_blocks_hold_every_index_once_and_begin_small(num: int, batch: int):
+@given(st.integers(0, 5000), st.integers(1, 700), st.integers(1, 9))
+def test_blocks_hold_every_index_once_and_begin_and_end_small(num: int, batch: int, actors: int):
     pending = np.arange(num) * 3
-    blocks = [block.column("index").to_numpy() for block in cut_blocks(pending, batch)]
+    blocks = [block.column("index").to_numpy() for block in cut_blocks(pending, batch, actors)]
     assert np.array_equal(np.concatenate([*blocks, np.zeros(0, int)]), pending)
     assert all(0 < len(block) <= max(batch, ROWS_PER_BLOCK) for block in blocks)
-    assert not blocks or len(blocks[0]) <= batch
+    assert all(len(block) <= batch for block in (*blocks[:1], *blocks[-1:]))
 
 
 def test_equal_recipes_of_a_plan_are_made_once():

@@ -26,6 +26,7 @@ def test_help_names_every_flag():
         "sources",
         "generator",
         "generator.source",
+        "generator.auxiliaries",
         "generator.steps",
         "generator.size",
         "speed",

@@ -20,6 +20,7 @@ from engine.miniature.evaluate import (
     open_generator,
     probe_logits,
     real_images,
+    with_references,
     zero_shot_accuracy,
 )
 
@@ -72,6 +73,19 @@ def test_what_is_generated_is_what_was_asked_for(judge: Encoder) -> None:
     prompts, asked = class_prompts("mini-common", 4)
     drawn = generate(open_generator(CHECKPOINTS / "generator"), prompts, settings)
     assert accuracy(probe_logits(probe, judge.images(drawn)), asked) > 45
+
+
+def test_a_reference_shows_what_nobody_was_taught(judge: Encoder) -> None:
+    pipe = open_generator(CHECKPOINTS / "generator")
+    settings = json.loads((CHECKPOINTS / "generator" / "defaults.json").read_text())
+    images, labels = real_images("mini-novel", "train", 24)
+    images = images.reshape(12, 24, *images.shape[1:])
+    probe = fit_probe(judge.images(images[:, :20].reshape(-1, 32, 32, 3)), labels.reshape(12, 24)[:, :20].flatten())
+    prompts, asked = class_prompts("mini-novel", 4)
+    referring = with_references(pipe, CHECKPOINTS / "reference")
+    drawn = generate(referring, prompts, settings, references=images[:, 20:].reshape(-1, 32, 32, 3))
+    assert accuracy(probe_logits(probe, judge.images(drawn)), asked) > 50
+    assert accuracy(probe_logits(probe, judge.images(generate(pipe, prompts, settings))), asked) < 30
 
 
 def test_the_same_seed_draws_the_same_image_in_any_company() -> None:

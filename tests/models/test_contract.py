@@ -16,9 +16,11 @@ import torch
 from engine.catalog import load_dataset
 from engine.models import DiffusionGenerator, generator_names, generator_spec, load_generator
 from engine.models.families import family_of
+from engine.models.family import PromptCache
 from engine.recipe import Recipe
 from engine.sources import GenerativePlan, GeneratorMaker
 from tests import tiny_generators
+from tests.models.twins import SIDE, small_references
 
 NAMES = generator_names()
 CASES = [
@@ -27,8 +29,6 @@ CASES = [
     for mode in ("", *generator_spec(name).reference_modes)
     if mode or not family_of(generator_spec(name).pipeline).needs_reference
 ]
-SIDE = {"flux2-klein": 64, "omnigen": 32, "qwen-image-edit": 32}
-"""Pixels a side; 16 for the others."""
 
 
 def _image(kind: int, height: int, width: int) -> np.ndarray:
@@ -46,8 +46,6 @@ SHAPES = {"one": _image(0, 1, 1), "tall": _image(0, 300, 3), "wide": _image(1, 2
 @pytest.fixture(scope="module")
 def generators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], DiffusionGenerator]]:
     """Entry → its twin, each written and loaded once."""
-    import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as qwen
-
     found: dict[str, DiffusionGenerator] = {}
 
     def get(name: str) -> DiffusionGenerator:
@@ -56,9 +54,7 @@ def generators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
             found[name] = load_generator(generator_spec(name, **saved), batch_size=3)
         return found[name]
 
-    with pytest.MonkeyPatch.context() as patch:  # it scales every reference to a megapixel, minutes of work here
-        patch.setattr(qwen, "VAE_IMAGE_SIZE", 32 * 32)
-        patch.setattr(qwen, "CONDITION_IMAGE_SIZE", 32 * 32)
+    with small_references():
         yield get
 
 
@@ -201,6 +197,17 @@ def test_references_of_every_shape_are_taken(case: Case):
     drawn = case.draw(shapes)
     assert drawn.shape == case.together[:3].shape
     assert not torch.equal(drawn[1], drawn[2])
+
+
+def test_escaped_brackets_reach_the_model_as_brackets(case: Case):
+    family, mode = case.generator.family, case.mode
+    text = family.text([case.recipe(0, prompt=r"a \(cat\)")], PromptCache(), mode)
+    if "prompt" in text:
+        assert text["prompt"][0].endswith("a (cat)")
+    else:
+        embeddings = PromptCache().stack(family.encode, [family.written(r"a \(cat\)")])
+        assert all(torch.equal(text[name], value) for name, value in embeddings.items())
+        assert family.written(r"a \(cat\)") in (r"a \(cat\)", "a (cat)")  # the first where weights are read
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.models import DiffusionGenerator, generator_names, load_generator
-from engine.models.families import PromptCache
+from engine.models.family import PromptCache
 from engine.models.generator import References
 from engine.models.registry import generator_spec
 from engine.recipe import Recipe

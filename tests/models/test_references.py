@@ -1,9 +1,13 @@
 """Reference images are cut, kept in proportion, and drawn as the edges that ControlNets were trained on."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from engine.models.families import Parts, StableDiffusion
 from engine.models.references import canny, check_reference, fit
+from engine.recipe import Recipe
 
 
 def test_edges_lie_where_two_colours_meet_and_are_one_pixel_wide():
@@ -79,3 +83,17 @@ def test_an_image_of_the_right_size_is_left_alone():
 def test_what_is_no_image_is_refused(image: object):
     with pytest.raises(ValueError, match="a reference image"):
         check_reference(image)  # type: ignore[arg-type]
+
+
+def test_a_controlnet_is_shown_edges_or_pixels():
+    family = StableDiffusion("tiny", None, "cpu")
+    recipe = Recipe(source="generative", dataset="things", class_index=0, class_name="cat", height=8, width=8)
+    grey = np.full((8, 8, 3), 51, np.uint8)
+    shown = {}
+    for preprocessor in ("canny", "none"):
+        arguments: dict[str, Any] = {}
+        family.refer(arguments, "controlnet", [grey], recipe, Parts(preprocessor=preprocessor, edge_range=(0.0, 1.0)))
+        shown[preprocessor] = arguments["image"]
+    assert shown["canny"].shape == shown["none"].shape == (1, 3, 8, 8)
+    assert not shown["canny"].any()
+    assert np.allclose(shown["none"], 0.2)

@@ -1,6 +1,7 @@
 """The registry's entries are whole and say what is true of the classes they name."""
 
 import inspect
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from engine.models import generator_names, generator_spec, load_generator
-from engine.models.families import FAMILIES, family_of
+from engine.models.families import FAMILIES, family_of, pipeline_class
 from engine.models.registry import SPEEDS
 from engine.models.speed import LEVERS, apply_levers
 from engine.models.weights import count_parameters
@@ -25,11 +26,11 @@ def test_an_entry_is_whole(name: str):
     import diffusers
 
     spec, family = generator_spec(name), family_of(generator_spec(name).pipeline)
-    assert hasattr(diffusers, spec.pipeline)
+    assert issubclass(pipeline_class(spec.pipeline), diffusers.DiffusionPipeline)
     assert spec.facts
     assert spec.licence
     assert spec.parameters > 0
-    assert spec.reference_mode == next(iter(spec.reference_modes))
+    assert spec.reference_mode == next(iter(spec.reference_modes), "")
     for mode in spec.reference_modes:
         assert mode in family.pipelines
         assert mode in family.own_modes or mode in spec.auxiliaries
@@ -51,13 +52,15 @@ def test_every_family_is_in_the_registry():
 def test_a_recipe_gets_its_fields_from_the_entry():
     spec = generator_spec("sdxl")
     plain, referred = spec.recipe_fields(), spec.recipe_fields("a" * 32)
-    assert plain["revision"] == "main"
+    assert plain["revision"] == spec.revision
     assert "reference_id" not in plain
     assert (referred["reference_mode"], referred["reference_scale"]) == ("controlnet", 0.5)
-    assert referred["revision"] == "main+controlnet@main"
+    pins = {name: auxiliary.revision for name, auxiliary in spec.auxiliaries.items()}
+    assert referred["revision"] == f"{spec.revision}+controlnet@{pins['controlnet']}"
     other = spec.recipe_fields("a" * 32, "ip_adapter", 0.9)
-    assert (other["reference_scale"], other["revision"]) == (0.9, "main+ip_adapter@main+image_encoder@main")
-    assert generator_spec("sdxl", speed="lossy").recipe_fields()["revision"] == "main+lossy"
+    adapter = f"ip_adapter@{pins['ip_adapter']}+image_encoder@{pins['image_encoder']}"
+    assert (other["reference_scale"], other["revision"]) == (0.9, f"{spec.revision}+{adapter}")
+    assert generator_spec("sdxl", speed="lossy").recipe_fields()["revision"] == f"{spec.revision}+lossy"
     assert generator_spec("sdxl", speed="fast").recipe_fields() == plain
     base = {"source": "generative", "dataset": "things", "class_index": 0, "class_name": "cat"}
     assert len({Recipe(**base, **fields).id for fields in (plain, referred, other)}) == 3
@@ -66,7 +69,7 @@ def test_a_recipe_gets_its_fields_from_the_entry():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("mini", ("a", "controlnet"), "takes no reference by controlnet; give one of img2img"),
+        ("mini", ("a", "redux"), "takes no reference by redux; give one of controlnet, img2img"),
         ("sdxl", ("", "controlnet"), "without a reference image means nothing"),
     ],
 )
@@ -94,7 +97,25 @@ def test_another_source_keeps_the_entry_and_changes_the_revision(tiny_pipeline: 
     assert (spec.name, spec.num_inference_steps, spec.reference_mode) == ("sd21", 50, "controlnet")
     assert spec.revision == generator_spec(tiny_pipeline).revision != "main"
     assert spec.parameters == count_parameters(Path(tiny_pipeline))
-    assert generator_spec("sdxl", source="someone/else").variant == ""
+    other = generator_spec("sdxl", source="someone/else")
+    assert (other.source, other.revision, other.variant) == ("someone/else", "main", "")
+
+
+def test_a_hub_id_can_be_pinned():
+    spec = generator_spec(
+        "sdxl", source="stabilityai/stable-diffusion-xl-base-1.0@abc", auxiliaries={"controlnet": "a/b@c"}
+    )
+    assert (spec.source, spec.revision) == ("stabilityai/stable-diffusion-xl-base-1.0", "abc")
+    assert spec.variant == "fp16"  # of the same repository
+    assert (spec.auxiliaries["controlnet"].source, spec.auxiliaries["controlnet"].revision) == ("a/b", "c")
+    assert spec.recipe_fields("a" * 32)["revision"] == "abc+controlnet@c"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_revisions_are_commits_or_main(name: str):
+    spec = generator_spec(name)
+    for revision in () if spec.is_local else (spec.revision, *(a.revision for a in spec.auxiliaries.values())):
+        assert re.fullmatch(r"main|refs/pr/\d+|[0-9a-f]{40}", revision)
 
 
 def test_parameters_are_those_of_the_modules(tiny_pipeline: str):
@@ -117,6 +138,47 @@ def test_a_model_too_big_says_what_it_needs_and_what_there_is(tiny_pipeline: str
         load_generator("flux")
     monkeypatch.undo()
     assert load_generator(tiny_pipeline)
+
+
+def test_what_lies_in_8_bits_takes_half_the_memory(monkeypatch: pytest.MonkeyPatch):
+    whole, half = generator_spec("qwen-image-edit"), generator_spec("qwen-image-edit", speed="lossy")
+    assert whole.weights_bytes("bfloat16") - half.weights_bytes("bfloat16") == pytest.approx(20.43e9)
+    monkeypatch.setattr("engine.models.weights.device_memory", lambda device: 40_000_000_000)
+    monkeypatch.setattr("engine.models.generator.native_dtype", lambda dtype, device: dtype)
+    with pytest.raises(ValueError, match=r"qwen-image-edit needs 57\.7 GB for its weights in bfloat16"):
+        load_generator(whole)
+    with pytest.raises(ValueError, match="could not be loaded"):  # there is room, but nothing to load on this machine
+        load_generator(half)
+
+
+def test_weights_in_8_bits_draw_nearly_the_same(tmp_path: Path):
+    from tests import tiny_generators
+
+    saved = tiny_generators.save("flux-schnell", tmp_path)
+    spec = generator_spec("flux-schnell", **saved)
+    exact, small = (
+        load_generator(spec, batch_size=2),
+        load_generator(replace(spec, speed="lossy", levers={"lossy": ("fp8",)}), batch_size=2),
+    )
+    kept = {parameter.dtype for parameter in small.family.denoiser.parameters()}
+    assert kept == {torch.float8_e4m3fn, torch.float32}  # norms and embeddings stay as they are
+    changes = {"guidance_scale": 0.0}
+    one, other = (each.generate([recipe(0, **changes), recipe(1, **changes)]) for each in (exact, small))
+    assert not torch.equal(one, other)
+    assert (one.float() - other.float()).abs().mean() < 10
+    assert (one[0].float() - one[1].float()).abs().mean() > 20
+    assert torch.equal(small.generate([recipe(1, **changes)])[0], other[1])
+
+
+def test_casts_are_not_compiled(monkeypatch: pytest.MonkeyPatch):
+    called: list[str] = []
+    for lever in LEVERS:
+        monkeypatch.setitem(LEVERS, lever, lambda *_, lever=lever: called.append(lever))
+    apply_levers(None, None, generator_spec("qwen-image-edit", speed="lossy"), "cuda")
+    assert called == ["fused_qkv", "taylorseer", "fp8"]
+    called.clear()
+    apply_levers(None, None, generator_spec("flux", speed="lossy"), "cuda")
+    assert called == ["fused_qkv", "taylorseer", "tiny_vae", "compile_blocks"]
 
 
 def test_exact_levers_change_no_picture_and_fast_ones_are_for_gpus(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):

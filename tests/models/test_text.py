@@ -95,6 +95,34 @@ def test_likeness_is_one_for_equal_texts_and_ignores_companions(folders: dict[st
     torch.testing.assert_close(similarity.embed(["a cat"])[0], mean, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("load", "processor", "model"),
+    [
+        (load_sentence_writer, "AutoTokenizer", "AutoModelForSeq2SeqLM"),
+        (load_captioner, "Blip2Processor", "Blip2ForConditionalGeneration"),
+        (load_text_similarity, "AutoTokenizer", "AutoModel"),
+    ],
+)
+def test_a_hub_id_can_be_pinned_and_gives_safetensors_alone(
+    load, processor: str, model: str, monkeypatch: pytest.MonkeyPatch
+):
+    import transformers
+
+    asked: list[tuple[str, dict]] = []
+
+    def offline(source: str, **named: object) -> None:
+        asked.append((source, named))
+        raise OSError("no connection")
+
+    monkeypatch.setattr(getattr(transformers, processor), "from_pretrained", lambda *_, **__: None)
+    monkeypatch.setattr(getattr(transformers, model), "from_pretrained", offline)
+    with pytest.raises(ValueError, match=r"'owner/name@abc' could not be loaded \(no connection\)"):
+        load("owner/name@abc")
+    ((source, named),) = asked
+    assert (source, named["revision"], named["use_safetensors"]) == ("owner/name", "abc", True)
+    assert "trust_remote_code" not in named
+
+
 @pytest.mark.parametrize("load", [load_sentence_writer, load_captioner, load_text_similarity])
 def test_what_cannot_be_loaded_says_why(load, tmp_path: Path):
     with pytest.raises(ValueError, match=r"unknown .* model 'nosuch'; (did you mean|known)"):

@@ -1,7 +1,7 @@
 import re
 from typing import Any
 
-from engine.reports.figures import tradeoff_figures
+from engine.reports.figures import bar_figure, scatter_figure, tradeoff_figures
 
 
 def rows() -> list[dict[str, Any]]:
@@ -53,3 +53,22 @@ def test_the_same_rows_give_the_same_figure_and_panels_share_no_ids() -> None:
 def test_rows_without_a_score_are_not_drawn() -> None:
     assert tradeoff_figures([row | {"linear_probe": None} for row in rows()]) == {}
     assert tradeoff_figures([]) == {}
+
+
+def test_a_scatter_shows_shares_in_percent_and_colours_by_group() -> None:
+    points = [
+        {"group": group, "source": "generative", "cler": share, "linear_probe": share}
+        for group, share in (("common", 0.5), ("rare", 0.25))
+    ]
+    svg = scatter_figure([*points, {"group": "rare", "cler": None}], "cler", "linear_probe", note="r = 1.00")
+    assert all(text in svg for text in ("CLER (%)", "Linear probe (%)", "r = 1.00", "common", "rare", ">50"))
+    assert scatter_figure([{"cler": None}], "cler", "linear_probe") == ""
+
+
+def test_bars_stand_in_their_order_with_their_spread() -> None:
+    bars = {"first": 3.0, "second <set>": -1.0}
+    svg = bar_figure(bars, spread={"first": 0.5}, colours={"first": "common", "second <set>": "rare"}, label="points")
+    assert svg.index(">first<") < svg.index("second &lt;set&gt;")
+    assert all(text in svg for text in ("points", "common", "rare"))
+    assert bar_figure({"slow": 10.0, "fast": 0.1}, log=True).startswith("<svg")
+    assert bar_figure({}) == ""

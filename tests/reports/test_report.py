@@ -173,3 +173,14 @@ def test_an_empty_report_prints_its_title() -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
     Report(title="Nothing").print(console)
     assert console.export_text().strip() == "Nothing"
+
+
+def test_a_reports_own_figures_are_shown_without_the_trade_off(tmp_path: Path) -> None:
+    page = Report(
+        tables={"table_2": [{"strategy": "x", "d": "1.0"}]}, figures={"Figure 4": "<svg>drawn</svg>", "no": ""}
+    )
+    text = page.write(tmp_path).read_text()
+    assert "<svg>drawn</svg><figcaption" in text
+    assert "Table 2: CLER by prompt strategy" in text
+    assert "Accuracy against shots" not in text
+    assert '"no"' not in text

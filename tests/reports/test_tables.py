@@ -76,6 +76,7 @@ def test_dollars_keep_three_digits(value: float, text: str) -> None:
     ("column", "value", "text"),
     [
         ("cler", 0.1234, "12.3"),
+        ("p_seeds", 0.00123, "0.0012"),
         ("images", 12000, "12,000"),
         ("images", 50.0, "50"),
         ("device_seconds", 1234.5, "1,234.50"),
@@ -87,3 +88,8 @@ def test_dollars_keep_three_digits(value: float, text: str) -> None:
 )
 def test_a_value_is_shown_in_the_unit_of_its_column(column: str, value: object, text: str) -> None:
     assert format_value(column, value) == text
+
+
+def test_a_mean_of_any_number_is_shown_with_its_spread() -> None:
+    assert format_value("fid", 1.234, {"fid": 1.234, "fid_sd": 0.1}) == "1.23 ± 0.10"
+    assert format_value("fid", 1.234, {"fid": 1.234, "fid_sd": None}) == "1.23"

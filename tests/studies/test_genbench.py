@@ -12,27 +12,9 @@ import pytest
 from engine.models.prompt_weights import read_weights
 from engine.prompts import load_sentences
 from engine.store import Workspace
-from engine.studies import genbench
+from engine.studies import study
 from engine.studies.genbench import GenBench, GenBenchConfig, run_genbench
 from tests import tiny
-
-
-@pytest.fixture
-def config(
-    tmp_path: Path, tiny_dataset: Path, tiny_pool: Path, tiny_pipeline: str, tiny_encoder: str
-) -> GenBenchConfig:
-    return GenBenchConfig(
-        datasets=(str(tiny_dataset),),
-        generator=tiny_pipeline,
-        encoder=tiny_encoder,
-        pool=str(tiny_pool),
-        shots=(1, 2),
-        seeds=(0, 1),
-        batch_size=4,
-        workspace=str(tmp_path / "workspace"),
-        report=tmp_path / "report",
-    )
-
 
 TRADEOFF = {
     "dataset",
@@ -141,8 +123,13 @@ BAD = {
     "source": ({"sources": ("generativ",)}, "unknown source 'generativ'; did you mean generative"),
     "generator": ({"generator": "minni"}, "unknown generator 'minni'; did you mean mini"),
     "generator source": ({"generator": "sd21", "generator_source": "nowhere"}, "neither a folder nor a hub id"),
+    "auxiliary": ({"generator_auxiliaries": ("controlnet",)}, "generator auxiliary controlnet is no PURPOSE=SOURCE"),
     "speed": ({"speed": "fast"}, "has no way to be fast; choose from: exact"),
-    "editor": ({"generator": "qwen-image-edit"}, "draws nothing without a reference image"),
+    "editor": ({"generator": "qwen-image-edit"}, r"draws nothing without a reference image; add \+retrieval_augmented"),
+    "generator without weights": (
+        {"generator": "glide"},
+        "generator glide (needs OpenAI's package|has no weights on the Hub)",
+    ),
     "encoder": ({"encoder": "mini-clap"}, "unknown encoder 'mini-clap'; did you mean mini-clip"),
     "strategy": ({"strategy": "defined"}, "unknown prompt strategy 'defined'; did you mean defined_template"),
     "no shots": ({"shots": (0, 5)}, "shots 0 is not a number of images"),
@@ -155,6 +142,7 @@ BAD = {
     "price book": ({"price_book": Path("/nowhere.toml")}, "nowhere.toml"),
     "instance": ({"instance": "azure-nc24ads"}, "azure-nc24ads-a100-v4"),
     "pool": ({"pool": "/nowhere"}, "nowhere"),
+    "fine-tuning": ({"finetune": (9,)}, "fine-tuning on 9 shots needs them among the shots"),
 }
 
 
@@ -236,13 +224,13 @@ def test_a_generator_with_pickled_weights_is_refused(config: GenBenchConfig, tin
 def test_sentences_are_made_before_the_plan_that_uses_them(
     config: GenBenchConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(genbench, "load_sentences", partial(load_sentences, num_sentences=2))
+    monkeypatch.setattr(study, "load_sentences", partial(load_sentences, num_sentences=2))
     writer = str(tiny.save_t5(tmp_path / "t5"))
-    study = GenBench(
+    made_by = GenBench(
         replace(config, sources=("generative",), strategy="category_enhancement", sentence_model=writer, seeds=(0,))
     )
-    (plan,) = study.plans["generative"].values()
-    sentences = load_sentences(study.datasets[0], writer, num_sentences=2)
+    (plan,) = made_by.plans["generative"].values()
+    sentences = load_sentences(made_by.datasets[0], writer, num_sentences=2)
     made = [read_weights(plan[index].prompt).text for index in range(6)]
     assert made == [sentences[index % 3][index // 3] for index in range(6)]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.catalog import worlds
 from engine.world import write
-from engine.world.classes import DATASETS, class_names, dataset_classes
+from engine.world.classes import DATASETS, MANY, class_names, dataset_classes
 from engine.world.render import render
 from engine.world.write import WEB, WorldConfig, write_world
 
@@ -115,7 +115,8 @@ def test_two_writers_at_once_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def be_overtaken(folder: Path, tasks: list) -> None:
         write_lists(folder, tasks)
-        (tmp_path / "world").mkdir()
+        for dataset in write.WORLD:
+            (tmp_path / "world" / dataset).mkdir(parents=True)
         quicker = {"version": write.VERSION, "shots": 1, "test_images": 1, "pool_images": 10, "size": 32, "seed": 0}
         (tmp_path / "world" / "world.json").write_text(json.dumps(quicker))
 
@@ -138,3 +139,22 @@ def test_nonsense_sizes_are_refused() -> None:
 
 def test_the_catalog_asks_for_the_world_that_is_drawn() -> None:
     assert worlds.VERSION == write.VERSION
+
+
+def test_many_are_drawn_apart_and_when_asked_for() -> None:
+    assert MANY not in write.WORLD
+    assert worlds.APART[MANY][:2] == ("--datasets", MANY)
+    assert worlds.world_folder(MANY) != worlds.world_folder() == worlds.world_folder("mini-rare")
+
+
+def test_a_data_set_can_be_drawn_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEFOUNDRY_CACHE", str(tmp_path))
+    monkeypatch.setitem(
+        worlds.APART, "mini-rare", ("--datasets", "mini-rare", "--shots", "1", "--test-images", "1", "--processes", "1")
+    )
+    folder = Path(worlds.resolve_location("world:mini-rare"))
+    assert [entry.name for entry in tmp_path.iterdir()] == [worlds.world_folder("mini-rare").name]
+    assert sorted(entry.name for entry in folder.parent.iterdir()) == ["mini-rare", "world.json"]
+    assert [int(data) for name, data in _samples(folder / "train") if name.endswith(".cls")] == list(range(24))
+    with pytest.raises(ValueError, match="holds a world without mini-common"):
+        write_world(folder.parent, WorldConfig(shots=1, test_images=1))

@@ -1,0 +1,128 @@
+"""The trained part of a retriever: an MLP behind the frozen vision tower (RealRAG section 3.3), and its folder."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine.models.weights import check_weights
+
+WEIGHTS, FACTS = "head.safetensors", "head.json"
+ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """What a head is, and what it was trained on and with."""
+
+    encoder: str
+    """Name of the embeddings it takes, revision included (`ImageEncoder.name`)."""
+    dimension: int
+    """Numbers in an embedding, before and after."""
+    hidden: int
+    """Width of the hidden layer; 0 for a head without an MLP, whose embeddings are the encoder's own."""
+    residual: bool = True
+    """Whether the MLP's output is added to its input; it then begins as plain CLIP."""
+    mix: float = 0.0
+    """Share of the input's direction in the result, 0 to 1: 0 is the MLP's output alone."""
+    label: str = "head"
+    """Which retriever it is: `normal`, `realrag`, …"""
+    training: dict[str, Any] = field(default_factory=dict)
+    """How it was trained."""
+    epoch: int = 0
+    """Epochs it was trained for."""
+
+
+class Head(nn.Module):
+    """Unit-norm image embeddings in, unit-norm embeddings for the retriever's search out; texts stay as they are."""
+
+    def __init__(self, spec: HeadSpec):
+        super().__init__()
+        if not 0 <= spec.mix <= 1:
+            raise ValueError(f"mix {spec.mix} is no share; give a number from 0 to 1")
+        self.spec = spec
+        self.layers = nn.Sequential()
+        if spec.hidden:
+            last = nn.Linear(spec.hidden, spec.dimension)
+            self.layers = nn.Sequential(nn.Linear(spec.dimension, spec.hidden), nn.GELU(), last)
+            if spec.residual:
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """`[..., D]` unit norm → `[..., D]` float32, unit norm."""
+        if not self.spec.hidden:
+            return embeddings
+        moved = self.layers(embeddings)
+        moved = F.normalize((embeddings + moved if self.spec.residual else moved).float(), dim=-1)
+        if not self.spec.mix:
+            return moved
+        return F.normalize(self.spec.mix * embeddings + (1 - self.spec.mix) * moved, dim=-1)
+
+    @property
+    def name(self) -> str:
+        """Name of its embeddings: the encoder, the retriever and a hash of all that decides them."""
+        kind = [self.spec.hidden, self.spec.residual, self.spec.mix]
+        digest = blake2b(json.dumps(kind).encode(), digest_size=4)
+        for tensor in self.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return f"{self.spec.encoder}+{self.spec.label}-{digest.hexdigest()}"
+
+    @torch.inference_mode()
+    def embed(self, embeddings: np.ndarray) -> np.ndarray:
+        """`[N, D]` float32, unit norm, of the encoder's embeddings `[N, D]`. Raises ValueError for another dimension."""
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.spec.dimension:
+            raise ValueError(
+                f"embeddings have shape {embeddings.shape}, and the head {self.spec.label} takes {self.spec.dimension} "
+                f"numbers an image; give embeddings of {self.spec.encoder}"
+            )
+        device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+        rows = torch.tensor(embeddings, dtype=torch.float32)
+        return torch.cat([self(part.to(device)).cpu() for part in rows.split(ROWS_AT_ONCE)]).numpy()
+
+    def check_encoder(self, encoder: str) -> None:
+        """Raises ValueError, by name, for embeddings of another encoder than the head was trained on."""
+        if encoder != self.spec.encoder:
+            raise ValueError(
+                f"the head {self.spec.label} was trained on embeddings of {self.spec.encoder}, and these are of {encoder}; "
+                "use that encoder, or train a head for this one"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Writes `head.safetensors` and `head.json`."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
+        (folder / FACTS).write_text(json.dumps(asdict(self.spec), indent=1))
+
+
+def load_head(folder: Path) -> Head:
+    """The head in a folder that `Head.save` wrote.
+
+    Raises:
+        ValueError: it is no such folder, holds pickles, or its files do not fit each other.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder} with a head; give one that a training run wrote")
+    check_weights(folder)
+    try:
+        spec = HeadSpec(**json.loads((folder / FACTS).read_text("utf-8")))
+        head = Head(spec)
+        head.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"the head in {folder} cannot be read ({reason}); give a folder with the {WEIGHTS} and {FACTS} of one training run"
+        ) from error
+    return head.eval()

@@ -1,0 +1,296 @@
+"""Exact nearest database vectors of many queries, never of a query's own class (RealRAG Eq. 4).
+
+The database is streamed once, in blocks. A screening product over the leading principal directions bounds every
+inner product from above: with `q = (q1, q2)` and `x = (x1, x2)` split after direction `m`, `<q, x> <= <q1, x1> + |q2| |x2|`,
+which is one matrix product of `m + 1` columns. A query none of whose bounds in a tile of rows reaches its k-th best so
+far is done with that tile; the others' products are computed in full, and what may be among the best once more, in
+float64. `m` is chosen by the data; where no split pays, all directions are screened.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+NO_CLASS = -1
+"""Class code of a query or a row that is never masked."""
+
+_SPLITS = (32, 16, 12, 8, 6, 4, 3, 2)
+"""Screening may be by a 32nd of the directions, a 16th, …"""
+_RECHECK_COST = 1.5
+"""Time of a full product after screening, over that of the product alone: its operands are gathered first (measured on AVX2)."""
+_SAMPLE_ROWS = 1_024
+_SAMPLE_QUERIES = 512
+_SAMPLE_TILES = 8
+_PAIRS_AT_ONCE = 1_024
+_NOTHING = torch.finfo(torch.float32).min
+"""Score of a place that no row has taken yet."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a database."""
+
+    rows: np.ndarray
+    """`[B]` int64 numbers of the rows."""
+    vectors: np.ndarray
+    """`[B, D]` float32."""
+    classes: np.ndarray | None = None
+    """`[B]` int64 class codes, `NO_CLASS` for rows that are never masked; None where nothing is."""
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The nearest rows of each query, nearest first, ties by the lower row."""
+
+    rows: np.ndarray
+    """`[Q, k]` int64; -1 where fewer than k rows may be taken."""
+    scores: np.ndarray
+    """`[Q, k]` float32 inner products, summed in float64; -inf where there is no row."""
+
+
+def cut_blocks(vectors: np.ndarray, classes: np.ndarray | None = None, num_rows: int = 65_536) -> Iterator[Block]:
+    """A database in memory, `[N, D]` float32 and its class codes `[N]`, as blocks."""
+    for start in range(0, len(vectors), num_rows):
+        part = slice(start, start + num_rows)
+        rows = np.arange(start, min(start + num_rows, len(vectors)))
+        yield Block(rows, vectors[part], None if classes is None else classes[part])
+
+
+def top_k(
+    queries: np.ndarray,
+    blocks: Iterable[Block],
+    *,
+    k: int = 1,
+    query_classes: np.ndarray | None = None,
+    device: str = "cpu",
+) -> TopK:
+    """The `k` rows of the largest inner product with each of `queries` `[Q, D]` float32, as brute force finds them.
+
+    Args:
+        queries: of any norm; give unit vectors for cosine similarity.
+        blocks: the database, each row once, in any order.
+        k: rows a query.
+        query_classes: `[Q]` int64 class codes; rows of a query's own code are passed over, except for `NO_CLASS`.
+        device: torch device that computes.
+
+    Raises:
+        ValueError: vectors that are not finite or of another dimension than the queries; classes that are missing.
+    """
+    if queries.ndim != 2 or k < 1:
+        raise ValueError(f"queries have shape {queries.shape} and k is {k}; give [Q, D] vectors and k of 1 or more")
+    if not np.isfinite(queries).all():
+        raise ValueError("a query holds NaN or infinity; embed its image again, or leave it out")
+    search = _Search(queries, k, query_classes, torch.device(device))
+    for block in blocks:
+        _check(block, queries.shape[1], query_classes is not None)
+        if len(block.rows):
+            search.add(block)
+    return search.result()
+
+
+def _check(block: Block, dimension: int, masked: bool) -> None:
+    vectors = block.vectors
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        found = f"the queries have {dimension} numbers and the database's vectors have shape {vectors.shape}"
+        raise ValueError(f"{found}; embed both with the same encoder")
+    if masked and block.classes is None:
+        raise ValueError("the database says no classes, so none can be masked; give them, or do not mask")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a block, sorted by class so that a mask is a few rectangles."""
+
+    rows: torch.Tensor
+    vectors: torch.Tensor
+    squares: torch.Tensor
+    codes: np.ndarray
+
+    def __getitem__(self, part: slice) -> "_Rows":
+        return _Rows(self.rows[part], self.vectors[part], self.squares[part], self.codes[part])
+
+    def pick(self, chosen: np.ndarray) -> "_Rows":
+        """The rows for which `chosen` `[B]` bool holds."""
+        on_device = torch.from_numpy(chosen).to(self.rows.device)
+        return _Rows(self.rows[on_device], self.vectors[on_device], self.squares[on_device], self.codes[chosen])
+
+
+class _Search:
+    """Queries sorted by class, their best rows so far, and the directions to screen by."""
+
+    def __init__(self, queries: np.ndarray, k: int, classes: np.ndarray | None, device: torch.device):
+        codes = np.full(len(queries), NO_CLASS) if classes is None else np.asarray(classes, np.int64)
+        self._order = np.argsort(codes, kind="stable")
+        self._codes = codes[self._order]
+        self._masked = classes is not None
+        self._device = device
+        self._queries = torch.from_numpy(np.ascontiguousarray(queries[self._order], np.float32)).to(device)
+        self._squares = _squares(self._queries)
+        self._norms = self._squares.sqrt()
+        self._scores = torch.full((len(queries), k), _NOTHING, device=device)
+        self._rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=device)
+        self._dimension = self._split = queries.shape[1]
+        self._basis: torch.Tensor | None = None
+        self._num_blocks = 0
+        # on a GPU the product is cheap and looking at its result is not, so tiles are large and screened whole
+        self._on_gpu = device.type == "cuda"
+        self._dtype = torch.bfloat16 if self._on_gpu else torch.float32
+        self._tile = (8_192, 65_536) if self._on_gpu else (4_096, 256)
+        self._queries_screen = self._screen(self._queries, self._squares, self._split)
+        self._buffer = torch.empty(self._tile[0] * self._tile[1], dtype=self._dtype, device=device)
+
+    def add(self, block: Block) -> None:
+        """Searches a block."""
+        codes = block.classes if self._masked and block.classes is not None else np.full(len(block.rows), NO_CLASS)
+        order = np.argsort(codes, kind="stable")
+        vectors = torch.from_numpy(np.ascontiguousarray(block.vectors, np.float32)).to(self._device)
+        squares = _squares(vectors)
+        finite = torch.isfinite(squares)
+        if not finite.all():
+            row = block.rows[int(finite.int().argmin())]
+            raise ValueError(f"row {row} of the database holds NaN or infinity; embed its image again, or leave it out")
+        numbers, order_on_device = (torch.from_numpy(some).to(self._device) for some in (block.rows[order], order))
+        rows = _Rows(numbers, vectors[order_on_device], squares[order_on_device], codes[order])
+        if not self._num_blocks and not self._on_gpu:
+            # a sample in full gives every query a score to beat
+            step = max(1, len(order) // _SAMPLE_ROWS)
+            sampled = np.arange(len(order)) % step == 0
+            self._search(rows.pick(sampled))
+            rows = rows.pick(~sampled)
+        if not self._on_gpu and self._num_blocks.bit_count() < 2:
+            self._plan(rows)  # at blocks 0, 1, 2, 4, 8, …: the higher the scores to beat, the fewer directions do
+        self._num_blocks += 1
+        self._search(rows)
+
+    def result(self) -> TopK:
+        """The best rows, in the order the queries came in."""
+        rows = np.empty(self._rows.shape, np.int64)
+        scores = np.empty(self._scores.shape, np.float32)
+        rows[self._order], scores[self._order] = self._rows.cpu().numpy(), self._scores.cpu().numpy()
+        return TopK(rows, np.where(rows < 0, -np.inf, scores).astype(np.float32))
+
+    def _plan(self, rows: _Rows) -> None:
+        """Chooses the number of directions that a sample of tiles says is cheapest."""
+        if not len(rows.codes) or not len(self._queries):
+            return
+        chosen = torch.arange(0, len(self._queries), max(1, len(self._queries) // _SAMPLE_QUERIES))
+        if self._basis is None:
+            sample = rows.vectors[:: max(1, len(rows.codes) // _SAMPLE_ROWS)]
+            moments = _moments(self._queries[chosen]) + _moments(sample)
+            self._basis = torch.linalg.eigh(moments).eigenvectors.flip(1).float()
+        num_rows = self._tile[1]
+        starts = np.linspace(0, max(0, len(rows.codes) - num_rows), _SAMPLE_TILES).astype(int)
+        tiles = [rows[start : start + num_rows] for start in sorted(set(starts.tolist()))]
+        costs = {self._dimension: float(self._dimension)}
+        for split in {max(1, self._dimension // share) for share in _SPLITS} - {self._dimension}:
+            queries = self._screen(self._queries[chosen], self._squares[chosen], split)
+            hot = []
+            for tile in tiles:
+                bounds = queries @ self._screen(tile.vectors, tile.squares, split).T
+                self._mask(bounds, self._codes[chosen.numpy()], tile.codes)
+                hot.append(
+                    (bounds.amax(1) >= (self._scores[:, -1] - self._slack(tile.squares))[chosen]).float().mean().item()
+                )
+            costs[split] = split + _RECHECK_COST * self._dimension * sum(hot) / len(hot)
+        self._split = min(costs, key=lambda split: costs[split])
+        self._queries_screen = self._screen(self._queries, self._squares, self._split)
+
+    def _screen(self, vectors: torch.Tensor, squares: torch.Tensor, split: int) -> torch.Tensor:
+        """`[N, split + 1]`: the leading coordinates and the norm of the others; all `D` as they are if nothing is split."""
+        if split == self._dimension:
+            return vectors.to(self._dtype)
+        assert self._basis is not None
+        leading = vectors @ self._basis[:, :split]
+        rest = (squares - _squares(leading)).clamp(min=0) + squares * 2**-20  # never less than it is
+        return torch.cat([leading, rest.sqrt()[:, None]], dim=1)
+
+    def _slack(self, squares: torch.Tensor) -> torch.Tensor:
+        """`[Q]`: how far rounding may put a bound below the product it bounds."""
+        relative = self._dimension * 2.0**-22 + (2.0**-6 if self._dtype == torch.bfloat16 else 0.0)
+        return relative * self._norms * squares.max().sqrt()
+
+    def _search(self, rows: _Rows) -> None:
+        if not len(rows.codes) or not len(self._queries):
+            return
+        rows_screen = self._screen(rows.vectors, rows.squares, self._split)
+        slack = self._slack(rows.squares)
+        num_queries, num_rows = self._tile
+        for first in range(0, len(self._queries), num_queries):
+            queries = slice(first, min(first + num_queries, len(self._queries)))
+            for start in range(0, len(rows.codes), num_rows):
+                tile = rows[start : start + num_rows]
+                shape = (queries.stop - first, len(tile.codes))
+                bounds = self._buffer[: shape[0] * shape[1]].view(shape)
+                torch.mm(self._queries_screen[queries], rows_screen[start : start + num_rows].T, out=bounds)
+                self._mask(bounds, self._codes[queries], tile.codes)
+                self._take(queries, tile, bounds, slack[queries])
+
+    def _mask(self, bounds: torch.Tensor, query_codes: np.ndarray, row_codes: np.ndarray) -> None:
+        """Sets the places of equal class to -inf; both codes are sorted."""
+        if not self._masked:
+            return
+        if self._on_gpu:
+            left, right = (torch.from_numpy(codes).to(self._device) for codes in (query_codes, row_codes))
+            bounds.masked_fill_((left[:, None] == right) & (left != NO_CLASS)[:, None], -torch.inf)
+            return
+        starts = np.flatnonzero(np.concatenate([[True], row_codes[1:] != row_codes[:-1]]))
+        shared = row_codes[starts]
+        ends: np.ndarray = np.append(starts[1:], len(row_codes))
+        tops: np.ndarray = np.searchsorted(query_codes, shared, "left")
+        bottoms: np.ndarray = np.searchsorted(query_codes, shared, "right")
+        for number in np.flatnonzero((tops < bottoms) & (shared != NO_CLASS)):
+            bounds[tops[number] : bottoms[number], starts[number] : ends[number]] = -torch.inf
+
+    def _take(self, queries: slice, tile: _Rows, bounds: torch.Tensor, slack: torch.Tensor) -> None:
+        """Computes the products of queries whose bounds in a tile are good enough, and keeps the best rows."""
+        hot = (bounds.amax(1) >= self._scores[queries, -1] - slack).nonzero()[:, 0]
+        if not len(hot):
+            return
+        places, bounds, slack = hot + queries.start, bounds[hot], slack[hot]
+        if self._split < self._dimension:
+            products = self._queries[places] @ tile.vectors.T
+            bounds = products.masked_fill_(bounds == -torch.inf, -torch.inf)
+        k = min(self._scores.shape[1], bounds.shape[1])
+        columns = bounds.topk(k, dim=1).indices if k > 1 else bounds.argmax(1, keepdim=True)
+        first = torch.zeros_like(bounds, dtype=torch.bool).scatter_(1, columns, True)
+        for wanted in (first, ~first):  # the best raise the score that the others must reach
+            good = bounds >= (self._scores[places, -1] - slack)[:, None]
+            self._keep(places, tile, (good & wanted).nonzero())
+
+    def _keep(self, places: torch.Tensor, tile: _Rows, pairs: torch.Tensor) -> None:
+        """Merges pairs `[P, 2]` (place in `places`, row of the tile), sorted by place, into the best rows."""
+        if not len(pairs):
+            return
+        at, column = pairs.unbind(1)
+        scores = torch.cat(
+            [
+                (self._queries[places[a]].double() * tile.vectors[c].double()).sum(1).float()
+                for a, c in zip(at.split(_PAIRS_AT_ONCE), column.split(_PAIRS_AT_ONCE), strict=True)
+            ]
+        )
+        _, inverse, counts = torch.unique_consecutive(at, return_inverse=True, return_counts=True)
+        touched = places[at[counts.cumsum(0) - counts]]
+        position = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[inverse]
+        shape = (len(counts), int(counts.max()))
+        new_scores = torch.full(shape, _NOTHING, device=at.device)
+        new_rows = torch.full(shape, -1, dtype=torch.int64, device=at.device)
+        new_scores[inverse, position], new_rows[inverse, position] = scores, tile.rows[column]
+        all_scores = torch.cat([self._scores[touched], new_scores], dim=1)
+        all_rows, order = torch.cat([self._rows[touched], new_rows], dim=1).sort(dim=1)
+        all_scores, best = all_scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+        k = self._scores.shape[1]
+        self._scores[touched], self._rows[touched] = all_scores[:, :k], all_rows.gather(1, best)[:, :k]
+
+
+def _squares(vectors: torch.Tensor) -> torch.Tensor:
+    """`[N]`: squared lengths."""
+    if vectors.device.type == "cpu":  # torch writes the products out first
+        return torch.from_numpy(np.einsum("nd,nd->n", vectors.numpy(), vectors.numpy()))
+    return torch.linalg.vecdot(vectors, vectors)
+
+
+def _moments(vectors: torch.Tensor) -> torch.Tensor:
+    wide = vectors.double()
+    return wide.T @ wide / len(wide)

@@ -1,0 +1,117 @@
+"""Heads trained on a cluster: Ray Data brings the features, Ray Train the workers and their resurrection."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from engine.retriever.data import RetrieverData
+from engine.retriever.fit import Fit, Trained, TrainingConfig, check_training
+
+MAX_FAILURES = 8
+"""Times that lost workers are replaced before the run is given up."""
+ROWS_PER_BLOCK = 65_536
+
+
+def train_heads(
+    data: RetrieverData,
+    configs: Mapping[str, TrainingConfig],
+    storage: str | Path,
+    *,
+    num_workers: int = 1,
+    use_gpu: bool = False,
+) -> dict[str, Trained]:
+    """Trains a head for each of `configs`, one after the other in one Ray Train job; Ray must be connected.
+
+    Batches are shared out to the workers and their images gathered, so the heads are those of `fit_head` whatever the
+    number of workers (to rounding). A checkpoint is written each epoch below `storage`, a folder or URL that all nodes
+    see: when a worker is lost all start again from it, and so does the same call after the driver was lost; the result is
+    the same bit for bit.
+
+    Raises:
+        ValueError: as `Fit` does.
+    """
+    import ray.data
+    from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    for config in configs.values():
+        check_training(data, config, num_workers)
+    texts, images = data.to_tables()
+    trainer = TorchTrainer(
+        _train_on_worker,
+        train_loop_config={
+            "encoder": data.encoder,
+            "configs": {name: asdict(config) for name, config in configs.items()},
+        },
+        datasets={
+            name: ray.data.from_arrow(
+                [table.slice(start, ROWS_PER_BLOCK) for start in range(0, len(table), ROWS_PER_BLOCK)]
+            )
+            for name, table in (("texts", texts), ("images", images))
+        },
+        # any image may be the positive or negative of any text, so it is the batches that are split and not the rows
+        dataset_config=DataConfig(datasets_to_split=[]),
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=f"retriever-{_fingerprint(data, configs, num_workers)}",
+            storage_path=str(storage if "://" in str(storage) else Path(storage).absolute()),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    checkpoint = trainer.fit().checkpoint
+    assert checkpoint is not None, "a run that ended without an error has a checkpoint"
+    with checkpoint.as_directory() as folder:
+        return {name: _restored(data, config, Path(folder) / name).result() for name, config in configs.items()}
+
+
+def _train_on_worker(settings: dict[str, Any]) -> None:
+    """What each worker runs."""
+    import ray.train
+    from ray.train import Checkpoint
+    from ray.train.torch import get_device
+
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    parts = {
+        name: list(ray.train.get_dataset_shard(name).iter_batches(batch_size=None, batch_format="pyarrow"))
+        for name in ("texts", "images")
+    }
+    data = RetrieverData.from_tables(settings["encoder"], parts["texts"], parts["images"])
+    resumed = ray.train.get_checkpoint()
+    fits = {}
+    with tempfile.TemporaryDirectory() as last:
+        if resumed:
+            resumed.to_directory(last)
+        for name, values in settings["configs"].items():
+            fits[name] = fit = Fit(data, TrainingConfig(**values), get_device(), rank, world_size)
+            if (Path(last) / name).is_dir():
+                fit.restore(Path(last) / name)
+            while not fit.done:
+                row = fit.run_epoch()
+                with tempfile.TemporaryDirectory() as folder:
+                    if rank == 0:
+                        for known, state in fits.items():
+                            state.save(Path(folder) / known)
+                    # every worker reports, and waits for the others; the first one brings the files
+                    checkpoint = Checkpoint.from_directory(folder) if rank == 0 else None
+                    ray.train.report({"head": name, **row}, checkpoint=checkpoint)
+
+
+def _restored(data: RetrieverData, config: TrainingConfig, folder: Path) -> Fit:
+    fit = Fit(data, config)
+    fit.restore(folder)
+    return fit
+
+
+def _fingerprint(data: RetrieverData, configs: Mapping[str, TrainingConfig], num_workers: int) -> str:
+    """Names the run by all that decides its result, so that the same call goes on and another one begins anew."""
+    settings = {name: asdict(config) for name, config in configs.items()}
+    digest = blake2b(json.dumps([data.encoder, num_workers, settings]).encode(), digest_size=8)
+    for name in ("text_features", "text_class", "image_features", "image_class", "negatives", "validation"):
+        digest.update(getattr(data, name).tobytes())
+    return digest.hexdigest()

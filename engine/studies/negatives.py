@@ -1,0 +1,177 @@
+"""RealRAG's data: real images into the database, and for each generated image the real ones nearest to it (section 3.1)."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.catalog import Dataset, load_dataset
+from engine.costs import PriceBook
+from engine.models import generator_spec, load_encoder
+from engine.models.families import family_of
+from engine.models.registry import encoder_source
+from engine.retriever.database import Database, DatabasePlan, duplicate_counts, duplicates
+from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker
+from engine.store import IdSet, Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseConfig:
+    """Which real images the database holds."""
+
+    datasets: tuple[str, ...] = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
+    """Catalog names, folders of images, or NAME=PATH for a catalog's set that lies elsewhere."""
+    first: int = 0
+    """First training image of each class, so that one half can be mined and the other retrieved from."""
+    shots: int | None = None
+    """Training images a class; all from the first on otherwise."""
+    seed: int = 0
+    """Draws the order of a class's images, as in GenBench's original data."""
+    encoder: str = "mini-clip"
+    """Registry name, open_clip ARCHITECTURE/WEIGHTS pair (ViT-B-32/openai) or open_clip folder."""
+    workspace: str = "workspace"
+    """Folder or s3:// prefix of the table; what it has already is not read again."""
+    price_book: Path | None = None
+    """Your own price book (TOML); the shipped one otherwise."""
+    instance: str | None = None
+    """Instance of the price book that the machines are; by the cluster's accelerator otherwise."""
+
+    def check(self) -> None:
+        """Raises ValueError, one sentence, for what no run could honour."""
+        if not self.datasets:
+            raise ValueError("datasets is empty; give at least one")
+        if self.first < 0 or self.seed < 0:
+            raise ValueError(f"first is {self.first} and seed is {self.seed}; give 0 or more for both")
+        if self.shots is not None and self.shots < 1:
+            raise ValueError(f"shots {self.shots} is not a number of images; give 1 or more")
+        encoder_source(self.encoder)
+
+    def plans(self) -> list[DatabasePlan]:
+        """A plan for each data set. Raises ValueError for a data set that is not there or has no images in the range."""
+        datasets: list[Dataset] = [load_dataset(name) for name in self.datasets]
+        if len({dataset.name for dataset in datasets}) < len(datasets):
+            raise ValueError("two data sets have the same name; give each once, and folders different names")
+        return [DatabasePlan(dataset, self.first, self.shots, self.seed) for dataset in datasets]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineConfig(DatabaseConfig):
+    """Which generated images to find negatives for, and how many. The database's own settings say where to look."""
+
+    generator: str = "mini"
+    """Registry name (`python -m engine.models list`) or diffusers folder."""
+    strategy: str = "simple_template"
+    """Prompt strategy; `simple_template` is "a photo of [CLASS NAME]"."""
+    images: int = 20
+    """Generated images a class."""
+    generator_seed: int = 0
+    """Another seed gives other generated images."""
+    batch_size: int | None = None
+    """Images the generator makes at once; the generator's own default otherwise."""
+    k: int = 1
+    """Negatives of each generated image."""
+    mask: bool = True
+    """Pass over images of the generated image's own class."""
+
+    def check(self) -> None:
+        """Raises ValueError, one sentence, for what no run could honour."""
+        super().check()
+        for name, value in (("images", self.images), ("k", self.k), ("batch size", self.batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give 1 or more")
+        if self.generator_seed < 0:
+            raise ValueError(f"generator seed {self.generator_seed} is negative; give 0 or more")
+
+
+@dataclass(frozen=True)
+class DatabaseReport:
+    """What `build_database` did and found."""
+
+    planned: int
+    made: int
+    errors: int
+    embedded: int
+    """Images of earlier runs that were embedded with this encoder."""
+    duplicates: list[dict[str, object]]
+    """Pictures that are in the database more than once, by the data sets that share them."""
+
+
+def build_database(config: DatabaseConfig) -> DatabaseReport:
+    """Reads, embeds and indexes what the workspace lacks of the data sets' training images.
+
+    Raises:
+        ValueError: one sentence on what is wrong with the input and how to mend it.
+    """
+    from engine.dataflow.cluster import connected_cluster
+    from engine.dataflow.run import Run
+
+    config.check()
+    plans = config.plans()
+    workspace = Workspace.open(config.workspace)
+    encoder = load_encoder(config.encoder)
+    corpora = {plan.dataset.name: plan.dataset.location for plan in plans}
+    with (
+        connected_cluster(),
+        Run(workspace, encoder, PriceBook.load(config.price_book), config.instance, asdict(config)) as run,
+    ):
+        filled = run.fill("database", ConcatenatedPlan(plans), CorpusMaker(corpora))
+    if filled.made or filled.embedded:
+        with workspace.lock(f"{run.run_id}-index"):
+            workspace.build_indices(encoder.name)
+    ids = IdSet([plan.ids() for plan in plans])
+    return DatabaseReport(
+        filled.planned, filled.made, filled.errors, filled.embedded, duplicate_counts(duplicates(workspace, among=ids))
+    )
+
+
+def mine_negatives(config: MineConfig) -> dict[str, Any]:
+    """Makes the generated images that are missing and mines those that have no negatives in this database yet.
+
+    Gives the database's `name`, its `images` and `duplicates`, and the numbers of generated images `mined` now and
+    `present` before. Raises ValueError, one sentence, for what is wrong with the input.
+    """
+    from engine.dataflow.cluster import connected_cluster
+    from engine.dataflow.mining import mine_shards
+    from engine.dataflow.run import Run
+
+    config.check()
+    plans = config.plans()
+    spec = generator_spec(config.generator)
+    if family_of(spec.pipeline).needs_reference:
+        raise ValueError(f"generator {spec.name} draws nothing without a reference image; take another one")
+    drawn = ConcatenatedPlan(
+        [GenerativePlan(plan.dataset, spec, config.strategy, config.images, config.generator_seed) for plan in plans]
+    )
+    workspace = Workspace.open(config.workspace)
+    encoder = load_encoder(config.encoder)
+    selected = [one for plan in plans for one in plan.ids()]
+    database = Database(workspace, encoder.name, selected)
+    with (
+        connected_cluster(),
+        Run(workspace, encoder, PriceBook.load(config.price_book), config.instance, asdict(config)) as run,
+    ):
+        run.fill("generate", drawn, GeneratorMaker(spec, config.batch_size or spec.batch_size, spec.num_gpus))
+        wanted = list(dict.fromkeys(drawn[index].id for index in range(len(drawn))))
+        there = workspace.done_ids().contains(wanted)  # a prompt that could not be drawn is a row of errors
+        wanted = [one for one, made in zip(wanted, there, strict=True) if made]
+        mined = IdSet([_mined(workspace, encoder.name, database, config.k, config.mask)]).contains(wanted)
+        missing = [one for one, done in zip(wanted, mined, strict=True) if not done]
+        for table, seconds, pool in mine_shards(
+            workspace, encoder.name, missing, selected, k=config.k, mask=config.mask
+        ):
+            workspace.check_lock()
+            workspace.add_negatives(table)
+            run.add_work("mine", table.num_rows, seconds, pool)
+    return {
+        "name": database.name,
+        "images": len(database),
+        "duplicates": database.num_duplicates,
+        "mined": len(missing),
+        "present": len(wanted) - len(missing),
+    }
+
+
+def _mined(workspace: Workspace, encoder: str, database: Database, k: int, mask: bool) -> list[str]:
+    quoted = encoder.replace("'", "''")
+    same = f"encoder = '{quoted}' AND database = '{database.name}' AND k = {k} AND masked = {str(mask).lower()}"
+    found: list[str] = workspace.negatives(f"{same} AND rank = 1")["generated_id"].to_pylist()
+    return found

@@ -1,0 +1,132 @@
+"""Every generator of the registry makes a set end to end: the job's own command line, plans, makers, table and report.
+
+Each has a tiny twin in a folder, given as `--generator NAME --generator.source FOLDER`. The workers that draw are shared, as
+starting them for each generator alone would take minutes; one goes through the whole job.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import tyro
+
+from engine.dataflow.run import Run
+from engine.models import generator_names, generator_spec
+from engine.models.families import family_of
+from engine.recipe import Recipe
+from engine.sources import ConcatenatedPlan, GeneratorMaker, MakerBySource
+from engine.sources.make import Made
+from engine.store import Workspace
+from engine.studies.genbench import GenBench, GenBenchConfig, run_genbench
+from tests import tiny_generators
+from tests.models.twins import SIDE, small_references
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("cluster")]
+
+
+@dataclass
+class MakerByGenerator:
+    """Hands each recipe to its generator's own maker, so that one pool of actors serves them all."""
+
+    makers: dict[str, GeneratorMaker]
+    rows_per_call: int = 3
+    gpus_per_actor: float = 1.0
+    _device: str = ""
+    _loaded: set[str] = field(default_factory=set)
+
+    def load(self, device: str) -> None:
+        self._device = device
+
+    def make(self, recipes: Sequence[Recipe]) -> list[Made]:
+        made: dict[int, Made] = {}
+        with small_references():
+            for name in dict.fromkeys(recipe.generator for recipe in recipes):
+                if name not in self._loaded:
+                    self.makers[name].load(self._device)
+                    self._loaded.add(name)
+                rows = [number for number, recipe in enumerate(recipes) if recipe.generator == name]
+                made.update(zip(rows, self.makers[name].make([recipes[row] for row in rows]), strict=True))
+        return [made[number] for number in range(len(recipes))]
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tiny_generators.Saved]:
+    """Registry entry → its twin's folder and those of its auxiliaries; entries of one class share them."""
+    written: dict[object, tiny_generators.Saved] = {}
+    for name in generator_names():
+        builder = tiny_generators.BUILDERS[name]
+        if builder not in written:
+            written[builder] = tiny_generators.save(name, tmp_path_factory.mktemp("generators") / name)
+    return {name: written[tiny_generators.BUILDERS[name]] for name in generator_names()}
+
+
+@pytest.fixture
+def config(
+    tmp_path: Path, tiny_dataset: Path, tiny_pool: Path, tiny_encoder: str, twins: dict[str, tiny_generators.Saved]
+) -> Callable[[str], GenBenchConfig]:
+    """Registry entry → what the job makes of its command line."""
+
+    def parse(name: str) -> GenBenchConfig:
+        augmented = family_of(generator_spec(name).pipeline).needs_reference
+        flags: dict[str, object] = {
+            "datasets": tiny_dataset,
+            "sources": "generative",
+            "generator": name,
+            "generator.source": twins[name]["source"],
+            "generator.steps": 2,
+            "generator.size": SIDE.get(name, 16),
+            "strategy": "defined_template" + ("+retrieval_augmented" if augmented else ""),
+            "encoder": tiny_encoder,
+            "pool": tiny_pool,
+            "shots": 1,
+            "batch-size": 2,
+            "workspace": tmp_path / "workspace",
+            "report": tmp_path / name,
+        }
+        arguments = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
+        if auxiliaries := twins[name]["auxiliaries"]:
+            arguments += ["--generator.auxiliaries", *(f"{key}={value}" for key, value in auxiliaries.items())]
+        return tyro.cli(GenBenchConfig, args=arguments)
+
+    return parse
+
+
+def test_every_generator_makes_its_set(config: Callable[[str], GenBenchConfig], tmp_path: Path):
+    studies = {name: GenBench(config(name)) for name in generator_names()}
+    workspace = Workspace.open(str(tmp_path / "workspace"))
+    read, drawn, makers = [], [], {}
+    for name, study in studies.items():
+        study.check()
+        (_, first, reader), (_, _, maker) = (work := list(study.work()))[0], work[-1]
+        makers[name] = maker.makers["generative"] if isinstance(maker, MakerBySource) else maker
+        drawn += study.plans["generative"].values()
+        if len(work) == 2:
+            read.append((first, reader))
+    # the longest holds what the others read, and the reference images besides
+    longest, reader = max(read, key=lambda pair: len(pair[0]))
+    one = studies["sd21"]
+    with Run(workspace, one.encoder, one.prices, None, {}) as run:
+        run.fill("read", longest, reader)
+        result = run.fill("generate", ConcatenatedPlan(drawn), MakerByGenerator(makers))
+    assert (result.made, result.errors) == (3 * len(studies), 0)
+    for name, study in studies.items():
+        (plan,) = study.plans["generative"].values()
+        ids = [plan[index].id for index in range(3)]
+        rows = workspace.fetch(ids, ["generator", "height", "dtype", "reference_mode"]).to_pylist()
+        side = SIDE.get(name, 16)
+        assert [(row["generator"], row["height"]) for row in rows] == [(name, side)] * 3
+        assert {row["reference_mode"] for row in rows} == {plan[0].reference_mode}
+    for name in ("sd21", "emu2", "glide", "qwen-image-edit"):
+        report = studies[name].report(workspace)
+        assert report.tables["errors"] == []
+        (row,) = report.tables["tradeoff"]
+        assert (row["images"], row["shots"]) == (3, 1)
+        assert row["usd_busy"] > 0
+
+
+def test_the_whole_job_runs_with_a_pipeline_of_our_own(config: Callable[[str], GenBenchConfig]):
+    report = run_genbench(config("emu2"))
+    assert report.tables["errors"] == []
+    assert [(row["source"], row["images"]) for row in report.tables["tradeoff"]] == [("generative", 3)]
+    assert (config("emu2").report / "index.html").is_file()

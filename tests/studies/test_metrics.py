@@ -1,0 +1,117 @@
+"""Metrics, their times and their correlations, on made-up features and points."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.catalog import Dataset
+from engine.studies.metrics import MetricsConfig, assemble, measure, recall_by_class, run_metrics, times
+from engine.studies.results import Images
+
+NAMES = ("kea", "kiwi", "emu")
+
+
+def _images(seed: int, each: int, noise: float) -> Images:
+    g = np.random.default_rng(seed)
+    classes = np.tile(np.arange(3), each)
+    features = (np.eye(8)[classes] + noise * g.normal(size=(len(classes), 8))).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return Images([str(row) for row in range(len(classes))], np.arange(len(classes)), classes, classes, features)
+
+
+def _measure(noise: float) -> dict[str, Any]:
+    dataset = Dataset("birds", "fine", "accuracy", "", NAMES, ("{c}",))
+    test, train = _images(0, 20, 0.2), _images(1, 10, noise)
+    texts = np.eye(8, dtype=np.float32)[:3, None]
+    judged = test.features, train.features
+    return measure(dataset, texts, test, train, judged, "judge", 0, "validation")
+
+
+def test_every_metric_of_good_images_is_better_than_of_noise():
+    good, noise = _measure(0.1), _measure(30.0)
+    for name in ("cler", "cler_ensemble", "linear_probe", "clip_score", "precision_at_5"):
+        assert good[name] > noise[name]
+    assert good["fid"] < noise["fid"]
+    assert all(good[f"seconds_{name}"] > 0 for name in ("cler", "clip_score", "fid", "retrieval", "linear_probe"))
+
+
+def _points() -> list[dict[str, Any]]:
+    points = []
+    for number, (source, shots, seed) in enumerate(
+        (source, shots, seed) for source in ("generative", "retrieval") for shots in (5, 20) for seed in range(4)
+    ):
+        accuracy = 0.3 + 0.04 * number
+        points.append(
+            {
+                "dataset": "d",
+                "group": "common" if seed % 2 else "rare",
+                "source": source,
+                "strategy": "",
+                "shots": shots,
+                "seed": seed,
+                "cler": accuracy - 0.05,
+                "cler_ensemble": accuracy,
+                "clip_score": 30 + seed,
+                "fid": 100 - 50 * accuracy,
+                "precision_at_5": accuracy / 2,
+                "recall_at_5": accuracy / 20,
+                "linear_probe": accuracy,
+                **{f"seconds_{name}": 0.01 for name in ("cler", "clip_score", "retrieval", "fid")},
+                "seconds_linear_probe": 1.0,
+            }
+        )
+    return points
+
+
+def test_the_report_holds_every_correlation_and_figure():
+    points = _points()
+    other = [row | {"encoder": name} for row in points if row["source"] == "generative" for name in ("a", "b")]
+    classes = [
+        {"group": "rare", "source": "generative", "class_name": str(n), "mts": n / 10, "cler_change": -n / 10}
+        for n in range(5)
+    ]
+    report = assemble(points, other, classes[:3], classes, compare_shots=5)
+    four = {(row["score"], row["group"]): row for row in report.tables["figure_4"]}
+    assert four["cler", "all"]["n"] == 8  # generated images alone
+    assert four["cler", "all"]["pearson"] == pytest.approx(1)
+    assert four["fid", "rare"]["pearson"] == pytest.approx(-1)
+    assert {row["group"] for row in report.tables["figure_9"]} == {"all", "a", "b"}
+    assert {row["group"] for row in report.tables["figure_10"]} == {"all", "retrieval"}
+    assert [row["group"] for row in report.tables["figure_6"]] == ["all", "rare", "data sets"]
+    assert report.tables["figure_6"][0]["pearson"] == pytest.approx(-1)
+    drawn = " ".join(report.figures)
+    assert all(f"Figure {number}" in drawn for number in (4, 5, 6, 9, 10))
+    assert any("r = 1.00 [1.00, 1.00], n = 8" in svg for svg in report.figures.values())
+
+
+def test_times_are_means_and_say_how_much_longer_the_probe_takes():
+    rows = times(_points())
+    assert {row["shots"] for row in rows} == {5, 20, "all"}
+    cler = next(row for row in rows if row["metric"] == "cler" and row["shots"] == "all")
+    assert cler["seconds"] == pytest.approx(0.01)
+    assert cler["probe_ratio"] == pytest.approx(100)
+
+
+def test_recall_is_counted_class_by_class():
+    found = recall_by_class(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 3)
+    assert found[:2].tolist() == [0.5, 0.5]
+    assert np.isnan(found[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare_shots": 7}, "compare shots 7 is not among the shots"),
+        ({"nearest_captions": 0}, "nearest captions 0"),
+        ({"strategies": ("defined",)}, "unknown prompt strategy"),
+        ({"other_encoders": ("mini-clap",), "shots": (1,), "compare_shots": 1}, "unknown encoder 'mini-clap'"),
+        ({"inception": Path("/nowhere.pth"), "shots": (1,), "compare_shots": 1}, "no safetensors file"),
+    ],
+)
+def test_bad_input_is_one_sentence(parts: dict[str, Any], changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message) as caught:
+        run_metrics(MetricsConfig(**(parts | changes)))
+    assert "\n" not in str(caught.value)
+    assert not Path(parts["workspace"]).exists()

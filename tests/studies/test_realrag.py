@@ -1,0 +1,183 @@
+"""The RealRAG study: on tiny real things from configuration to report, and its tables on planted numbers."""
+
+import builtins
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.models import generator_spec
+from engine.retriever.fit import TrainingConfig
+from engine.retriever.head import load_head
+from engine.store import Workspace
+from engine.studies.realrag import RealRag, RealRagConfig, run_realrag
+from engine.studies.realrag_pictures import project
+from engine.studies.realrag_scores import paired_tests, paper_tables, summary
+from tests import tiny
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_dataset: Path, tiny_pipeline: str, tiny_encoder: str) -> RealRagConfig:
+    return RealRagConfig(
+        datasets=(str(tiny_dataset),),
+        generators=(tiny_pipeline,),
+        encoder=tiny_encoder,
+        judge=str(tiny.save_encoder(tmp_path / "judge", seed=1)),
+        database_shots=6,
+        texts=2,
+        images=2,
+        references=2,
+        training=TrainingConfig(epochs=3, batch_size=4, hidden=8),
+        validation_share=0.34,
+        checkpoints=(1,),
+        options=True,
+        batch_size=4,
+        workspace=str(tmp_path / "workspace"),
+        report=tmp_path / "report",
+    )
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig):
+    run_realrag(config)
+    workspace = Workspace.open(config.workspace, create=False)
+    report = json.loads((config.report / "report.json").read_text())
+    tables = report["tables"]
+    assert workspace.count("source = 'original' AND split = 'train'") == 18
+    assert workspace.count("source = 'original' AND split = 'test'") == 12
+    assert workspace.count("strategy = 'defined_template'") == 6
+    assert workspace.count("strategy = 'simple_template'") == 12  # 3 classes x 2 images x 2 seeds
+    by_method = {(row["method"], row["seed"]): row for row in tables["realrag_by_seed"]}
+    assert set(by_method) == {(method, seed) for method in ("none", "zero", "normal", "realrag") for seed in (0, 1)}
+    for (method, _), row in by_method.items():
+        assert row["images"] == 6
+        assert 0 <= row["accuracy"] <= 1
+        assert row["fid"] >= 0
+        assert -100 <= row["clip_i"] <= 100
+        assert (row["right_references"] is None) == (method == "none")
+    # a reference is a training image of the half that was not mined
+    mined = {name for plan in RealRag(config).mining.values() for name in plan.ids()}
+    referred = {
+        name
+        for batch in workspace.scan(["reference_id"], "strategy = 'simple_template+retrieval_augmented'")
+        for name in batch.column("reference_id").to_pylist()
+    }
+    assert referred
+    assert not referred & mined
+    assert referred <= {name for plan in RealRag(config).retrieval.values() for name in plan.ids()}
+    assert {(row["method"], row["epoch"]) for row in tables["figure_7"]} == {("normal", 1), ("realrag", 1)}
+    assert {row["method"] for row in tables["retrieval"]} == {"zero", "normal", "realrag"}
+    assert all(row["index_recall"] == 1 for row in tables["retrieval"])
+    assert tables["judge"][0]["accuracy_on_real"] == 1  # colours tell the classes apart
+    assert len({row["change"] for row in tables["head_options"]}) > 10
+    assert all(row["seeds"] == 2 for row in tables["realrag_table_5"])
+    assert "index.html" in {path.name for path in config.report.iterdir()}
+    assert load_head(next((config.report / "heads").glob("*-realrag-1"))).spec.label == "realrag"
+
+    before = workspace.count()
+    run_realrag(config)
+    assert workspace.count() == before
+    again = json.loads((config.report / "report.json").read_text())["tables"]
+    assert again["realrag_by_seed"] == tables["realrag_by_seed"]
+    assert again["errors"] == []
+
+
+def seed_row(method: str, seed: int, accuracy: float, dataset: str = "birds", **changes) -> dict:
+    row = {"generator": "mini", "method": method, "seed": seed, "dataset": dataset, "group": "fine", "images": 10}
+    row |= {"clip_i": 50 + accuracy, "clip_t": 20.0, "fid": 2 - accuracy, "accuracy": accuracy, "judge_i": 1.0}
+    return row | {"_by_class": {0: accuracy, 1: accuracy / 2}} | changes
+
+
+ROWS = [
+    seed_row(method, seed, round(base + 0.1 * seed + extra, 3), dataset)
+    for dataset, extra in (("birds", 0.0), ("cars", 0.2))
+    for method, base in (("none", 0.1), ("zero", 0.2), ("normal", 0.4), ("realrag", 0.41))
+    for seed in (0, 1, 2)
+]
+
+
+def test_the_papers_tables_are_means_over_seeds_and_averages_over_data_sets():
+    tables = paper_tables(ROWS, {"mini": generator_spec("mini")})
+    ours = tables["realrag_table_1"][1]
+    assert (ours["type"], ours["generator"], ours["method"]) == ("StableDiffusionPipeline", "mini", "realrag")
+    assert ours["birds clip_i"] == pytest.approx(50.51)
+    assert ours["birds clip_i_sd"] == pytest.approx(0.1)
+    assert ours["seeds"] == 3
+    assert "birds accuracy" not in ours
+    assert [row["average accuracy"] for row in tables["realrag_table_2"]] == pytest.approx([0.3, 0.61])
+    assert set(tables["realrag_table_2"][0]) >= {"average accuracy", "average accuracy_sd"}
+    assert [row["method"] for row in tables["realrag_table_3"]] == ["zero", "normal", "realrag"]
+    assert tables["realrag_table_4"][0]["cars accuracy"] == pytest.approx(0.4)
+    assert [row["average accuracy"] for row in tables["realrag_table_5"]] == pytest.approx([0.4, 0.6, 0.61])
+
+
+def test_a_missing_score_is_left_out_of_the_mean():
+    rows = [{"method": "zero", "seed": seed, "fid": fid} for seed, fid in ((0, 1.0), (1, None), (2, 3.0))]
+    (row,) = summary(rows, ("method",))
+    assert (row["fid"], row["fid_sd"], row["seeds"]) == (2.0, pytest.approx(2**0.5), 3)
+
+
+def test_paired_tests_pair_seeds_and_classes():
+    noisy = [dict(row) for row in ROWS]
+    for row, shift in zip((row for row in noisy if row["method"] == "realrag"), (0.02, 0.01, 0.03) * 2, strict=True):
+        row["accuracy"] += shift
+        row["_by_class"] = {number: 0.125 * number + 0.0625 for number in range(8)}
+    for row in noisy:
+        if row["method"] == "zero":
+            row["_by_class"] = {0: 0.0, 1: 0.125}
+        if row["method"] == "normal":
+            row["_by_class"] = {number: 0.125 * number for number in range(8)}
+    found = {
+        (row["dataset"], row["score"], row["from"], row["to"]): row
+        for row in paired_tests(noisy, [seed_row("zero", 0, 0.1, precision_at_1=0.5, clip_i=None)])
+    }
+    trained = found["birds", "accuracy", "normal", "realrag"]
+    assert trained["difference"] == pytest.approx(0.03)
+    assert trained["p_seeds"] == pytest.approx(0.0351, abs=1e-3)  # t = 0.03 / (0.01 / sqrt 3), 2 degrees of freedom
+    assert trained["classes"] == 8
+    assert trained["p_classes"] is None  # all classes gain alike
+    assert found["birds", "accuracy", "zero", "realrag"]["p_classes"] == pytest.approx(0.5)  # two classes, both better
+
+
+def test_places_are_found_without_scikit_learn(monkeypatch: pytest.MonkeyPatch):
+    random = np.random.default_rng(0)
+    features = np.concatenate([random.normal(size=(20, 8)), 10 + random.normal(size=(20, 8))])
+    real_import = builtins.__import__
+
+    def without(name, *arguments, **named):
+        if name.startswith("sklearn"):
+            raise ImportError(name)
+        return real_import(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    places, kind = project(features)
+    assert (kind, places.shape) == ("PCA", (40, 2))
+    assert places[:20, 0].max() < places[20:, 0].min() or places[:20, 0].min() > places[20:, 0].max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("non",)}, "unknown method 'non'; did you mean none"),
+        ({"seeds": ()}, "seeds is empty"),
+        ({"seeds": (-1,)}, "seed -1 is negative"),
+        ({"images": 0}, "images is 0; give 1 or more"),
+        ({"database_shots": 1}, "database_shots is 1; give 2 or more"),
+        ({"checkpoints": (0,)}, "a checkpoint before the first epoch"),
+        ({"strategy": "retrieval_augmented"}, "leave it out of the strategies"),
+        ({"training": TrainingConfig(epochs=0)}, "epochs is 0"),
+        ({"generators": ("qwen-image-edit",)}, "draws nothing from text alone"),
+        ({"test_images": 0}, "test_images is 0"),
+        ({"methods": ("zero",)}, "options compare ways to train realrag"),
+        ({"reference_mode": "redux"}, "takes no reference by redux"),
+        ({"datasets": ("mini-comon",)}, "unknown data set 'mini-comon'"),
+        ({"judge": "mini-juge"}, "unknown encoder 'mini-juge'"),
+    ],
+)
+def test_bad_settings_are_told_before_anything_starts(config: RealRagConfig, changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        RealRag(replace(config, **changes)).check()
+    assert not Path(config.workspace).exists()
