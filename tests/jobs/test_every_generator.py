@@ -109,6 +109,7 @@ def test_every_generator_makes_its_set(config: Callable[[str], GenBenchConfig], 
     with Run(workspace, one.encoder, one.prices, None, {}) as run:
         run.fill("read", longest, reader)
         result = run.fill("generate", ConcatenatedPlan(drawn), MakerByGenerator(makers))
+    assert [(error["generator"], error["reason"]) for error in workspace.errors().to_pylist()] == []
     assert (result.made, result.errors) == (3 * len(studies), 0)
     for name, study in studies.items():
         (plan,) = study.plans["generative"].values()
