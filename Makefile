@@ -32,7 +32,7 @@ submit: .venv/ready
 	$(RUN)/python deploy/submit_locally.py -- --shots 1 5 20 --workspace $(CURDIR)/workspace/submit --report $(CURDIR)/report-submit
 
 test: .venv/ready
-	$(RUN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(RUN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=30 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: .venv/ready
 	$(RUN)/ruff format --check .

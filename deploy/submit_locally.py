@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from engine.dataflow.cluster import SMALL_MACHINE, START_ATTEMPTS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -28,9 +30,6 @@ def free_ports(num: int) -> list[int]:
         for one in found:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in found]
-
-
-START_ATTEMPTS = 3
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_agent_register_timeout_ms": "120000",  # Ray's 15 s are too few for a busy machine
+        **SMALL_MACHINE,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     environment.pop("RAY_ADDRESS", None)

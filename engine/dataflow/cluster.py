@@ -12,6 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 START_ATTEMPTS = 3
+SMALL_MACHINE = {
+    "RAY_agent_register_timeout_ms": "120000",  # Ray's 15 s are too few for a busy machine
+    # idle processes are kept for the next task: a new writer imports its libraries for 13 s and writes for a tenth of one
+    "RAY_num_workers_soft_limit": str(2 * (os.cpu_count() or 1) + 4),
+}
+"""What a Ray on one small machine needs in its environment."""
 
 
 @contextmanager
@@ -80,5 +86,6 @@ def _prepare_environment(imported: bool) -> None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by itself, without its warning
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # Ray's 15 s are too few for a busy machine
+    for name, value in SMALL_MACHINE.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")

@@ -60,7 +60,13 @@ def stream_images(
     ray.remote(num_cpus=WRITER_CPUS)(prepare_writer).remote(uri)
     made = _map_in_pool(blocks, MakeImages, (plan, maker, encoder, pool.device, pricing, run_id), pool)
     written = made.map_batches(
-        write_block, fn_args=(uri,), batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=WRITER_CPUS
+        write_block,
+        fn_args=(uri,),
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=WRITER_CPUS,
+        concurrency=-(-pool.num_actors // 2),  # each is a process that starts in seconds and writes in a tenth of one
     )
     for batch in _batches(written):
         for row in batch.to_pylist():

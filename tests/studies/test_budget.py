@@ -68,27 +68,22 @@ def test_bad_input_is_one_sentence(parts: dict[str, Any], changes: dict[str, Any
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
 def test_the_plan_buys_what_it_says_and_no_more(parts: dict[str, Any]):
-    config = BudgetConfig(
-        **parts, budget_usd=0.1, pilot_shots=2, pilot_originals=2, max_shots=4, seeds=(0, 1), compare=False
-    )
+    config = BudgetConfig(**parts, budget_usd=0.1, pilot_shots=2, pilot_originals=2, max_shots=4, seeds=(0, 1))
     report = run_budget(config)
-    rows = report.tables["budget_by_seed"]
-    assert {row["strategy"] for row in rows} == {PLANNED}
+    rows = [row for row in report.tables["budget_by_seed"] if row["strategy"] == PLANNED]
     # 0.1 USD pays 8 labels at 0.012 USD: the pilot's 6 and two more (compute is a millionth of that)
+    assert len(rows) == 2
     assert all(0.095 < row["usd_busy"] <= 0.1 for row in rows)
     workspace = Workspace.open(config.workspace, create=False)
-    originals = workspace.count("source = 'original' AND split = 'train'")
-    # colours tell the classes apart, so originals are expected to serve best; the second seed may draw the same ones
-    assert 8 <= originals <= 16
+    # of each seed 8 for the plan and 8 for originals alone, which are the same ones wherever both buy
+    assert 8 <= workspace.count("source = 'original' AND split = 'train'") <= 32
     assert workspace.count("source = 'retrieval'") >= 6
     by_class = report.tables["allocation_by_class"]
     assert sum(row["original_shots"] for row in by_class) == 8
     assert all(0 < row["expected"] <= 1 for row in by_class)
-
-    compared = run_budget(BudgetConfig(**(parts | {"budget_usd": 0.1}), pilot_shots=2, pilot_originals=2, max_shots=4))
-    names = {row["strategy"] for row in compared.tables["budget_mean"]}
+    names = {row["strategy"] for row in report.tables["budget_mean"]}
     assert names == {PLANNED, EVERYWHERE, "original alone", "retrieval alone", "generative alone"}
-    spent = {row["strategy"]: row["usd_busy"] for row in compared.tables["budget_mean"]}
+    spent = {row["strategy"]: row["usd_busy"] for row in report.tables["budget_mean"]}
     assert spent["original alone"] == pytest.approx(0.096, rel=0.01)
     assert spent["retrieval alone"] < 0.001
-    assert any("the best single source at equal dollars" in note for note in compared.notes)
+    assert any("the best single source at equal dollars" in note for note in report.notes)
