@@ -8,6 +8,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # else the tests beside them 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and other tests run on the other cores
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,18 @@ CLASSES = ("red apple", "green tree", "blue boat")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start a Ray come first and one after the other; those of a file stay together."""
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+    """Tests of the shared Ray come first and one after the other; those of a file stay together; those that start a Ray
+    of their own come last, when the process without the shared one has done the others."""
+    groups = {item: _group(item) for item in items}
+    items.sort(key=lambda item: ("shared ray", "", "own ray").index(groups[item]))
     for item in items:
-        group = "cluster" if item.get_closest_marker("cluster") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(groups[item] or str(item.path)))
+
+
+def _group(item: pytest.Item) -> str:
+    if not item.get_closest_marker("cluster"):
+        return ""
+    return "shared ray" if "cluster" in getattr(item, "fixturenames", ()) else "own ray"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,8 +78,14 @@ def tiny_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """One Ray for all tests that need one."""
+    """One Ray for all tests that need one; its pools are one actor each, as two share the cores while they start.
+
+    The tests that start a Ray of their own (submitted, killed, interrupted, the notebook) have pools of full size.
+    """
+    from engine.dataflow import run
     from engine.dataflow.cluster import connected_cluster
 
-    with connected_cluster():
+    size_pool = run.size_pool
+    with pytest.MonkeyPatch.context() as patch, connected_cluster():
+        patch.setattr(run, "size_pool", lambda *arguments: replace(size_pool(*arguments), num_actors=1))
         yield
