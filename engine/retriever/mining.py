@@ -30,6 +30,8 @@ _SAMPLE_TILES = 8
 _PAIRS_AT_ONCE = 1_024
 _STEPS = 127
 """Largest whole number that a rounded coordinate takes."""
+_LEAST_STEP = 1e-12
+"""Vectors of zeros have a step too, whose square is no zero."""
 _CLIPPED = 1e-4
 """Share of the coordinates that rounding may clip, so that a few large ones do not make the steps of all coarse."""
 _NOTHING = torch.finfo(torch.float32).min
@@ -140,7 +142,7 @@ class _Rounded:
         """Vectors `[N, D]` float32 of so many squared lengths `[N]`, rounded."""
         some = vectors[:: max(1, len(vectors) // 64)].abs().flatten()
         most = some.kthvalue(max(1, int((1 - _CLIPPED) * len(some)))).values.item()
-        step = max(most, torch.finfo(torch.float32).tiny) / _STEPS
+        step = max(most, _LEAST_STEP) / _STEPS
         whole = (vectors / step).round_().clamp_(-_STEPS, _STEPS)
         numbers = whole.to(torch.int8)
         lost = _squares(whole.mul_(-step).add_(vectors))

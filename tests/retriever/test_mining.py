@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.retriever import mining
@@ -32,9 +32,16 @@ def check(found, expected):
     np.testing.assert_array_equal(found.scores, expected[1])
 
 
+@pytest.fixture(params=[0.001, 100.0], ids=["rounded", "not rounded"])
+def products(request, monkeypatch):
+    """Processors whose 8-bit products are fast, and those whose are slow."""
+    monkeypatch.setattr(mining, "_rounded_product_cost", lambda: request.param)
+
+
 @pytest.mark.parametrize("decay", [0.0, 2.0])
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.usefixtures("products")
 def test_the_search_finds_what_brute_force_finds(decay, k, masked):
     queries, codes = draw(700, 64, 30, 1, decay)
     rows, row_codes = draw(9_000, 64, 30, 2, decay)
@@ -44,7 +51,8 @@ def test_the_search_finds_what_brute_force_finds(decay, k, masked):
     check(found, brute_force(queries, rows, k, wanted, row_codes))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("products")
 @given(
     st.integers(1, 40), st.integers(1, 90), st.integers(1, 9), st.integers(1, 4), st.integers(1, 30), st.integers(0, 9)
 )
@@ -78,12 +86,40 @@ def test_screening_spares_most_of_the_product(monkeypatch):
         rechecked.append(len(pairs))
         take(search, places, tile, pairs)
 
+    monkeypatch.setattr(mining, "_rounded_product_cost", lambda: 100.0)
     monkeypatch.setattr(mining._Search, "_plan", note_plan)
     monkeypatch.setattr(mining._Search, "_keep", note_pairs)
     found = top_k(queries, cut_blocks(rows, row_codes, 5_000), query_classes=codes)
     check(found, brute_force(queries, rows, 1, codes, row_codes))
     assert splits[-1] <= 64
     assert sum(rechecked) < 0.01 * len(queries) * len(rows)
+
+
+def test_rounded_products_spare_most_of_the_others_and_bound_what_they_stand_for(monkeypatch):
+    monkeypatch.setattr(mining, "_rounded_product_cost", lambda: 0.01)
+    queries, codes = draw(512, 128, 40, 1, decay=0.0)
+    rows, row_codes = draw(20_000, 128, 40, 2, decay=0.0)
+    taken = []
+    take = mining._Search._take
+
+    def note(search, places, tile, bounds, slack):
+        taken.append(bounds.numel() if bounds.dtype == torch.int32 else 0)
+        take(search, places, tile, bounds, slack)
+
+    monkeypatch.setattr(mining._Search, "_take", note)
+    found = top_k(queries, cut_blocks(rows, row_codes, 5_000), query_classes=codes)
+    check(found, brute_force(queries, rows, 1, codes, row_codes))
+    assert 0 < sum(taken) < 0.3 * len(queries) * len(rows)
+
+    squares = torch.from_numpy((rows.astype(np.float64) ** 2).sum(1)).float()
+    one, other = (
+        mining._Rounded.of(torch.from_numpy(rows[part]), squares[part]) for part in (slice(100), slice(100, 300))
+    )
+    product = (one.numbers.double() @ other.numbers.double().T) * one.step * other.step
+    most = one.most_lost(squares[:100].sqrt(), other, squares[100:300])
+    true = torch.from_numpy(rows[:100].astype(np.float64) @ rows[100:300].astype(np.float64).T)
+    assert (true - product <= most[:, None]).all()
+    assert most.max() < 0.05
 
 
 def test_bfloat16_screening_changes_no_result(monkeypatch):
