@@ -39,6 +39,7 @@ def render(report: "Report") -> str:
     environment.filters |= {"heading": heading, "usd": format_usd}
     environment.globals |= {"columns_of": columns_of, "format_value": format_value, "is_number": is_number}
     tables = report.tables
+    others = {name: rows for name, rows in tables.items() if name not in KNOWN_TABLES}
     # matplotlib escapes the text it draws, so its SVG is safe as it is
     figures = {group: Markup(svg) for group, svg in tradeoff_figures(tables.get("tradeoff", [])).items()}
     return environment.get_template("page.html.jinja").render(
@@ -56,7 +57,9 @@ def render(report: "Report") -> str:
         sheets=[_sheet(sheet) for sheet in sorted(report.sheets, key=lambda sheet: (sheet.group, sheet.source))],
         errors=tables.get("errors", []),
         runs=tables.get("runs", []),
-        others={name: rows for name, rows in tables.items() if name not in KNOWN_TABLES},
+        others=others,
+        # other studies have tables and figures of their own
+        genbench=bool(tables.get("tradeoff")) or not (others or report.figures),
     )
 
 

@@ -9,7 +9,11 @@ Row: TypeAlias = dict[str, Any]
 
 SCORES = ("zero_shot", "cler", "cler_ensemble", "linear_probe", "finetune")
 """Columns that hold what a set of images is worth, shares from 0 to 1; tables show their spread."""
-SHARES = (*SCORES, "precision_at_5", "recall_at_5", "cler_change", "improvement", "expected", "share")
+SHARES = (
+    *(*SCORES, "cler_change", "improvement", "expected", "share"),
+    *("accuracy", "accuracy_on_real", "right_references", "index_recall"),
+    *("precision_at_1", "precision_at_5", "precision_at_10", "recall_at_5", "recall_at_10"),
+)
 """Columns that are shown in percent."""
 SOURCES = ("generative", "retrieval", "original")
 SETTING = ("group", "dataset", "source", "strategy", "shots")
@@ -132,7 +136,7 @@ def format_value(column: str, value: Any, row: Row | None = None) -> str:
         return "–"
     if isinstance(value, float) and value.is_integer() and column in ("images", "shots", "seeds", "count"):
         value = int(value)
-    if column in SHARES and is_number(value):
+    if (column in SHARES or column.endswith(" accuracy")) and is_number(value):
         spread: Any = (row or {}).get(f"{column}_sd")
         shown = is_number(spread) and column != "zero_shot"  # which no seed can change
         return f"{100 * value:.1f}" + (f" ± {100 * spread:.1f}" if shown else "")
