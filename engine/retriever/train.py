@@ -40,6 +40,10 @@ def train_heads(
 
     for config in configs.values():
         check_training(data, config, num_workers)
+    folder = str(storage if "://" in str(storage) else Path(storage).absolute())
+    name = f"retriever-{_fingerprint(data, configs, num_workers)}"
+    if trained := _finished(data, configs, f"{folder.rstrip('/')}/{name}"):
+        return trained
     texts, images = data.to_tables()
     trainer = TorchTrainer(
         _train_on_worker,
@@ -57,16 +61,33 @@ def train_heads(
         dataset_config=DataConfig(datasets_to_split=[]),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
-            name=f"retriever-{_fingerprint(data, configs, num_workers)}",
-            storage_path=str(storage if "://" in str(storage) else Path(storage).absolute()),
+            name=name,
+            storage_path=folder,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    checkpoint = trainer.fit().checkpoint
-    assert checkpoint is not None, "a run that ended without an error has a checkpoint"
-    with checkpoint.as_directory() as folder:
-        return {name: _restored(data, config, Path(folder) / name).result() for name, config in configs.items()}
+    trainer.fit()
+    trained = _finished(data, configs, f"{folder.rstrip('/')}/{name}")
+    assert trained is not None, "a run that ended without an error has trained all"
+    return trained
+
+
+def _finished(data: RetrieverData, configs: Mapping[str, TrainingConfig], run: str) -> dict[str, Trained] | None:
+    """What the run of this folder or URL has trained, from its last checkpoint; None where something is left to do."""
+    from ray.train import Result
+
+    try:
+        checkpoint = Result.from_path(run).checkpoint
+    except RuntimeError:  # no such run, or one without a checkpoint yet
+        return None
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as last:
+        if not all((Path(last) / name).is_dir() for name in configs):
+            return None
+        fits = {name: _restored(data, config, Path(last) / name) for name, config in configs.items()}
+    return {name: fit.result() for name, fit in fits.items()} if all(fit.done for fit in fits.values()) else None
 
 
 def _train_on_worker(settings: dict[str, Any]) -> None:

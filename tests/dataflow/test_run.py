@@ -112,7 +112,11 @@ def start_driver(workspace: Workspace, encoder: ImageEncoder, num: int) -> subpr
             "tests.dataflow.driver",
             "--workspace",
             workspace.uri,
-            "--encoder",
+            "--encoder.name",
+            encoder.name,
+            "--encoder.dimension",
+            str(encoder.dimension),
+            "--encoder.source",
             encoder.source,
             "--num",
             str(num),
@@ -122,7 +126,7 @@ def start_driver(workspace: Workspace, encoder: ImageEncoder, num: int) -> subpr
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 300
     while workspace.count() < 8 and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     assert driver.poll() is None, driver.communicate()[1]
