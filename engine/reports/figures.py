@@ -144,8 +144,6 @@ def bar_figure(
             height=0.7,
             error_kw={"ecolor": _INK, "elinewidth": 1},
         )
-        for kind in kinds:
-            axes.barh([], [], color=_PALETTE[kinds.index(kind) % len(_PALETTE)], label=kind)
         axes.set_yticks(list(places), list(bars))
         axes.invert_yaxis()
         if log:
@@ -158,7 +156,10 @@ def bar_figure(
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel(label)
         if len(kinds) > 1:
-            axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=_INK)
+            from matplotlib.patches import Patch
+
+            shown = [Patch(color=_PALETTE[number % len(_PALETTE)], label=kind) for number, kind in enumerate(kinds)]
+            axes.legend(handles=shown, frameon=False, fontsize=8, loc="best", labelcolor=_INK)
     return svg[0]
 
 

@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from typing import Any
 
 from engine.reports.figures import bar_figure, scatter_figure, tradeoff_figures
@@ -70,5 +71,7 @@ def test_bars_stand_in_their_order_with_their_spread() -> None:
     svg = bar_figure(bars, spread={"first": 0.5}, colours={"first": "common", "second <set>": "rare"}, label="points")
     assert svg.index(">first<") < svg.index("second &lt;set&gt;")
     assert all(text in svg for text in ("points", "common", "rare"))
+    fills = Counter(re.findall(r"fill: (#\w{6})", svg))
+    assert list(fills.values()) == [2, 2]  # each bar and its place in the legend
     assert bar_figure({"slow": 10.0, "fast": 0.1}, log=True).startswith("<svg")
     assert bar_figure({}) == ""
