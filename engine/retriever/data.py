@@ -45,6 +45,8 @@ class RetrieverData:
     """`[T, K]` int64, rows of the images, hardest first (RealRAG Eq. 4); -1 for none."""
     validation: np.ndarray
     """`[M]` bool: images that choose the epoch and teach nothing (`choose_validation`)."""
+    generated: np.ndarray | None = None
+    """`[T, D]` float32: what the generator drew for each text, zeros where it failed; for `TrainingConfig.remine`."""
 
     def __post_init__(self) -> None:
         num_texts, num_images = len(self.text_features), len(self.image_features)
@@ -65,6 +67,11 @@ class RetrieverData:
                 raise ValueError(f"{name} has {len(rows)} rows; give one for each of the {expected} texts or images")
         if self.negatives.ndim != 2 or (self.negatives.size and self.negatives.max() >= num_images):
             raise ValueError("negatives name images that are not there; mine them from these images")
+        if self.generated is not None and self.generated.shape != self.text_features.shape:
+            raise ValueError(
+                f"generated images have shape {self.generated.shape} and texts {self.text_features.shape}; "
+                "give one embedding a text"
+            )
         without = np.setdiff1d(self.text_class, self.image_class[~self.validation])
         if len(without):
             raise ValueError(f"class {without[0]} has texts and no image to learn from; add an image or drop the class")
@@ -80,27 +87,36 @@ class RetrieverData:
         starts: np.ndarray = np.searchsorted(classes, self.text_class, "left")
         return rows, starts, np.searchsorted(classes, self.text_class, "right") - starts
 
-    def training_negatives(self, num: int) -> np.ndarray:
-        """`[T, num]`: each text's hardest negatives that are no validation images; -1 where there are fewer."""
+    def training_negatives(self, num: int, negatives: np.ndarray | None = None) -> np.ndarray:
+        """`[T, num]`: each text's hardest `negatives` (`[T, K]`; the data's if None) that are no validation images; -1
+        where there are fewer."""
+        negatives = self.negatives if negatives is None else negatives
         padded: np.ndarray = np.append(self.validation, True)  # row -1
-        usable = ~padded[self.negatives]
+        usable = ~padded[negatives]
         order = np.argsort(~usable, axis=1, kind="stable")[:, :num]
-        found = np.where(
-            np.take_along_axis(usable, order, axis=1), np.take_along_axis(self.negatives, order, axis=1), -1
-        )
+        found = np.where(np.take_along_axis(usable, order, axis=1), np.take_along_axis(negatives, order, axis=1), -1)
         return np.pad(found, ((0, 0), (0, num - found.shape[1])), constant_values=-1)
 
-    def batches(self, batch_size: int, num_negatives: int, seed: int, epoch: int, multiple: int = 1) -> list[Batch]:
+    def batches(
+        self,
+        batch_size: int,
+        num_negatives: int,
+        seed: int,
+        epoch: int,
+        multiple: int = 1,
+        negatives: np.ndarray | None = None,
+    ) -> list[Batch]:
         """The batches of an epoch: each text at most once, with an image of its class drawn anew; the rest is left out.
 
         A pure function of its arguments, so a run that was interrupted sees what one that was not would have seen.
-        `multiple`: number that a batch is a multiple of, where there are fewer texts than `batch_size`.
+        `multiple`: number that a batch is a multiple of, where there are fewer texts than `batch_size`. `negatives`: taken
+        in place of the data's.
         """
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(self.text_class))
         rows, starts, counts = self._by_class
         images = rows[starts + (random.random(len(starts)) * counts).astype(np.int64)]
-        negatives = self.training_negatives(num_negatives)
+        negatives = self.training_negatives(num_negatives, negatives)
         size = min(batch_size, len(order) // multiple * multiple)
         return [
             Batch(chosen, images[chosen], negatives[chosen])
@@ -110,6 +126,8 @@ class RetrieverData:
     def to_tables(self) -> tuple[pa.Table, pa.Table]:
         """Texts and images as Arrow tables, a row each, numbered, so that their order may be lost on the way."""
         texts = {"class": self.text_class, "vector": _lists(self.text_features), "negatives": _lists(self.negatives)}
+        if self.generated is not None:
+            texts["generated"] = _lists(self.generated)
         images = {"class": self.image_class, "vector": _lists(self.image_features), "validation": self.validation}
         return pa.table({"row": np.arange(len(self.text_class)), **texts}), pa.table(
             {"row": np.arange(len(self.image_class)), **images}
@@ -127,6 +145,7 @@ class RetrieverData:
             image.column("class").to_numpy(),
             _matrix(text.column("negatives")),
             image.column("validation").to_numpy(),
+            _matrix(text.column("generated")) if "generated" in text.column_names else None,
         )
 
 

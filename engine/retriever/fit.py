@@ -14,6 +14,7 @@ from torch import nn
 from engine.retriever.data import Batch, RetrieverData
 from engine.retriever.head import Head, HeadSpec
 from engine.retriever.loss import reflective_loss
+from engine.retriever.mining import Block, top_k
 
 MOST_VALIDATION_TEXTS = 4096
 """Texts that the validation asks for, spread evenly over all, so that choosing the epoch stays cheap."""
@@ -30,6 +31,8 @@ class TrainingConfig:
     """Reflective negatives a text; 0 is Normal-RAG."""
     temperature_on_reflective: bool = True
     """Divide their similarity by the temperature too; Eq. 7 prints it without, which makes them a near no-op."""
+    remine: bool = False
+    """Mine the negatives anew before each epoch but the first, by the head as it is, in place of the frozen encoder's."""
     epochs: int = 60
     """Most epochs."""
     patience: int = 0
@@ -128,8 +131,14 @@ class Fit:
     def run_epoch(self) -> dict[str, float]:
         """Trains one epoch, validates, and returns its row of the curves."""
         started = time.perf_counter()
+        config, anew = self.config, self.config.remine and self.config.num_negatives and self.epoch
         batches = self.data.batches(
-            self.config.batch_size, self.config.num_negatives, self.config.seed, self.epoch, self._world_size
+            config.batch_size,
+            config.num_negatives,
+            config.seed,
+            self.epoch,
+            self._world_size,
+            self._mined_anew() if anew else None,
         )
         self.head.train()
         total = torch.zeros((), device=self._device)
@@ -155,6 +164,25 @@ class Fit:
         row = {"epoch": self.epoch, "loss": loss_mean, "precision_at_1": precision, "seconds": seconds}
         self.curves.append(row)
         return row
+
+    @torch.inference_mode()
+    def _mined_anew(self) -> np.ndarray:
+        """`[T, K]`: the training images of other classes that the head puts nearest to what was drawn for each text."""
+        data = self.data
+        assert data.generated is not None, "check_training refuses this"
+        self.head.eval()
+        rows = np.flatnonzero(~data.validation)
+        images = self.head(self._tensors["image_features"][torch.from_numpy(rows).to(self._device)])
+        drawn = self.head(torch.from_numpy(np.require(data.generated, requirements=["C", "W"])).to(self._device))
+        block = Block(rows, images.float().cpu().numpy(), data.image_class[rows])
+        found = top_k(
+            drawn.float().cpu().numpy(),
+            [block],
+            k=self.config.num_negatives,
+            query_classes=data.text_class,
+            device=self._device.type,
+        )
+        return np.where(data.generated.any(1)[:, None], found.rows, -1)
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         """This worker's part of the loss; the mean over workers is the loss of the whole batch."""
@@ -267,6 +295,10 @@ def check_training(data: RetrieverData, config: TrainingConfig, world_size: int 
     config.check()
     if config.num_negatives and not (data.negatives >= 0).any():
         raise ValueError(f"{config.label} needs reflective negatives and there are none; mine them first")
+    if config.num_negatives and config.remine and data.generated is None:
+        raise ValueError(
+            f"{config.label} mines anew and the data hold no generated images' embeddings; give them, or leave remine out"
+        )
     if config.batch_size % world_size or len(data.text_class) < world_size:
         raise ValueError(
             f"a batch of {config.batch_size} texts cannot be shared out to {world_size} workers; give a multiple of them"

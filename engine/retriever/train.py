@@ -135,4 +135,6 @@ def _fingerprint(data: RetrieverData, configs: Mapping[str, TrainingConfig], num
     digest = blake2b(json.dumps([data.encoder, num_workers, settings]).encode(), digest_size=8)
     for name in ("text_features", "text_class", "image_features", "image_class", "negatives", "validation"):
         digest.update(getattr(data, name).tobytes())
+    if data.generated is not None:
+        digest.update(data.generated.tobytes())
     return digest.hexdigest()

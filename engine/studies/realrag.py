@@ -376,23 +376,27 @@ class RealRag:
         )
         if "realrag" not in self.config.methods:
             return data
-        return replace(data, negatives=self._mine(workspace, generator, masked=self.config.mask_own_class))
+        negatives, generated = self._mine(workspace, generator, masked=self.config.mask_own_class)
+        return replace(data, negatives=negatives, generated=generated)
 
-    def _mine(self, workspace: Workspace, generator: str, masked: bool) -> np.ndarray:
-        """`[T, K]` rows of the mining half's images that are nearest to what the generator drew for each text; -1 for none."""
+    def _mine(self, workspace: Workspace, generator: str, masked: bool) -> tuple[np.ndarray, np.ndarray]:
+        """`[T, K]` rows of the mining half's images that are nearest to what the generator drew for each text, -1 for none;
+        and `[T, D]` embeddings of what it drew, zeros where it failed."""
         plans = [self._training_plan(dataset, self.generators[generator]) for dataset in self.datasets]
         text_of = {
             plan[index].id: row for row, (plan, index) in enumerate((p, i) for p in plans for i in range(len(p)))
         }
-        drawn = load_images(workspace, list(text_of), [self.encoder.name]).ids  # those that failed have no negatives
+        drawn = load_images(workspace, list(text_of), [self.encoder.name])  # those that failed have no negatives
         images = load_images(workspace, self._ids(self.mining), [self.encoder.name]).ids
         row_of = {name: row for row, name in enumerate(images)}
-        found = mine(workspace, self.encoder.name, drawn, images, self.config.negatives_mined, masked)
+        found = mine(workspace, self.encoder.name, drawn.ids, images, self.config.negatives_mined, masked)
         negatives = np.full((len(text_of), self.config.negatives_mined), -1)
         names = (found.column(name).to_pylist() for name in ("generated_id", "rank", "negative_id"))
         for generated, rank, negative in zip(*names, strict=True):
             negatives[text_of[generated], rank - 1] = row_of[negative]
-        return negatives
+        embeddings: np.ndarray = np.zeros((len(text_of), self.encoder.dimension), np.float32)
+        embeddings[[text_of[name] for name in drawn.ids]] = drawn.features[self.encoder.name]
+        return negatives, embeddings
 
     @cached_property
     def _class_codes(self) -> Mapping[tuple[str, int], int]:
@@ -415,7 +419,7 @@ class RealRag:
         }
         database = np.concatenate([each.features[self.encoder.name] for each in images.values()])
         classes = [name for each in images.values() for name in each.classes]
-        unmasked = replace(data, negatives=self._mine(workspace, next(iter(self.generators)), masked=False))
+        unmasked = replace(data, negatives=self._mine(workspace, next(iter(self.generators)), masked=False)[0])
         random = np.random.default_rng(0).integers(len(data.image_class), size=(len(data.text_class), 1))
         random[data.image_class[random[:, 0]] == data.text_class] = -1
         others = (("own class not masked", unmasked), ("random negatives", replace(data, negatives=random)))
@@ -511,6 +515,8 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("no reflective negatives", {"num_negatives": 0}),
     ("as printed: no temperature on the reflective term", {"temperature_on_reflective": False}),
     ("four negatives a text", {"num_negatives": 4}),
+    ("mined anew before each epoch", {"remine": True}),
+    ("four negatives, mined anew before each epoch", {"num_negatives": 4, "remine": True}),
     ("plain MLP, not residual", {"residual": False}),
     ("a quarter of the frozen similarity", {"mix": 0.25}),
     ("half of the frozen similarity", {"mix": 0.5}),
@@ -519,7 +525,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("batches of 512", {"batch_size": 512}),
     ("temperature 0.03", {"temperature": 0.03}),
     ("temperature 0.2", {"temperature": 0.2}),
-    ("three times as many epochs", {"epochs": 60}),
+    ("three times as many epochs", {"epochs": 180}),
 )
 """Changes of the training, one at a time, that `--options` compares."""
 

@@ -167,3 +167,32 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(data: RetrieverData):
     ):
         with pytest.raises(ValueError, match=said):
             fit_head(data, replace(CONFIG, **wrong))
+
+
+def test_negatives_are_mined_anew_by_the_head_as_it_is(data: RetrieverData):
+    generated = data.image_features[data.negatives[:, 0]].copy()  # each looks like an image of the next class
+    generated[3] = 0  # failed
+    drawn = replace(data, generated=generated)
+    config = replace(CONFIG, num_negatives=2, remine=True)
+    fit = Fit(drawn, config)
+    fit.run_epoch()
+    found = fit._mined_anew()
+    assert found.shape == (48, 2)
+    assert (found[3] == -1).all()
+    there = np.delete(found, 3, axis=0)
+    assert not data.validation[there].any()
+    assert (data.image_class[there] != np.delete(data.text_class, 3)[:, None]).all()
+    images, queries = fit.head.embed(data.image_features), fit.head.embed(generated)
+    for row in (0, 20, 47):
+        allowed = np.flatnonzero(~data.validation & (data.image_class != data.text_class[row]))
+        assert found[row].tolist() == allowed[np.argsort(-(images[allowed] @ queries[row]))[:2]].tolist()
+    again, once = fit_head(drawn, config), fit_head(data, replace(config, remine=False))
+    assert again.curves[0]["loss"] == once.curves[0]["loss"]
+    assert again.curves[-1]["loss"] != once.curves[-1]["loss"]
+    with pytest.raises(ValueError, match="hold no generated images' embeddings; give them, or leave remine out"):
+        Fit(data, config)
+    assert np.array_equal(
+        RetrieverData.from_tables("clip@1", *[[table] for table in drawn.to_tables()]).generated, generated
+    )
+    with pytest.raises(ValueError, match="give one embedding a text"):
+        replace(data, generated=generated[:5])
