@@ -1,5 +1,10 @@
 """The one table and its four companions, on a disk or an object store: opened, committed to, locked, searched, kept small."""
 
+import os
+
+# its warnings (an index partition that is empty, a new default) are no matter of the user's
+os.environ.setdefault("LANCE_LOG", "error")
+
 from engine.store.commit import Committer, Receipt, write_fragments
 from engine.store.ids import IdSet
 from engine.store.schemas import LEDGER_SCHEMA, NEGATIVE_SCHEMA, RUN_SCHEMA, TABLES
