@@ -12,7 +12,7 @@ SCORES = ("zero_shot", "cler", "cler_ensemble", "linear_probe", "finetune")
 SHARES = (
     *(*SCORES, "cler_change", "improvement", "expected", "share"),
     *("accuracy", "accuracy_on_real", "right_references", "index_recall"),
-    *("precision_at_1", "precision_at_5", "precision_at_10", "recall_at_5", "recall_at_10"),
+    *("precision_at_1", "precision_at_5", "precision_at_10", "recall_at_1", "recall_at_5", "recall_at_10"),
 )
 """Columns that are shown in percent."""
 SOURCES = ("generative", "retrieval", "original")
@@ -31,6 +31,11 @@ _HEADINGS = {
     "finetune": "Fine-tuned",
     "improvement": "Gain on zero-shot",
     "mts": "Mean text similarity",
+    "realrag": "RealRAG: images and their judges",
+    "clip_i": "CLIP-I",
+    "clip_t": "CLIP-T",
+    "judge_i": "Judge-I",
+    **{f"realrag_table_{number}": f"RealRAG Table {number}" for number in range(1, 6)},
     "table_2": "Table 2: CLER by prompt strategy",
     "dataset": "Data set",
     "usd_busy": "Busy USD",
@@ -49,6 +54,9 @@ _HEADINGS = {
 
 def heading(name: str) -> str:
     """A column's or table's name in words."""
+    *of, last = name.rsplit(" ", 1)  # `mini-common clip_i`: a score of a data set
+    if of:
+        return f"{of[0]} {_HEADINGS.get(last, last.replace('_', ' '))}"
     return _HEADINGS.get(name) or name.replace("_", " ").capitalize()
 
 

@@ -505,7 +505,7 @@ class RealRag:
             notes=[
                 f"FID is of {next(iter(judges.values())).fid_features}; only distances of equal features and numbers compare.",
                 f"Accuracy is that of a linear probe on {self.judge.name}'s features of real images, fitted on each data set's database.",
-                "Shares are from 0 to 1; CLIP-I, CLIP-T and Judge-I are cosines times 100; ± is over seeds.",
+                "Accuracies and precisions are in percent (shares in report.json); CLIP-I, CLIP-T and Judge-I are cosines times 100; ± is over seeds.",
             ],
         )
 
