@@ -13,6 +13,8 @@ def as_features(features: Array, name: str = "features", ndim: int = 2) -> torch
 
     Raises ValueError if there are none, if the shape is another or if a value is NaN or infinite.
     """
+    if isinstance(features, np.ndarray):
+        features = np.require(features, requirements="W")  # torch warns of Arrow's read-only memory
     tensor = torch.as_tensor(features).detach().to(torch.float32)
     if tensor.ndim != ndim:
         raise ValueError(
