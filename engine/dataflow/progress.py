@@ -9,12 +9,15 @@ from typing import TextIO
 class Progress:
     """Prints to a terminal in place, and to a log file a line every few seconds."""
 
-    def __init__(self, name: str, total: int, stream: TextIO | None = None, every_seconds: float = 5.0):
+    def __init__(
+        self, name: str, total: int, stream: TextIO | None = None, every_seconds: float = 5.0, unit: str = "rows"
+    ):
         self._stream = stream or sys.stderr
         self._in_place = self._stream.isatty()
         self._every_seconds = 0.5 if self._in_place else every_seconds
         self._name = name
         self._total = total
+        self._unit = unit
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=60)
         self._printed_at = 0.0
         self.rows = 0
@@ -53,7 +56,11 @@ class Progress:
         rate = (done - before) / max(now - then, 1e-9)
         left = _clock((self._total - done) / rate) if rate > 0 else "--:--"
         failed = f"  {self.errors:,} errors" if self.errors else ""
-        return f"{self._name}  {done:,}/{self._total:,} rows  {rate:,.0f} rows/s  ETA {left}  ${self.usd:.4f} so far{failed}"
+        rate_shown = f"{rate:,.0f}" if self._unit == "rows" else f"{rate:.2g}"
+        return (
+            f"{self._name}  {done:,}/{self._total:,} {self._unit}  {rate_shown} {self._unit}/s  ETA {left}"
+            f"  ${self.usd:.4f} so far{failed}"
+        )
 
 
 def _clock(seconds: float) -> str:

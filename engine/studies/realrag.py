@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.catalog import Dataset, load_dataset
 from engine.costs import PriceBook
+from engine.dataflow.progress import Progress
 from engine.models import ImageEncoder, generator_spec, load_encoder
 from engine.models.families import family_of
 from engine.models.registry import GeneratorSpec, encoder_source
@@ -426,6 +427,7 @@ class RealRag:
         runs = [(name, data, changes) for name, changes in OPTIONS]
         runs += [(name, changed, {}) for name, changed in others]
         rows = []
+        progress = Progress("other ways to train", len(runs) * len(config.seeds), unit="heads")
         for name, learned, changes in runs:
             for seed in config.seeds:
                 head = fit_head(learned, replace(config.training, label="option", seed=seed, **changes)).head
@@ -437,6 +439,9 @@ class RealRag:
                     )
                     scores = {"precision_at_1": right[:, 0].mean(), "precision_at_10": right.mean()}
                     rows.append({"change": name, "dataset": dataset.name, "seed": seed} | scores)
+                progress.add(1, 0, 0.0)
+                progress.show()
+        progress.close()
         return rows
 
     def _class_texts(self, dataset: Dataset) -> np.ndarray:
