@@ -189,7 +189,12 @@ class PromptStudy(Study):
         load = lambda plan: load_images(workspace, self.encoder.name, plan, len(plan))  # noqa: E731
         images = {name: load(self.plans[name][dataset.name, seed]) for name in candidates}
         validation = load(self.plans["original"][dataset.name, seed])
-        pilots = [images[name].first(config.pilot_shots * num_classes) for name in candidates]
+        pilot_of = {name: images[name].first(config.pilot_shots * num_classes) for name in candidates}
+        # a strategy whose prompts the generator could not take has no images to choose or to score
+        candidates = [name for name in candidates if len(pilot_of[name].ids) and scored[name, seed]["cler"] is not None]
+        if not candidates:
+            return [], []
+        pilots = [pilot_of[name] for name in candidates]
         choice = choose_by_class(
             [(pilot.features, pilot.classes) for pilot in pilots],
             validation.features,
