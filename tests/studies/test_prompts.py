@@ -104,6 +104,31 @@ def test_without_its_model_category_enhancement_is_left_out_and_the_report_says_
         _ = named.variants
 
 
+def test_a_strategy_without_images_is_neither_chosen_nor_scored(
+    parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    strategies = ("simple_template", "defined_template")
+    compared = PromptStudy(PromptsConfig(**parts, strategies=strategies, pilot_shots=2, validation_shots=2, shots=2))
+    (dataset,) = compared.datasets
+
+    def images(num: int) -> Images:
+        classes = np.arange(num) % 3
+        vectors = np.eye(compared.encoder.dimension, dtype=np.float32)[classes]
+        return Images([f"{number:032x}" for number in range(num)], np.arange(num), classes, classes, vectors)
+
+    made = {id(compared.plans[name][dataset.name, 0]): 6 for name in ("simple_template", "original")}
+    made[id(compared.test_plans[dataset.name])] = 9
+    monkeypatch.setattr(prompts, "load_images", lambda _workspace, _encoder, plan, _num: images(made.get(id(plan), 0)))
+    row = {"zero_shot": 0.3, "cler_ensemble": 0.5, "linear_probe": 0.5, "images": 6}
+    scored = {("simple_template", 0): row | {"cler": 0.5}, ("defined_template", 0): row | {"cler": None, "images": 0}}
+    workspace = Workspace.open(tmp_path / "workspace")
+    found, of_classes = compared._choose(workspace, dataset, 0, strategies, scored)
+    assert {each["chosen"] for each in of_classes} == {"simple_template"}
+    assert [(each["strategy"], each["images"]) for each in found] == [(BY_CLASS, 6), (SINGLE, 6), (HINDSIGHT, 6)]
+    scored["simple_template", 0]["cler"] = None
+    assert compared._choose(workspace, dataset, 0, strategies, scored) == ([], [])
+
+
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
 def test_strategies_and_then_metrics_are_compared_in_one_workspace(
