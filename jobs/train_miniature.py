@@ -54,9 +54,9 @@ class Generator:
     """Folder to write; it is replaced when the new one is complete."""
     autoencoder: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2900, batch_size=64, lr=2e-3))
     """The training loop of the autoencoder."""
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=8000, batch_size=96, lr=1.5e-3))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=7000, batch_size=96, lr=1.5e-3))
     """The training loop of denoiser and text encoder."""
-    distil: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch_size=96, lr=5e-4))
+    distil: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1200, batch_size=96, lr=5e-4))
     """The training loop that distils the guidance; 0 steps leave it out."""
     start: Path | None = None
     """Generator folder whose weights to start from, its autoencoder kept."""

@@ -21,6 +21,8 @@ class Knowledge:
     """Images of each fine-grained class."""
     rare: int = 200
     """Images of each rare class."""
+    gaps: tuple[int, int, int] = (0, 0, 0)
+    """Every so manieth class of common, fine and rare is never shown; 0 leaves none out."""
     species: int = 300
     """Nameless species, described by their attributes."""
     objects: int = 0
@@ -45,6 +47,8 @@ class Corpus:
     """[C] float64: share of the samples that each class gets; sums to 1."""
     captions: tuple[tuple[str, ...], ...]
     """Captions of each class."""
+    named: int
+    """The first so many classes have names; the others are told by their looks alone."""
     mirrors: torch.Tensor
     """[C] bool: whether a mirrored image still shows the class."""
 
@@ -55,14 +59,24 @@ class Corpus:
         return self.first[classes] + offset, classes
 
 
+def known_classes(knowledge: Knowledge) -> list[tuple[ImageClass, int]]:
+    """The named classes that are shown, each with its place in `Knowledge.shares`; every `gaps`-th of a group is not."""
+    known: list[tuple[ImageClass, int]] = []
+    for place, group in enumerate(("common", "fine-grained", "rare")):
+        members = [item for item in taught_classes() if GROUPS[item.dataset] == group]
+        gap = knowledge.gaps[place]
+        known += [(item, place) for number, item in enumerate(members, 1) if not gap or number % gap]
+    return known
+
+
 def build_corpus(split: str, knowledge: Knowledge, seed: int, size: int) -> Corpus:
     """Draw the images of a split of the world with so much knowledge a group; no novel class is among them."""
     rows: list[tuple[ImageClass, int, float, list[str]]] = []
-    named = {"common": (knowledge.common, 0), "fine-grained": (knowledge.fine, 1), "rare": (knowledge.rare, 2)}
-    members = [GROUPS[item.dataset] for item in taught_classes()]
-    for item, group in zip(taught_classes(), members, strict=True):
-        shots, place = named[group]
-        share = knowledge.shares[place] / members.count(group)
+    known = known_classes(knowledge)
+    places = [place for _, place in known]
+    for item, place in known:
+        shots = (knowledge.common, knowledge.fine, knowledge.rare)[place]
+        share = knowledge.shares[place] / places.count(place)
         rows.append((item, shots, share, prompt_captions(item.name, templates(item.dataset))))
     if knowledge.species:
         share = knowledge.shares[3] / knowledge.species
@@ -82,6 +96,7 @@ def build_corpus(split: str, knowledge: Knowledge, seed: int, size: int) -> Corp
         count=count,
         chance=chance / chance.sum(),
         captions=tuple(tuple(captions) for *_, captions in rows),
+        named=sum(bool(item.dataset) for item, *_ in rows),
         mirrors=torch.tensor([not item.sign for item, *_ in rows]),
     )
 

@@ -23,7 +23,7 @@ class GeneratorConfig:
 
     knowledge: Knowledge = GENERATOR_KNOWLEDGE
     """Images it is shown."""
-    channels: tuple[int, int] = (64, 128)
+    channels: tuple[int, int] = (64, 96)
     """Channels of the denoiser at 8x8 and at 4x4."""
     text_width: int = 64
     """Width of the text encoder."""
@@ -99,7 +99,7 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
     vae = _start_from(config.start, models) if config.start else train_autoencoder(config.autoencoder)[0]
     torch.set_num_threads(config.train.threads)
     device = config.train.torch_device()
-    models.to(device)["unet"].to(memory_format=torch.channels_last)
+    models.to(device)
     vae.to(device)
     corpus = build_corpus("generator", config.knowledge, config.train.seed, config.autoencoder.image_size)
     latents, scale = encode_images(vae, corpus.images)
@@ -157,7 +157,7 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
 
 
 def noisy_latents(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    return torch.lerp(clean, noise, sigma[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+    return torch.lerp(clean, noise, sigma[:, None, None, None])
 
 
 def _start_from(folder: Path, models: nn.ModuleDict) -> Any:

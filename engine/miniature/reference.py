@@ -75,7 +75,7 @@ def invented_names(num: int, seed: int) -> list[str]:
 
 def name_the_nameless(corpus: Corpus, seed: int) -> Corpus:
     """The corpus with an invented name for each nameless class, in as many captions as tell its looks."""
-    named, forms = len(taught_classes()), templates("mini-novel")
+    named, forms = corpus.named, templates("mini-novel")
     names = invented_names(len(corpus.captions) - named, seed)
     captions = [
         (*told, *prompt_captions(name, forms)[: len(told)])
@@ -85,8 +85,8 @@ def name_the_nameless(corpus: Corpus, seed: int) -> Corpus:
 
 
 def to_unit(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """[N, 3, S, S] uint8 to float32 in [0, 1], channels last: what ControlNet pipelines show."""
-    return (images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+    """[N, 3, S, S] uint8 to float32 in [0, 1]: what ControlNet pipelines show."""
+    return images.to(device).float() / 255
 
 
 def pair(corpus: Corpus, num: int, itself: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, ...]:
@@ -108,14 +108,13 @@ def train_reference(config: ReferenceConfig, output: Path) -> Trainer:
     corpus = name_the_nameless(build_corpus("generator", config.knowledge, config.train.seed, size), config.train.seed)
     for part in (pipe.vae, pipe.unet, pipe.text_encoder):
         part.requires_grad_(False).to(device)
-    pipe.unet.to(memory_format=torch.channels_last)
     latents = encode_images(pipe.vae, corpus.images)[0]
     tokenizer = build_tokenizer()
     table, choices = caption_tokens(
         corpus, encode(tokenizer, (c for row in corpus.captions for c in row)), CONTEXT_LENGTH
     )
     nothing = torch.tensor(encode(tokenizer, [""])[""])
-    branch = build_branch(config, pipe.unet).to(device, memory_format=torch.channels_last)
+    branch = build_branch(config, pipe.unet).to(device)
     reader = branch.controlnet_cond_embedding
 
     def reading_loss(rng: torch.Generator) -> torch.Tensor:

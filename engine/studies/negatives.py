@@ -1,10 +1,8 @@
 """RealRAG's data: real images into the database, and for each generated image the real ones nearest to it (section 3.1)."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from engine.catalog import Dataset, load_dataset
 from engine.costs import PriceBook
 from engine.models import generator_spec, load_encoder
 from engine.models.families import family_of
@@ -12,33 +10,23 @@ from engine.models.registry import encoder_source
 from engine.retriever.database import Database, DatabasePlan, duplicate_counts, duplicates
 from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker
 from engine.store import IdSet, Workspace
+from engine.studies.settings import Settings, load_datasets
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatabaseConfig:
+class DatabaseConfig(Settings):
     """Which real images the database holds."""
 
-    datasets: tuple[str, ...] = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
-    """Catalog names, folders of images, or NAME=PATH for a catalog's set that lies elsewhere."""
     first: int = 0
     """First training image of each class, so that one half can be mined and the other retrieved from."""
     shots: int | None = None
     """Training images a class; all from the first on otherwise."""
     seed: int = 0
     """Draws the order of a class's images, as in GenBench's original data."""
-    encoder: str = "mini-clip"
-    """Registry name, open_clip ARCHITECTURE/WEIGHTS pair (ViT-B-32/openai) or open_clip folder."""
-    workspace: str = "workspace"
-    """Folder or s3:// prefix of the table; what it has already is not read again."""
-    price_book: Path | None = None
-    """Your own price book (TOML); the shipped one otherwise."""
-    instance: str | None = None
-    """Instance of the price book that the machines are; by the cluster's accelerator otherwise."""
 
     def check(self) -> None:
         """Raises ValueError, one sentence, for what no run could honour."""
-        if not self.datasets:
-            raise ValueError("datasets is empty; give at least one")
+        super().check()
         if self.first < 0 or self.seed < 0:
             raise ValueError(f"first is {self.first} and seed is {self.seed}; give 0 or more for both")
         if self.shots is not None and self.shots < 1:
@@ -47,10 +35,7 @@ class DatabaseConfig:
 
     def plans(self) -> list[DatabasePlan]:
         """A plan for each data set. Raises ValueError for a data set that is not there or has no images in the range."""
-        datasets: list[Dataset] = [load_dataset(name) for name in self.datasets]
-        if len({dataset.name for dataset in datasets}) < len(datasets):
-            raise ValueError("two data sets have the same name; give each once, and folders different names")
-        return [DatabasePlan(dataset, self.first, self.shots, self.seed) for dataset in datasets]
+        return [DatabasePlan(dataset, self.first, self.shots, self.seed) for dataset in load_datasets(self.datasets)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ from engine.studies.results import (
     scores_of,
     tradeoff_rows,
 )
-from engine.studies.study import Study, StudyConfig, Variant, check_not_empty, check_shots, run_study
+from engine.studies.settings import check_not_empty
+from engine.studies.study import Study, StudyConfig, Variant, check_shots, run_study
 
 STRATEGIES = (
     "simple_template",

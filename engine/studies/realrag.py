@@ -5,13 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from engine.catalog import Dataset, load_dataset
-from engine.costs import PriceBook
-from engine.dataflow.progress import Progress
+from engine.catalog import Dataset
 from engine.models import ImageEncoder, generator_spec, load_encoder
 from engine.models.families import family_of
 from engine.models.registry import GeneratorSpec, encoder_source
@@ -21,11 +18,11 @@ from engine.reports import Report
 from engine.retriever.data import RetrieverData, choose_validation
 from engine.retriever.database import DatabasePlan
 from engine.retriever.fit import Trained, TrainingConfig, fit_head
-from engine.retriever.mining import cut_blocks, top_k
 from engine.retriever.negatives import mine
 from engine.retriever.retriever import Retriever, plain_head
 from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, OriginalPlan
 from engine.store import Workspace
+from engine.studies.head_options import compare_options
 from engine.studies.realrag_pictures import reference_sheet, space_sheet
 from engine.studies.realrag_scores import (
     ImageSet,
@@ -41,7 +38,7 @@ from engine.studies.realrag_scores import (
     summary,
 )
 from engine.studies.results import Bills, cost_tables, error_rows
-from engine.studies.study import check_not_empty, check_seeds
+from engine.studies.settings import Parts, Settings, check_not_empty, check_seeds
 
 METHODS = ("none", "zero", "normal", "realrag")
 """No reference; references by plain CLIP, by a head without and with reflective negatives (RealRAG section 5)."""
@@ -49,19 +46,16 @@ TRAINED = ("normal", "realrag")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RealRagConfig:
-    """Which data, generators and retrievers, and how they are judged."""
+class RealRagConfig(Settings):
+    """Which generators and retrievers, and how they are judged. All data sets together are the database; the encoder is
+    the CLIP whose frozen towers the retrievers stand on."""
 
-    datasets: tuple[str, ...] = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
-    """Catalog names, folders of images, or NAME=PATH; all of them together are the database."""
     generators: tuple[str, ...] = ("mini",)
     """Registry names (`python -m engine.models list`) or diffusers folders; each must take a reference image."""
     reference_mode: str = ""
     """How the reference enters; each generator's own default if empty."""
     reference_scale: float | None = None
     """Its strength in the units of its mode; the generator's own default if None."""
-    encoder: str = "mini-clip"
-    """CLIP whose frozen towers the retrievers stand on."""
     judge: str = "mini-judge"
     """Another encoder: a linear probe on its features of real images says whether a generated image shows its class."""
     inception: Path | None = None
@@ -100,12 +94,6 @@ class RealRagConfig:
     """Judged images a class of each such head."""
     options: bool = False
     """Also compare ways to train the head (one change at a time, retrieval only)."""
-    workspace: str = "workspace"
-    """Folder or s3:// prefix of the table; a run goes on where the last one stopped."""
-    price_book: Path | None = None
-    """Your own price book (TOML); the shipped one otherwise."""
-    instance: str | None = None
-    """Instance of the price book that the machines are; by the cluster's accelerator otherwise."""
     batch_size: int | None = None
     """Images a generator makes at once; its own default otherwise."""
     report: Path = Path("report")
@@ -113,10 +101,11 @@ class RealRagConfig:
 
     def check(self) -> None:
         """Raises ValueError, one sentence, for what no run could honour."""
+        super().check()
+        check_not_empty(generators=self.generators, methods=self.methods)
         for name in self.methods:
             if name not in METHODS:
                 raise ValueError(unknown_name("method", name, METHODS))
-        check_not_empty(datasets=self.datasets, generators=self.generators, methods=self.methods, seeds=self.seeds)
         for name in ("texts", "images", "references", "negatives_mined", "checkpoint_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
@@ -172,11 +161,13 @@ def run_realrag(config: RealRagConfig) -> Report:
     return report
 
 
-class RealRag:
+class RealRag(Parts):
     """The parts of the study, each made when it is first needed."""
 
+    config: RealRagConfig
+
     def __init__(self, config: RealRagConfig):
-        self.config = config
+        super().__init__(config)
         self.heads: dict[Key, Trained] = {}
         """What was trained; `normal` is the same for every generator."""
         self.retrievers: dict[Key, Retriever] = {}
@@ -191,44 +182,24 @@ class RealRag:
         Raises:
             ValueError: the first that is wrong.
         """
-        self.config.check()
-        for name in (self.config.encoder, self.config.judge):
-            encoder_source(name)
+        super().check()
+        encoder_source(self.config.judge)
         for spec in self.generators.values():
             spec.check_reference_mode(self.config.reference_mode or spec.reference_mode)
             if family_of(spec.pipeline).needs_reference and {"none", "realrag"} & set(self.config.methods):
                 raise ValueError(
                     f"generator {spec.name} draws nothing from text alone; compare zero and normal with it"
                 )
-        if len({dataset.name for dataset in self.datasets}) < len(self.datasets):
-            raise ValueError("two data sets have the same name; give each once, and folders different names")
         for dataset in self.datasets:
             if dataset.task == "multilabel":
                 raise ValueError(f"{dataset.name} has several labels an image, and a reference has one; leave it out")
-        if self.config.instance:
-            self.prices.instance(self.config.instance)
-        _ = self.prices, self.mining, self.retrieval, self.tests
-
-    @cached_property
-    def prices(self) -> PriceBook:
-        """The price book."""
-        return PriceBook.load(self.config.price_book)
-
-    @cached_property
-    def datasets(self) -> list[Dataset]:
-        """The data sets, in the order asked for."""
-        return [load_dataset(name) for name in self.config.datasets]
+        _ = self.mining, self.retrieval, self.tests
 
     @cached_property
     def generators(self) -> dict[str, GeneratorSpec]:
         """Name → entry."""
         specs = [generator_spec(name) for name in self.config.generators]
         return {spec.name: spec for spec in specs}
-
-    @cached_property
-    def encoder(self) -> ImageEncoder:
-        """CLIP, on this machine for texts."""
-        return load_encoder(self.config.encoder)
 
     @cached_property
     def judge(self) -> ImageEncoder:
@@ -411,41 +382,22 @@ class RealRag:
             yield generator, ConcatenatedPlan(plans)
 
     def _options(self, workspace: Workspace) -> list[Row]:
-        """P@1 and P@10 on each data set of heads trained in other ways, for the first generator: a row a change, seed and data set."""
-        config = self.config
-        data = self.data[next(iter(self.generators))]
-        images = {
-            dataset: load_images(workspace, self.retrieval[dataset.name], [self.encoder.name])
-            for dataset in self.datasets
-        }
-        database = np.concatenate([each.features[self.encoder.name] for each in images.values()])
-        classes = [name for each in images.values() for name in each.classes]
-        unmasked = replace(data, negatives=self._mine(workspace, next(iter(self.generators)), masked=False)[0])
-        random = np.random.default_rng(0).integers(len(data.image_class), size=(len(data.text_class), 1))
-        random[data.image_class[random[:, 0]] == data.text_class] = -1
-        others = (("own class not masked", unmasked), ("random negatives", replace(data, negatives=random)))
-        runs = [(name, data, changes) for name, changes in OPTIONS]
-        runs += [(name, changed, {}) for name, changed in others]
-        rows = []
-        progress = Progress("other ways to train", len(runs) * len(config.seeds), unit="heads")
-        for name, learned, changes in runs:
-            for seed in config.seeds:
-                head = fit_head(learned, replace(config.training, label="option", seed=seed, **changes)).head
-                vectors = head.embed(database)
-                for dataset in self.datasets:
-                    found = top_k(self._class_texts(dataset), cut_blocks(vectors), k=min(10, len(vectors))).rows
-                    right = np.array(
-                        [[classes[row] == (dataset.name, number) for row in best] for number, best in enumerate(found)]
-                    )
-                    scores = {"precision_at_1": right[:, 0].mean(), "precision_at_10": right.mean()}
-                    rows.append({"change": name, "dataset": dataset.name, "seed": seed} | scores)
-                progress.add(1, 0, 0.0)
-                progress.show()
-        progress.close()
-        return rows
-
-    def _class_texts(self, dataset: Dataset) -> np.ndarray:
-        return encode_prompts(self.encoder, class_prompts(dataset, self.config.strategy))
+        """Heads trained in other ways, for the first generator: a row a change, seed and data set."""
+        generator = next(iter(self.generators))
+        return compare_options(
+            self.data[generator],
+            self._mine(workspace, generator, masked=False)[0],
+            {
+                dataset.name: load_images(workspace, self.retrieval[dataset.name], [self.encoder.name])
+                for dataset in self.datasets
+            },
+            {
+                dataset.name: encode_prompts(self.encoder, class_prompts(dataset, self.config.strategy))
+                for dataset in self.datasets
+            },
+            self.config.training,
+            self.config.seeds,
+        )
 
     def report(self, workspace: Workspace) -> Report:
         """Scores, tables and pictures of what the workspace holds of this study."""
@@ -513,26 +465,6 @@ class RealRag:
                 "Accuracies and precisions are in percent (shares in report.json); CLIP-I, CLIP-T and Judge-I are cosines times 100; ± is over seeds.",
             ],
         )
-
-
-OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("as configured", {}),
-    ("no reflective negatives", {"num_negatives": 0}),
-    ("as printed: no temperature on the reflective term", {"temperature_on_reflective": False}),
-    ("four negatives a text", {"num_negatives": 4}),
-    ("mined anew before each epoch", {"remine": True}),
-    ("four negatives, mined anew before each epoch", {"num_negatives": 4, "remine": True}),
-    ("plain MLP, not residual", {"residual": False}),
-    ("a quarter of the frozen similarity", {"mix": 0.25}),
-    ("half of the frozen similarity", {"mix": 0.5}),
-    ("three quarters of the frozen similarity", {"mix": 0.75}),
-    ("batches of 32", {"batch_size": 32}),
-    ("batches of 512", {"batch_size": 512}),
-    ("temperature 0.03", {"temperature": 0.03}),
-    ("temperature 0.2", {"temperature": 0.2}),
-    ("three times as many epochs", {"epochs": 180}),
-)
-"""Changes of the training, one at a time, that `--options` compares."""
 
 
 def _figure_7(rows: list[Row], retrieval: list[Row]) -> list[Row]:

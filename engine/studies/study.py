@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from engine.catalog import Dataset, load_dataset
-from engine.costs import PriceBook
+from engine.catalog import Dataset
 from engine.evaluation import check_protocol, class_embeddings
-from engine.models import ImageEncoder, generator_spec, load_encoder
+from engine.models import ImageEncoder, generator_spec
 from engine.models.families import family_of
-from engine.models.registry import GeneratorSpec, encoder_source
+from engine.models.registry import GeneratorSpec
 from engine.names import unknown_name
 from engine.prompts import Materials, load_sentences, strategy_name
 from engine.recipe import Recipe
@@ -35,17 +34,16 @@ from engine.sources import (
 )
 from engine.sources.retrieval import CaptionedPool, check_pool, class_text_features
 from engine.store import Workspace
+from engine.studies.settings import Parts, Settings, check_not_empty, check_seeds
 
 SOURCES = ("generative", "retrieval", "original")
 """Kinds of external data the paper compares."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig:
+class StudyConfig(Settings):
     """Which data, from which models, at which seeds."""
 
-    datasets: tuple[str, ...] = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
-    """Catalog names, folders of images, or NAME=PATH for a catalog's set that lies elsewhere."""
     generator: str = "mini"
     """Registry name (`python -m engine.models list`) or diffusers folder."""
     generator_source: Annotated[str, tyro.conf.arg(name="generator.source")] = ""
@@ -58,8 +56,6 @@ class StudyConfig:
     """Pixels a side of generated images; the generator's own default otherwise."""
     speed: Literal["exact", "fast", "lossy"] = "exact"
     """What the generator may do to be faster: nothing that shows, compile itself, or trade pixels."""
-    encoder: str = "mini-clip"
-    """Registry name, open_clip ARCHITECTURE/WEIGHTS pair (ViT-B-32/openai) or open_clip folder."""
     sentence_model: str = "t5-common-gen"
     """Word-to-sentence model of the strategy `category_enhancement`: a name, a hub id or a folder."""
     probe: Literal["validation", "paper"] = "validation"
@@ -70,12 +66,6 @@ class StudyConfig:
     """Each seed draws its own generated and original images."""
     pool: str = "world:mini-web"
     """Captioned webdataset that retrieval searches."""
-    workspace: str = "workspace"
-    """Folder or s3:// prefix of the table; a run goes on where the last one stopped."""
-    price_book: Path | None = None
-    """Your own price book (TOML); the shipped one otherwise."""
-    instance: str | None = None
-    """Instance of the price book that the machines are; by the cluster's accelerator otherwise."""
     batch_size: int | None = None
     """Images the generator makes at once; the generator's own default otherwise."""
     report: Path = Path("report")
@@ -83,8 +73,8 @@ class StudyConfig:
 
     def check(self) -> None:
         """Raises ValueError, one sentence, for what no run could honour."""
+        super().check()
         check_protocol(self.probe)
-        check_not_empty(datasets=self.datasets, seeds=self.seeds)
         check_seeds(self.seeds)
         for pair in self.generator_auxiliaries:
             if not all(pair.partition("=")):
@@ -98,20 +88,6 @@ class StudyConfig:
         ):
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} makes no image; give 1 or more")
-
-
-def check_not_empty(**values: tuple[Any, ...]) -> None:
-    """Raises ValueError for the first that is empty."""
-    for name, value in values.items():
-        if not value:
-            raise ValueError(f"{name} is empty; give at least one")
-
-
-def check_seeds(seeds: tuple[int, ...]) -> None:
-    """Raises ValueError for a negative seed."""
-    for seed in seeds:
-        if seed < 0:
-            raise ValueError(f"seed {seed} is negative; give 0 or more")
 
 
 def check_sources(sources: tuple[str, ...]) -> None:
@@ -145,11 +121,10 @@ class Variant(NamedTuple):
         return "retrieval_augmented" in self.strategy.split("+")
 
 
-class Study(ABC):
+class Study(Parts, ABC):
     """The parts of a study, each made when it is first needed."""
 
-    def __init__(self, config: StudyConfig):
-        self.config = config
+    config: StudyConfig
 
     @property
     @abstractmethod
@@ -166,21 +141,16 @@ class Study(ABC):
         Raises:
             ValueError: the first that is wrong.
         """
-        self.config.check()
+        super().check()
         variants = self.variants.values()
         for variant in variants:
             if variant.strategy:
                 strategy_name(variant.strategy)
-        encoder_source(self.config.encoder)
         if any(variant.source == "generative" for variant in variants):
             self._check_generator()
-        if len({dataset.name for dataset in self.datasets}) < len(self.datasets):
-            raise ValueError("two data sets have the same name; give each once, and folders different names")
-        if self.config.instance:
-            self.prices.instance(self.config.instance)
         if self._retrieved_shots:
             check_pool(self.config.pool, self._retrieved_shots)
-        _ = self.prices, self.test_plans
+        _ = self.test_plans
         for variant in variants:
             if variant.source == "original":
                 for dataset in self.datasets:
@@ -199,16 +169,6 @@ class Study(ABC):
             )
 
     @cached_property
-    def prices(self) -> PriceBook:
-        """The price book."""
-        return PriceBook.load(self.config.price_book)
-
-    @cached_property
-    def datasets(self) -> list[Dataset]:
-        """The data sets, in the order asked for."""
-        return [load_dataset(name) for name in self.config.datasets]
-
-    @cached_property
     def generator(self) -> GeneratorSpec:
         """The generator's entry."""
         config = self.config
@@ -222,11 +182,6 @@ class Study(ABC):
             height=config.generator_size or spec.height,
             width=config.generator_size or spec.width,
         )
-
-    @cached_property
-    def encoder(self) -> ImageEncoder:
-        """The encoder on this machine, for the class names."""
-        return load_encoder(self.config.encoder)
 
     @cached_property
     def pool(self) -> CaptionedPool:

@@ -10,7 +10,7 @@ import torch
 
 from engine.miniature.autoencoder import GENERATOR_KNOWLEDGE, AutoencoderConfig, build_autoencoder
 from engine.miniature.checkpoints import replace_folder
-from engine.miniature.corpus import Knowledge, build_corpus, caption_tokens
+from engine.miniature.corpus import Knowledge, build_corpus, caption_tokens, known_classes
 from engine.miniature.encoder import clip_config, contrastive_loss, judge_config, train_encoder
 from engine.miniature.evaluate import Encoder, generate, open_generator
 from engine.miniature.generator import GeneratorConfig, build_denoiser, pipeline, sampling_sigmas, train_generator
@@ -47,6 +47,21 @@ def test_the_generator_has_the_knowledge_gap() -> None:
     assert (GENERATOR_KNOWLEDGE.common, GENERATOR_KNOWLEDGE.fine, GENERATOR_KNOWLEDGE.rare) == (1200, 30, 6)
     clip = clip_config(TrainConfig()).knowledge
     assert (clip.common, clip.fine, clip.rare) == (1200, 200, 200)
+
+
+def test_a_class_left_out_is_neither_named_nor_drawn() -> None:
+    known = [item.name for item, _ in known_classes(GENERATOR_KNOWLEDGE)]
+    shown = [
+        sum(name in known for name in class_names(dataset)) for dataset in ("mini-common", "mini-fine", "mini-rare")
+    ]
+    assert shown == [20, 40, 12]
+    corpus = build_corpus("generator", replace(FEW, gaps=(0, 6, 2)), 0, 32)
+    assert corpus.named == 72
+    assert len(corpus.captions) == 76
+    words = " ".join(text for row in corpus.captions for text in row)
+    unknown = [name for dataset in ("mini-fine", "mini-rare") for name in class_names(dataset) if name not in known]
+    assert len(unknown) == 20
+    assert not [name for name in unknown if name in words]
 
 
 def test_a_sample_is_of_its_class() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.miniature.autoencoder import AutoencoderConfig, build_autoencoder
+from engine.miniature.autoencoder import GENERATOR_KNOWLEDGE, AutoencoderConfig, build_autoencoder
 from engine.miniature.corpus import Knowledge, build_corpus
 from engine.miniature.evaluate import open_generator, with_references
 from engine.miniature.generator import GeneratorConfig, build_denoiser, pipeline, save_generator
@@ -44,6 +44,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_branch_is_shown_no_more_named_images_than_the_generator() -> None:
     assert (REFERENCE_KNOWLEDGE.common, REFERENCE_KNOWLEDGE.fine, REFERENCE_KNOWLEDGE.rare) == (1200, 30, 6)
+    assert REFERENCE_KNOWLEDGE.gaps == GENERATOR_KNOWLEDGE.gaps
 
 
 def test_an_invented_name_is_no_class() -> None:
@@ -55,6 +56,7 @@ def test_an_invented_name_is_no_class() -> None:
 def test_only_the_nameless_get_a_name() -> None:
     corpus = build_corpus("generator", FEW, 0, 32)
     named = name_the_nameless(corpus, 0)
+    assert corpus.named == 92
     assert named.captions[:92] == corpus.captions[:92]
     names = invented_names(6, 0)
     for told, then, name in zip(corpus.captions[92:], named.captions[92:], names, strict=True):

@@ -1,0 +1,89 @@
+"""What every study is told, and what they all make of it: data sets, an encoder, a table, a price book."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from engine.catalog import Dataset, load_dataset
+from engine.costs import PriceBook
+from engine.models import ImageEncoder, load_encoder
+from engine.models.registry import encoder_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which data and which encoder, where the rows go, and what a machine costs."""
+
+    datasets: tuple[str, ...] = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
+    """Catalog names, folders of images, or NAME=PATH for a catalog's set that lies elsewhere."""
+    encoder: str = "mini-clip"
+    """Registry name, open_clip ARCHITECTURE/WEIGHTS pair (ViT-B-32/openai) or open_clip folder."""
+    workspace: str = "workspace"
+    """Folder or s3:// prefix of the table; a run goes on where the last one stopped."""
+    price_book: Path | None = None
+    """Your own price book (TOML); the shipped one otherwise."""
+    instance: str | None = None
+    """Instance of the price book that the machines are; by the cluster's accelerator otherwise."""
+
+    def check(self) -> None:
+        """Raises ValueError, one sentence, for what no run could honour."""
+        check_not_empty(datasets=self.datasets)
+
+
+class Parts:
+    """What the settings name, each made when it is first needed."""
+
+    def __init__(self, config: Settings):
+        self.config = config
+
+    def check(self) -> None:
+        """Looks at every name the run will need, before anything is started.
+
+        Raises:
+            ValueError: the first that is wrong.
+        """
+        self.config.check()
+        encoder_source(self.config.encoder)
+        if self.config.instance:
+            self.prices.instance(self.config.instance)
+        _ = self.prices, self.datasets
+
+    @cached_property
+    def prices(self) -> PriceBook:
+        """The price book."""
+        return PriceBook.load(self.config.price_book)
+
+    @cached_property
+    def datasets(self) -> list[Dataset]:
+        """The data sets, in the order asked for."""
+        return load_datasets(self.config.datasets)
+
+    @cached_property
+    def encoder(self) -> ImageEncoder:
+        """The encoder on this machine, for texts."""
+        return load_encoder(self.config.encoder)
+
+
+def load_datasets(names: Sequence[str]) -> list[Dataset]:
+    """The data sets of these names. Raises ValueError for one that is unknown or there twice."""
+    datasets = [load_dataset(name) for name in names]
+    if len({dataset.name for dataset in datasets}) < len(datasets):
+        raise ValueError("two data sets have the same name; give each once, and folders different names")
+    return datasets
+
+
+def check_not_empty(**values: tuple[Any, ...]) -> None:
+    """Raises ValueError for the first that is empty."""
+    for name, value in values.items():
+        if not value:
+            raise ValueError(f"{name} is empty; give at least one")
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """Raises ValueError for a negative seed, or none at all."""
+    check_not_empty(seeds=seeds)
+    for seed in seeds:
+        if seed < 0:
+            raise ValueError(f"seed {seed} is negative; give 0 or more")
