@@ -170,7 +170,8 @@ def main() -> None:
                     for ef in options.efs:
                         search.NUM_PROBES = probes or search.NUM_PROBES
                         search.REFINE_FACTOR = refine or search.REFINE_FACTOR
-                        search.SEARCH_WIDTH = ef or search.SEARCH_WIDTH
+                        if ef:
+                            search.SEARCH_WIDTH = search.FILTERED_SEARCH_WIDTH = ef
                         show_ours(workspace, queries, query_classes, truths)
     if not options.no_faiss:
         for name, built, index, set_effort, efforts in faiss_settings(rows):
@@ -191,7 +192,9 @@ def show_ours(
     workspace: Workspace, queries: np.ndarray, classes: np.ndarray, truths: dict[str, list[set[int]]]
 ) -> None:
     """One line a filter."""
-    print(f"  probes {search.NUM_PROBES}, refine {search.REFINE_FACTOR}, ef {search.SEARCH_WIDTH}")
+    print(
+        f"  probes {search.NUM_PROBES}, refine {search.REFINE_FACTOR}, ef {search.SEARCH_WIDTH}, with a filter {search.FILTERED_SEARCH_WIDTH}"
+    )
     for condition, name in FILTERS.items():
 
         def ask(number: int, condition: str = condition) -> list[int]:

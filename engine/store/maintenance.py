@@ -6,7 +6,9 @@ from typing import Any
 MIN_INDEXED_VECTORS = 5_000
 """Below this many vectors an exact search takes a few milliseconds, as one through an index does."""
 
-ROWS_PER_PARTITION = 50_000
+ROWS_PER_PARTITION = 1_000_000
+"""One graph finds the nearest of a million in the time of one of 50,000, and twenty of these take twenty times that and miss
+neighbours across their borders (benchmarks/results). A partition's vectors are in memory while its graph is built."""
 ROWS_PER_FRAGMENT = 100_000
 BATCH_ROWS = 256
 

@@ -8,10 +8,12 @@ import pyarrow as pa
 
 from engine.recipe import RECIPE_SCHEMA
 
-NUM_PROBES = 8
-REFINE_FACTOR = 5
-SEARCH_WIDTH = 100
+NUM_PROBES = 16
+REFINE_FACTOR = 3
+SEARCH_WIDTH = 200
 """Candidates the graph of a partition keeps in view."""
+FILTERED_SEARCH_WIDTH = 400
+"""The same where a filter leaves out rows, which may be the nearest ones: those of the query's own class, say."""
 
 
 def nearest(
@@ -37,7 +39,7 @@ def nearest(
         "metric": "cosine",
         "nprobes": NUM_PROBES,
         "refine_factor": REFINE_FACTOR,
-        "ef": max(SEARCH_WIDTH, k * REFINE_FACTOR),
+        "ef": max(SEARCH_WIDTH if where is None else FILTERED_SEARCH_WIDTH, k * REFINE_FACTOR),
     }
     columns = wanted + [name for name in ["_distance"] if name not in wanted]
     try:
