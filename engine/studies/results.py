@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from engine.catalog import Dataset
 from engine.costs import PriceBook, attribute_billed, summarise, totals
 from engine.costs.ledger import COST_COLUMNS
+from engine.dataflow.progress import Progress
 from engine.evaluation import finetune_score, score
 from engine.evaluation.finetune import Pixels
 from engine.evaluation.linear_probe import Protocol as ProbeProtocol
@@ -177,9 +178,10 @@ def add_finetuned(
 ) -> None:
     """Adds `finetune` to the rows of `tradeoff_rows` at these shots; the pixels are the stored ones."""
     test = load_images(workspace, encoder.name, test_plan, len(test_plan))
-    for row in rows:
-        if row["shots"] not in shots:
-            continue
+    asked = [row for row in rows if row["shots"] in shots]
+    progress = Progress(f"fine-tune on {dataset.name}", len(asked), unit="models")
+    for row in asked:
+        progress.show()
         plan = plans[row["source"], row["seed"]]
         train = load_images(workspace, encoder.name, plan, plan.num_recipes(row["shots"]))
         result = finetune_score(
@@ -193,6 +195,8 @@ def add_finetuned(
             seed=row["seed"],
         )
         row["finetune"] = result.score
+        progress.add(1, 0, 0.0)
+    progress.close()
 
 
 def stored_pixels(workspace: Workspace, ids: Sequence[str]) -> Pixels:
