@@ -62,10 +62,12 @@ def test_images_are_made_scored_priced_and_shown_once(config: GenBenchConfig):
     assert "index.html" in {path.name for path in config.report.iterdir()}
 
     before = workspace.count()
-    run_genbench(config)
+    run_genbench(replace(config, finetune=(2,)))
     assert workspace.count() == before
     again = json.loads((config.report / "report.json").read_text())["tables"]
+    tuned = {(row["source"], row["shots"]): row.pop("finetune", None) for row in again["tradeoff"]}
     assert again["tradeoff"] == rows
+    assert all(score is None if shots == 1 else 0 <= score <= 1 for (_, shots), score in tuned.items())
     assert len(again["runs"]) == 1
 
 
