@@ -1,4 +1,3 @@
-import time
 from typing import Any
 
 import numpy as np
@@ -6,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from engine.evaluation import fit_linear_probe, linear_probe_score, score
+from engine.evaluation import fit_linear_probe, linear_probe_score, logistic, score
 from engine.evaluation.linear_probe import C_GRID, DEFAULT_C
 from engine.evaluation.logistic import fit_logistic
 
@@ -32,14 +31,38 @@ def standardised(probe: Any, features: np.ndarray[Any, Any]) -> np.ndarray[Any, 
     return (rows - probe.mean.numpy()) / probe.scale
 
 
-@pytest.mark.parametrize(("num_classes", "dimension", "shots"), [(24, 64, 40), (10, 128, 5), (20, 32, 1)])
-def test_accuracy_is_scikit_learns_within_half_a_point(num_classes: int, dimension: int, shots: int) -> None:
-    train, labels, test, truth = blobs(num_classes, dimension, shots)
+def objective(features: Any, labels: Any, weight: Any, bias: Any, c: float) -> float:
+    """What both solvers minimise, in float64."""
+    x, weight, bias = (torch.as_tensor(each).double() for each in (features, weight, bias))
+    loss = torch.nn.functional.cross_entropy(x @ weight + bias, torch.as_tensor(labels), reduction="sum")
+    return float(c * loss + weight.square().sum() / 2)
+
+
+# classes that can be told apart, and classes drowned in noise, where accuracies of equal optima differ by chance
+LEARNABLE = ((24, 64, 40, 2.0), (10, 128, 5, 1.0), (20, 32, 1, 0.3))
+NOISY = ((10, 128, 5, 2.0), (20, 32, 1, 2.0))
+
+
+@pytest.mark.parametrize(("num_classes", "dimension", "shots", "noise"), LEARNABLE + NOISY)
+def test_the_probe_reaches_scikit_learns_optimum(num_classes: int, dimension: int, shots: int, noise: float) -> None:
+    train, labels, _, _ = blobs(num_classes, dimension, shots, noise)
+    probe = fit_linear_probe(train, labels, num_classes=num_classes)
+    x = standardised(probe, train)
+    peer = LogisticRegression(C=probe.c, max_iter=5000, tol=1e-7).fit(x.astype(np.float64), labels)
+    best = objective(x, labels, peer.coef_.T, peer.intercept_, probe.c)
+    assert objective(x, labels, probe.weight, probe.bias, probe.c) == pytest.approx(best, rel=2e-3)
+
+
+@pytest.mark.parametrize(("num_classes", "dimension", "shots", "noise"), LEARNABLE)
+def test_accuracy_is_scikit_learns_within_half_a_point(
+    num_classes: int, dimension: int, shots: int, noise: float
+) -> None:
+    train, labels, test, truth = blobs(num_classes, dimension, shots, noise)
     probe = fit_linear_probe(train, labels, num_classes=num_classes)
     peer = LogisticRegression(C=probe.c, max_iter=2000, tol=1e-5).fit(standardised(probe, train), labels)
     ours = linear_probe_score(train, labels, test, truth, num_classes=num_classes).score
     assert ours == pytest.approx(peer.score(standardised(probe, test), truth), abs=0.005)
-    assert ours > 2 / num_classes
+    assert ours > 0.7
 
 
 def test_every_model_of_the_grid_reaches_scikit_learns_optimum() -> None:
@@ -49,13 +72,8 @@ def test_every_model_of_the_grid_reaches_scikit_learns_optimum() -> None:
     weight, bias = fit_logistic(features, targets, num_classes=8, c=torch.tensor(C_GRID[:5]))
     for index, c in enumerate(C_GRID[:5]):
         peer = LogisticRegression(C=c, max_iter=5000, tol=1e-7).fit(features.double().numpy(), labels)
-
-        def objective(w: torch.Tensor, b: torch.Tensor, c: float = c) -> float:
-            loss = torch.nn.functional.cross_entropy(features.double() @ w + b, targets, reduction="sum")
-            return float(c * loss + w.square().sum() / 2)
-
-        best = objective(torch.tensor(peer.coef_.T), torch.tensor(peer.intercept_))
-        assert objective(weight[index].double(), bias[index].double()) == pytest.approx(best, rel=2e-3)
+        best = objective(features, labels, peer.coef_.T, peer.intercept_, c)
+        assert objective(features, labels, weight[index], bias[index], c) == pytest.approx(best, rel=2e-3)
 
 
 def test_a_model_does_not_depend_on_the_others_in_its_batch() -> None:
@@ -121,11 +139,19 @@ def test_identical_features_and_a_single_class_are_no_trouble() -> None:
     assert fit_linear_probe(same, np.full(6, 3), num_classes=5).predict(same).tolist() == [3] * 6
 
 
-def test_the_largest_set_of_the_miniature_world_takes_seconds_at_most() -> None:
+def test_the_largest_set_of_the_miniature_world_takes_few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     train, labels, test, truth = blobs(48, 96, 100)
-    start = time.thread_time()  # this thread's own seconds, so that a busy machine does not count
+    models: list[int] = []
+    passes = logistic._loss_and_gradient
+
+    def count(x: Any, labels: Any, weights: torch.Tensor, decay: Any) -> Any:
+        models.append(len(weights))
+        return passes(x, labels, weights, decay)
+
+    monkeypatch.setattr(logistic, "_loss_and_gradient", count)
     linear_probe_score(train, labels, test, truth, num_classes=48)
-    assert time.thread_time() - start < 2  # 0.25 s on an idle core
+    # a pass is one loss and gradient of one model over the set; 250 of them are a quarter of a second on one core
+    assert sum(models) < 500
 
 
 @pytest.mark.parametrize(
