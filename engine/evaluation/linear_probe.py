@@ -7,7 +7,6 @@ Several labels an image (`[N, C]` of 0 and 1) make it one logistic regression a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import torch
 
@@ -15,11 +14,10 @@ from engine.evaluation import paper_probe
 from engine.evaluation.features import Array, as_features, as_labels, as_targets, same_dimension, unit_norm
 from engine.evaluation.logistic import fit_logistic
 from engine.evaluation.metrics import Metric, check_metric, score_classes
+from engine.evaluation.protocols import PROTOCOLS as PROTOCOLS
+from engine.evaluation.protocols import Protocol as Protocol
+from engine.evaluation.protocols import check_protocol
 from engine.evaluation.zero_shot import class_embeddings
-from engine.names import unknown_name
-
-Protocol: TypeAlias = Literal["validation", "paper"]
-PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 
 C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 """Inverse L2 strengths that are tried, in scikit-learn's units: `C * sum(losses) + |W|^2 / 2`."""
@@ -211,12 +209,6 @@ def linear_probe_score(
     probe = fit_linear_probe(train_features, train_labels, num_classes=num_classes, metric=metric, seed=seed)
     result = score_classes(probe.scores(test), truth, metric=metric)
     return ProbeScore(result, probe.validation_score, c=probe.c)
-
-
-def check_protocol(protocol: str) -> None:
-    """Raises ValueError for a protocol that is not one of PROTOCOLS."""
-    if protocol not in PROTOCOLS:
-        raise ValueError(unknown_name("probe protocol", protocol, PROTOCOLS))
 
 
 def _fit(x: torch.Tensor, targets: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from engine.evaluation.cler import cler_score
 from engine.evaluation.features import Array
-from engine.evaluation.linear_probe import Protocol, linear_probe_score
+from engine.evaluation.linear_probe import linear_probe_score
 from engine.evaluation.metrics import Metric, check_metric
+from engine.evaluation.protocols import Protocol
 from engine.evaluation.zero_shot import zero_shot_score
 
 

@@ -3,16 +3,15 @@
 Text to text: the query is the class name in the data set's templates, as the paper has it; images are not looked at.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 
 import numpy as np
 
+from engine.cache import cached_arrays
 from engine.catalog import Dataset
-from engine.catalog.index import SplitIndex, cache_folder, index_split
+from engine.catalog.index import SplitIndex, index_split
 from engine.catalog.worlds import resolve_location
 from engine.models.encoder import ImageEncoder
 from engine.recipe import Recipe
@@ -61,19 +60,15 @@ def load_pool(location: str, encoder: ImageEncoder) -> CaptionedPool:
     location = resolve_location(location)
     index = _pool_index(location)
     distinct, caption_of = np.unique(index.texts, return_inverse=True)
-    stamp = blake2b("\n".join([encoder.name, *distinct]).encode(), digest_size=16).hexdigest()
-    cached = cache_folder() / "captions" / f"{stamp}.npz"
-    if cached.exists():
-        with np.load(cached, allow_pickle=False) as arrays:
-            captions, seconds = arrays["captions"], float(arrays["seconds"])
-    else:
+    texts = [str(text) for text in distinct]
+
+    def embed() -> dict[str, np.ndarray | float]:
         started = time.perf_counter()
-        captions = encoder.encode_texts([str(text) for text in distinct])
-        seconds = time.perf_counter() - started
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = cached.with_name(f"{stamp}.{os.getpid()}.partial.npz")
-        np.savez(partial, captions=captions, seconds=seconds)
-        partial.replace(cached)
+        captions = encoder.encode_texts(texts)
+        return {"captions": captions, "seconds": time.perf_counter() - started}
+
+    arrays = cached_arrays("captions", _embedded(encoder, texts), embed, edition=1)
+    captions, seconds = arrays["captions"], float(arrays["seconds"])
     return CaptionedPool(name, location, index, captions, caption_of, seconds)
 
 
@@ -127,11 +122,30 @@ class RetrievalPlan:
 
 
 def class_text_features(encoder: ImageEncoder, dataset: Dataset) -> np.ndarray:
-    """`[C, T, D]` float32, unit norm: every class name in every template of the data set."""
-    return _class_text_features(encoder, dataset.class_names, dataset.templates)
+    """`[C, T, D]` float32, unit norm: every class name in every template of the data set; embedded once and kept in the cache."""
+    return _class_texts(encoder, dataset.class_names, dataset.templates)["features"]
+
+
+def class_queries(encoder: ImageEncoder, dataset: Dataset) -> np.ndarray:
+    """`[C, D]` float32, unit norm: `class_embeddings` of `class_text_features`, from the same entry of the cache."""
+    return _class_texts(encoder, dataset.class_names, dataset.templates)["queries"]
 
 
 @cache
-def _class_text_features(encoder: ImageEncoder, class_names: tuple[str, ...], templates: tuple[str, ...]) -> np.ndarray:
+def _class_texts(
+    encoder: ImageEncoder, class_names: tuple[str, ...], templates: tuple[str, ...]
+) -> dict[str, np.ndarray]:
     texts = [template.replace("{c}", name) for name in class_names for template in templates]
-    return encoder.encode_texts(texts).reshape(len(class_names), len(templates), -1)
+
+    def embed() -> dict[str, np.ndarray]:
+        from engine.evaluation import class_embeddings
+
+        features = encoder.encode_texts(texts).reshape(len(class_names), len(templates), -1)
+        return {"features": features, "queries": class_embeddings(features).numpy()}
+
+    return cached_arrays("class_texts", _embedded(encoder, texts) | {"templates": len(templates)}, embed, edition=1)
+
+
+def _embedded(encoder: ImageEncoder, texts: list[str]) -> dict[str, object]:
+    """What embeddings of texts depend on; on a GPU the encoder computes in half precision."""
+    return {"encoder": encoder.name, "device": encoder.device, "texts": texts}

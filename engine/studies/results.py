@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.cache import cached_value
 from engine.catalog import Dataset
 from engine.costs import PriceBook, attribute_billed, summarise, totals
 from engine.costs.ledger import COST_COLUMNS
 from engine.dataflow.progress import Progress
-from engine.evaluation import finetune_score, score
-from engine.evaluation.finetune import Pixels
-from engine.evaluation.linear_probe import Protocol as ProbeProtocol
+from engine.evaluation.protocols import Protocol as ProbeProtocol
 from engine.images import decode_image
 from engine.models import ImageEncoder
 from engine.recipe import embedding_column
@@ -27,6 +26,8 @@ from engine.store import IdSet, Workspace
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from engine.evaluation.finetune import Pixels
 
 FIGURE_2 = "GenBench Figure 2: what generated images of the most shots improve on zero-shot; bars one standard deviation over seeds."
 SHEET_IMAGES = 24
@@ -145,25 +146,29 @@ def scores_of(
     dataset: Dataset, texts: np.ndarray, test: Images, train: Images, seed: int, probe: ProbeProtocol
 ) -> dict[str, Any]:
     """Zero-shot, CLER, its ensemble and the linear probe of some images; None each where there are none."""
+    names = ("zero_shot", "cler", "cler_ensemble", "linear_probe")
     if not len(train.labels) or not len(test.labels):
-        return dict.fromkeys(("zero_shot", "cler", "cler_ensemble", "linear_probe"))
-    scores = score(
-        train.features,
-        train.labels,
-        test.features,
-        test.labels,
-        texts,
-        num_classes=len(dataset.class_names),
-        metric=dataset.metric,
-        seed=seed,
-        protocol=probe,
-    )
-    return {
-        "zero_shot": scores.zero_shot,
-        "cler": scores.cler,
-        "cler_ensemble": scores.cler_ensemble,
-        "linear_probe": scores.linear_probe,
+        return dict.fromkeys(names)
+    sets: dict[str, Any] = {
+        "train_features": train.features,
+        "train_labels": train.labels,
+        "test_features": test.features,
+        "test_labels": test.labels,
+        "text_features": texts,
+        "num_classes": len(dataset.class_names),
+        "metric": dataset.metric,
+        "seed": seed,
+        "protocol": probe,
     }
+
+    def compute() -> dict[str, float]:
+        from engine.evaluation import score
+
+        scores = score(**sets)
+        return {name: getattr(scores, name) for name in names}
+
+    found: dict[str, Any] = cached_value("score", sets, compute, package="engine.evaluation", edition=1)
+    return found
 
 
 def add_finetuned(
@@ -184,30 +189,61 @@ def add_finetuned(
         progress.show()
         plan = plans[row["source"], row["seed"]]
         train = load_images(workspace, encoder.name, plan, plan.num_recipes(row["shots"]))
-        result = finetune_score(
-            encoder,
-            stored_pixels(workspace, train.ids),
-            train.labels,
-            stored_pixels(workspace, test.ids),
-            test.labels,
-            texts,
-            metric=dataset.metric,
-            seed=row["seed"],
-        )
-        row["finetune"] = result.score
+        row["finetune"] = _finetuned(workspace, encoder, dataset, texts, train, test, row["seed"])
         progress.add(1, 0, 0.0)
     progress.close()
 
 
-def stored_pixels(workspace: Workspace, ids: Sequence[str]) -> Pixels:
+def _finetuned(
+    workspace: Workspace,
+    encoder: ImageEncoder,
+    dataset: Dataset,
+    texts: np.ndarray,
+    train: Images,
+    test: Images,
+    seed: int,
+) -> float:
+    """Score of the fine-tuned encoder, 0 to 1."""
+    encoded = stored_images(workspace, [*train.ids, *test.ids])
+    settings: dict[str, Any] = {"metric": dataset.metric, "seed": seed}
+    # the pixels decide, not the ids: two workspaces may hold images of one recipe that differ by a grey level
+    inputs = settings | {
+        "encoder": encoder.name,
+        "device": encoder.device,
+        "train": [encoded[name] for name in train.ids],
+        "train_labels": train.labels,
+        "test": [encoded[name] for name in test.ids],
+        "test_labels": test.labels,
+        "texts": texts,
+    }
+
+    def compute() -> float:
+        from engine.evaluation import finetune_score
+
+        pixels = [pixels_of([encoded[name] for name in images.ids]) for images in (train, test)]
+        return finetune_score(encoder, pixels[0], train.labels, pixels[1], test.labels, texts, **settings).score
+
+    return float(cached_value("finetune", inputs, compute, package="engine.evaluation", edition=1))
+
+
+def stored_images(workspace: Workspace, ids: Sequence[str]) -> dict[str, bytes]:
+    """Id → the encoded image."""
+    table = workspace.fetch(list(dict.fromkeys(ids)), ["image"])
+    return dict(zip(table.column("id").to_pylist(), table.column("image").to_pylist(), strict=True))
+
+
+def stored_pixels(workspace: Workspace, ids: Sequence[str]) -> "Pixels":
     """The stored images, held encoded and decoded as they are asked for."""
+    encoded = stored_images(workspace, ids)
+    return pixels_of([encoded[name] for name in ids])
+
+
+def pixels_of(encoded: Sequence[bytes]) -> "Pixels":
+    """Rows of these encoded images → their pixels, decoded as they are asked for."""
     import torch
 
-    table = workspace.fetch(ids, ["image"])
-    encoded = dict(zip(table.column("id").to_pylist(), table.column("image").to_pylist(), strict=True))
-
     def decode(rows: Sequence[int]) -> list[torch.Tensor]:
-        images = [decode_image(encoded[ids[row]]) for row in rows]
+        images = [decode_image(encoded[row]) for row in rows]
         return [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in images]
 
     return decode

@@ -1,15 +1,22 @@
 """What every study is told, and what they all make of it: data sets, an encoder, a table, a price book."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.catalog import Dataset, load_dataset
 from engine.costs import PriceBook
-from engine.models import ImageEncoder, load_encoder
+from engine.models import ImageEncoder
+from engine.models.lazy import LazyEncoder
 from engine.models.registry import encoder_source
+
+if TYPE_CHECKING:
+    from engine.dataflow.cluster import RayConnection
+    from engine.dataflow.run import Run
+    from engine.store import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +33,17 @@ class Settings:
     """Your own price book (TOML); the shipped one otherwise."""
     instance: str | None = None
     """Instance of the price book that the machines are; by the cluster's accelerator otherwise."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where models run: `auto` takes GPUs where the cluster has them or can add them, or where the generator needs them."""
+    max_errors: float = 0.2
+    """Share of failing recipes (of at least 200) that stops the run."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for what no run could honour."""
+        """Raises ValueError, one sentence, for an invalid configuration."""
         check_not_empty(datasets=self.datasets)
+        check_place("workspace", self.workspace)
+        if not 0 <= self.max_errors <= 1:
+            raise ValueError(f"max_errors is {self.max_errors}; give a share from 0 to 1")
 
 
 class Parts:
@@ -50,6 +64,22 @@ class Parts:
             self.prices.instance(self.config.instance)
         _ = self.prices, self.datasets
 
+    def run(self, workspace: "Workspace", encoder: ImageEncoder, connection: "RayConnection") -> "Run":
+        """A run over the workspace with these settings."""
+        from engine.dataflow.run import Run
+
+        config = self.config
+        return Run(
+            workspace,
+            encoder,
+            self.prices,
+            config.instance,
+            asdict(config),
+            ray=connection,
+            device=config.device,
+            max_errors=config.max_errors,
+        )
+
     @cached_property
     def prices(self) -> PriceBook:
         """The price book."""
@@ -62,8 +92,8 @@ class Parts:
 
     @cached_property
     def encoder(self) -> ImageEncoder:
-        """The encoder on this machine, for texts."""
-        return load_encoder(self.config.encoder)
+        """The encoder on this machine, for texts; its weights are read when it first encodes one."""
+        return LazyEncoder(self.config.encoder)
 
 
 def load_datasets(names: Sequence[str]) -> list[Dataset]:
@@ -72,6 +102,16 @@ def load_datasets(names: Sequence[str]) -> list[Dataset]:
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise ValueError("two data sets have the same name; give each once, and folders different names")
     return datasets
+
+
+def check_place(name: str, path: str | Path) -> None:
+    """Raises ValueError for a relative path inside a Ray job, whose folder is a copy that is deleted with the job."""
+    text = str(path)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in text and not Path(text).expanduser().is_absolute():
+        raise ValueError(
+            f"{name} {text!r} is a relative path, and a Ray job runs in a copy of the project that is deleted with it; "
+            "give an absolute path that all nodes see, or s3://…"
+        )
 
 
 def check_not_empty(**values: tuple[Any, ...]) -> None:

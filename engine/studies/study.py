@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from engine.catalog import Dataset
-from engine.evaluation import check_protocol, class_embeddings
+from engine.evaluation.protocols import check_protocol
 from engine.models import ImageEncoder, generator_spec
 from engine.models.families import family_of
 from engine.models.registry import GeneratorSpec
@@ -32,9 +31,9 @@ from engine.sources import (
     ShotIds,
     load_pool,
 )
-from engine.sources.retrieval import CaptionedPool, check_pool, class_text_features
+from engine.sources.retrieval import CaptionedPool, check_pool, class_queries, class_text_features
 from engine.store import Workspace
-from engine.studies.settings import Parts, Settings, check_not_empty, check_seeds
+from engine.studies.settings import Parts, Settings, check_not_empty, check_place, check_seeds
 
 SOURCES = ("generative", "retrieval", "original")
 """Kinds of external data the paper compares."""
@@ -74,6 +73,7 @@ class StudyConfig(Settings):
     def check(self) -> None:
         """Raises ValueError, one sentence, for what no run could honour."""
         super().check()
+        check_place("report", self.report)
         check_protocol(self.probe)
         check_seeds(self.seeds)
         for pair in self.generator_auxiliaries:
@@ -249,6 +249,7 @@ class Study(Parts, ABC):
             self.config.batch_size or self.generator.batch_size,
             self.generator.num_gpus,
             references=Workspace.open(self.config.workspace).uri if references else "",
+            needs_gpu=self.generator.needs_gpu,
         )
         # reference images are in the table before anything is generated from them
         if generator.gpus_per_actor == corpus.gpus_per_actor and not references:
@@ -300,8 +301,7 @@ class Study(Parts, ABC):
         return {dataset.name: self._retrieval(dataset) for dataset in self.datasets}
 
     def _retrieval(self, dataset: Dataset) -> RetrievalPlan:
-        class_texts = class_embeddings(class_text_features(self.encoder, dataset)).numpy()
-        return RetrievalPlan(dataset, self.pool, class_texts, self._retrieved_shots)
+        return RetrievalPlan(dataset, self.pool, class_queries(self.encoder, dataset), self._retrieved_shots)
 
 
 def run_study(study: Study) -> Report:
@@ -310,23 +310,18 @@ def run_study(study: Study) -> Report:
     Raises:
         ValueError: one sentence on what is wrong with the input and how to mend it.
     """
-    from engine.dataflow.cluster import connected_cluster
-    from engine.dataflow.run import Run
+    from engine.dataflow.cluster import RayConnection
 
     study.check()
     config = study.config
     workspace = Workspace.open(config.workspace)
-    with ThreadPoolExecutor(1) as beside:
-        encoder = beside.submit(lambda: study.encoder)  # its libraries load while Ray starts
-        with connected_cluster():
-            with Run(workspace, encoder.result(), study.prices, config.instance, asdict(config)) as run:
-                for name, plan, maker in study.work():
-                    run.fill(name, plan, maker)
-            for other, recipes in study.also_embed():
-                done = workspace.done_ids().contains([recipe.id for recipe in recipes])
-                made = [recipe for recipe, there in zip(recipes, done, strict=True) if there]
-                with Run(workspace, other, study.prices, config.instance, asdict(config)) as run:
-                    run.fill("embed", made, CorpusMaker({}))
+    with RayConnection() as connection:
+        with study.run(workspace, study.encoder, connection) as run:
+            for name, plan, maker in study.work():
+                run.fill(name, plan, maker)
+        for other, recipes in study.also_embed():
+            with study.run(workspace, other, connection) as run:
+                run.embed(other.name, [recipe.id for recipe in recipes])
     report = study.report(workspace)
     report.write(config.report)
     return report
