@@ -31,8 +31,8 @@ def cached_value(
     processes may write the same one. A damaged entry is computed again.
 
     Args:
-        name: what is computed.
-        inputs: everything that the value depends on: arrays, bytes, strings, numbers, None, and mappings and sequences of these.
+        name: what is computed; also the folder of the entry.
+        inputs: everything that the value depends on: arrays, bytes, strings, numbers, None, and mappings (in any order) and sequences of these.
         compute: returns a value of JSON's types (NaN and infinity are kept, a tuple becomes a list, a float keeps every bit).
         package: dotted name of the package that computes it, as `engine.evaluation`.
         edition: of the code outside `package` that takes part; increase it with every change of that code.
@@ -41,7 +41,7 @@ def cached_value(
         TypeError: an input or the value is of another type.
     """
     code = [edition, source_hash(package), _torch_version()]
-    path = cache_folder() / "scores" / f"{name}-{digest([name, code, inputs])}.json"
+    path = cache_folder() / name / f"{digest([name, code, inputs])}.json"
     with suppress(*_DAMAGED):
         check, text = path.read_text("utf-8").split("\n", 1)
         if check == _hash(text.encode()):
@@ -79,6 +79,8 @@ def digest(value: Any) -> str:
 
 def _add(hasher: Any, value: Any) -> None:
     """Adds the value, with its type and its length before it, so that no two values read the same."""
+    if isinstance(value, np.generic):  # before the numbers: a float64 is a float too
+        value = np.asarray(value)
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         hasher.update(f"array {value.dtype.str} {value.shape};".encode())
         hasher.update(np.ascontiguousarray(value).data.cast("B") if value.size else b"")

@@ -43,7 +43,7 @@ class Counted:
         return self.value
 
 
-def value(compute: Counted, name: str = "score", edition: int = 1, **changes: Any) -> Any:
+def value(compute: Counted, name: str = "scores", edition: int = 1, **changes: Any) -> Any:
     return cached_value(name, INPUTS | changes, compute, package="engine.evaluation", edition=edition)
 
 
@@ -142,7 +142,7 @@ def test_two_that_write_at_once_leave_one_whole_entry(folder: Path):
         return {"score": 0.5}
 
     def call() -> None:
-        found.append(cached_value("score", INPUTS, compute, package="engine.evaluation", edition=1))
+        found.append(cached_value("scores", INPUTS, compute, package="engine.evaluation", edition=1))
 
     found: list[Any] = []
     threads = [threading.Thread(target=call) for _ in range(4)]
@@ -167,7 +167,7 @@ def test_an_error_is_raised_and_not_kept():
         raise ValueError("no row")
 
     with pytest.raises(ValueError, match="no row"):
-        cached_value("score", INPUTS, fail, package="engine.evaluation", edition=1)
+        cached_value("scores", INPUTS, fail, package="engine.evaluation", edition=1)
     assert value(Counted({"score": 1.0})) == {"score": 1.0}
 
 

@@ -2,10 +2,12 @@
 
 import io
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
+from engine.cache import cached_value
 from engine.reports.tables import SHARES, SOURCES, Row, average_over_seeds, format_usd, heading, is_number
 
 COLOURS = {"generative": "#0072b2", "retrieval": "#d55e00", "original": "#009e73"}
@@ -30,7 +32,32 @@ def tradeoff_figures(rows: Sequence[Row], metric: str = "linear_probe") -> dict[
     return {str(group): _panel(str(group), [r for r in rows if r.get("group") == group], metric) for group in groups}
 
 
+def _kept(name: str, plot: Callable[[], str], **shown: Any) -> str:
+    """The figure that `plot` draws of what is `shown`, drawn once and kept in the cache: importing matplotlib takes a second."""
+    inputs = {"figure": name, "matplotlib": version("matplotlib")} | shown
+    return str(cached_value("figures", inputs, plot, package="engine.reports", edition=1))
+
+
+def _columns(rows: Sequence[Row], *columns: str) -> list[list[Any]]:
+    """Values of these columns, row by row; what is neither a number nor nothing counts by its text."""
+    return [
+        [value if is_number(value := row.get(name)) or value is None else str(value) for name in columns]
+        for row in rows
+    ]
+
+
 def _panel(group: str, rows: list[Row], metric: str) -> str:
+    columns = ("group", "dataset", "source", "strategy", "shots", "seed", "zero_shot", "usd_busy", metric)
+    return _kept(
+        "panel",
+        lambda: _plot_panel(group, rows, metric),
+        group=group,
+        metric=metric,
+        rows=_columns(rows, *columns),
+    )
+
+
+def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
     curves = _curves(rows, metric)
     shots = sorted({row["shots"] for row in rows})
     priced = [source for source in _sources(rows) if any(curve["source"] == source for curve in curves)]
@@ -92,6 +119,16 @@ def scatter_figure(
     rows = [row for row in rows if is_number(row.get(x)) and is_number(row.get(y))]
     if not rows:
         return ""
+    texts = {"title": title, "colour": colour, "note": note, "x": x, "y": y}
+    return _kept(
+        "scatter",
+        lambda: _plot_scatter(rows, **texts),
+        rows=_columns(rows, x, y, colour, "source"),
+        **texts,
+    )
+
+
+def _plot_scatter(rows: Sequence[Row], x: str, y: str, title: str, colour: str, note: str) -> str:
     names = list(dict.fromkeys(str(row.get(colour)) for row in rows))
     with _drawing(f"{title}/{x}/{y}") as (axes, svg):
         axes.grid(color=_GRID, linewidth=0.8)
@@ -131,6 +168,26 @@ def bar_figure(
     """
     if not bars:
         return ""
+    return _kept(
+        "bars",
+        lambda: _plot_bars(bars, spread, colours, title, label, log),
+        bars=list(bars.items()),
+        spread=spread,
+        colours=list((colours or {}).items()),  # in their order, which the colours follow
+        title=title,
+        label=label,
+        log=log,
+    )
+
+
+def _plot_bars(
+    bars: Mapping[str, float],
+    spread: Mapping[str, float] | None,
+    colours: Mapping[str, str] | None,
+    title: str,
+    label: str,
+    log: bool,
+) -> str:
     kinds = list(dict.fromkeys((colours or {}).values()))
     with _drawing(title + label, height=1.1 + 0.26 * len(bars)) as (axes, svg):
         places = range(len(bars))

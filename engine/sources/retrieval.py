@@ -90,7 +90,7 @@ class RetrievalPlan:
         keys, captions = [], []
         for text in class_texts:
             similarity = (pool.captions @ text)[pool.caption_of]
-            nearest = np.argsort(-similarity, kind="stable")[:shots]  # equal captions: in the pool's order
+            nearest = _largest(similarity, shots)
             keys.append(pool.index.keys[nearest])
             captions.append(pool.index.texts[nearest])
         self._keys = [str(key) for key in np.stack(keys, axis=1).ravel()]
@@ -119,6 +119,14 @@ class RetrievalPlan:
             corpus=self.corpus,
             key=self._keys[index],
         )
+
+
+def _largest(values: np.ndarray, num: int) -> np.ndarray:
+    """`[num]` rows of the largest of `values` `[N]`, largest first, equal ones in their order."""
+    least = np.partition(values, len(values) - num)[len(values) - num]
+    found = np.flatnonzero(values >= least)
+    order: np.ndarray = np.argsort(-values[found], kind="stable")[:num]
+    return found[order]
 
 
 def class_text_features(encoder: ImageEncoder, dataset: Dataset) -> np.ndarray:

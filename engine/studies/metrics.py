@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.cache import cached_value
 from engine.catalog import Dataset
 from engine.evaluation import (
     Inception,
@@ -25,7 +26,8 @@ from engine.evaluation import (
     predict,
     zero_shot_score,
 )
-from engine.models import ImageEncoder, load_encoder
+from engine.models import ImageEncoder
+from engine.models.lazy import LazyEncoder
 from engine.models.registry import encoder_source
 from engine.prompts import strategy_name
 from engine.recipe import Recipe
@@ -125,7 +127,7 @@ class MetricStudy(Study):
     def encoders(self) -> dict[str, ImageEncoder]:
         """The encoders beside the study's own."""
         names = [*self.config.other_encoders, *([] if self.inception else [self.config.fid_encoder])]
-        return {name: load_encoder(name) for name in dict.fromkeys(names) if name != self.config.encoder}
+        return {name: LazyEncoder(name) for name in dict.fromkeys(names) if name != self.config.encoder}
 
     def also_embed(self) -> Iterator[tuple[ImageEncoder, list[Recipe]]]:
         """Test images and what each other encoder judges: all points for FID, else those of Fig. 9."""
@@ -245,10 +247,15 @@ class MetricStudy(Study):
                     }
                     sets = train.features, train.labels, test.features, test.labels
                     kinds: dict[str, Any] = {"num_classes": len(dataset.class_names), "metric": dataset.metric}
-                    yield where | {
-                        "cler": cler_score(*sets, **kinds).cler,
-                        "linear_probe": linear_probe_score(*sets, seed=seed, **kinds).score,
-                    }
+
+                    def compute(sets: Any = sets, kinds: Any = kinds, seed: int = seed) -> dict[str, float]:
+                        return {
+                            "cler": cler_score(*sets, **kinds).cler,
+                            "linear_probe": linear_probe_score(*sets, seed=seed, **kinds).score,
+                        }
+
+                    inputs = {"sets": sets, "kinds": kinds, "seed": seed}
+                    yield where | cached_value("architectures", inputs, compute, package="engine.evaluation", edition=1)
 
     def _similarities(self, workspace: Workspace, dataset: Dataset) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Mean text similarity of the data set and its classes, and CLER of generated images less zero-shot (Fig. 6)."""
@@ -291,12 +298,45 @@ def measure(
 ) -> dict[str, Any]:
     """Every metric of some training images, and `seconds_…` of each on features that are at hand (GenBench Fig. 5).
 
+    From the cache where nothing has changed; the seconds are then those that were measured when they were computed.
+
     Args:
         texts: `[C, T, D]`; an image's own text, for the CLIP score, is its class's embedding.
         fid_features: of the test images `[N, E]` and of the training images `[M, E]`.
     """
     sets = train.features, train.labels, test.features, test.labels
     kinds: dict[str, Any] = {"num_classes": len(dataset.class_names), "metric": dataset.metric}
+    inputs = {
+        "sets": sets,
+        "kinds": kinds,
+        "classes": train.classes,
+        "texts": texts,
+        "fid_features": fid_features,
+        "fid_name": fid_name,
+        "seed": seed,
+        "probe": probe,
+    }
+    found: dict[str, Any] = cached_value(
+        "metrics",
+        inputs,
+        lambda: _measure(texts, test, train, fid_features, fid_name, seed, probe, sets, kinds),
+        package="engine.evaluation",
+        edition=1,
+    )
+    return found
+
+
+def _measure(
+    texts: np.ndarray,
+    test: Images,
+    train: Images,
+    fid_features: tuple[np.ndarray, np.ndarray],
+    fid_name: str,
+    seed: int,
+    probe: Any,
+    sets: tuple[np.ndarray, ...],
+    kinds: dict[str, Any],
+) -> dict[str, Any]:
     own_text = class_embeddings(texts).numpy()[train.classes]
     row: dict[str, Any] = {}
 
