@@ -287,6 +287,7 @@ class Glide(Family):
 
     home = "engine.models.glide"
     denoiser_name = "base"
+    dtypes = ("float32", "float16")
 
     @classmethod
     def check_available(cls, name: str, is_local: bool) -> None:

@@ -31,6 +31,8 @@ class Family:
     """Class of its ControlNets in diffusers."""
     control_argument: ClassVar[str] = "control_image"
     """What its ControlNet pipeline calls the edges."""
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float16", "bfloat16")
+    """Arithmetic that its library can compute in."""
     needs_reference: ClassVar[bool] = False
     """Whether it draws nothing without a reference."""
     max_batch: ClassVar[int | None] = None

@@ -11,7 +11,8 @@ import numpy as np
 
 from engine.models.families import family_of, pipeline_class
 from engine.models.family import Family, Parts, PromptCache
-from engine.models.precision import native_dtype
+from engine.models.faults import is_device_fault
+from engine.models.precision import check_dtype, native_dtype
 from engine.models.references import check_reference
 from engine.models.registry import Auxiliary, GeneratorSpec, generator_spec
 from engine.models.speed import apply_levers
@@ -276,12 +277,18 @@ def to_uint8(pixels: "torch.Tensor") -> "torch.Tensor":
 
 
 def load_generator(
-    generator: str | GeneratorSpec, *, device: str = "cpu", batch_size: int | None = None
+    generator: str | GeneratorSpec, *, device: str = "cpu", batch_size: int | None = None, dtype: str | None = None
 ) -> DiffusionGenerator:
     """The generator of this name (`mini`, `sd21`, …), in this diffusers folder, or of this spec.
 
+    Args:
+        generator: name, folder or spec.
+        device: `cpu`, `cuda`, `cuda:1`, …
+        batch_size: images generated at once; None for the spec's own number.
+        dtype: `float32`, `float16` or `bfloat16`; None for the spec's own where the device computes with it, else float32.
+
     Raises:
-        ValueError: unknown name; pickled, missing or unfitting weights; more weights than the device has memory.
+        ValueError: unknown name, or a dtype it does not compute in; pickled, missing or unfitting weights; more weights than the device has memory.
     """
     import torch
     from diffusers.utils import logging
@@ -289,7 +296,9 @@ def load_generator(
     spec = generator_spec(generator) if isinstance(generator, str) else generator
     family = family_of(spec.pipeline)
     family.check_available(spec.name, spec.is_local)
-    dtype = native_dtype(spec.dtype, device)
+    dtype = native_dtype(spec.dtype, device) if dtype is None else check_dtype(dtype)
+    if dtype not in family.dtypes:
+        raise ValueError(f"generator {spec.name} does not compute in {dtype}; choose from: {', '.join(family.dtypes)}")
     if spec.is_local:
         check_weights(Path(spec.source))
     check_memory(spec.name, spec.weights_bytes(dtype), dtype, device)
@@ -370,6 +379,8 @@ def _one_sentence(name: str, gated: bool) -> "Iterator[None]":
     try:
         yield
     except (RuntimeError, OSError, KeyError, ValueError) as error:
+        if is_device_fault(error):
+            raise
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         advice = "accept its licence on the Hub and log in, or " if gated else ""
         raise ValueError(

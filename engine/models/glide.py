@@ -38,7 +38,7 @@ class GlidePipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, source: str, *, dtype: torch.dtype = torch.float32, **_: Any) -> "GlidePipeline":
-        """Reads a folder that `convert` wrote; the package computes in float16 or float32, so bfloat16 becomes float16."""
+        """Reads a folder that `convert` wrote; the package computes in float16 or float32."""
         return cls(*(_load(Path(source) / stage, dtype != torch.float32) for stage in STAGES))
 
     @property

@@ -111,6 +111,11 @@ class GeneratorSpec:
         return Path(self.source).is_dir()
 
     @property
+    def needs_gpu(self) -> bool:
+        """Whether it is of no use on processors: published weights that fill a GPU."""
+        return not self.is_local and self.num_gpus >= 1
+
+    @property
     def weights_gb(self) -> float:
         """Gigabytes (1e9 bytes) that the weights take in the entry's dtype: parameters times bytes of a number."""
         return self.parameters * BYTES[self.dtype] / 1e9

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from engine.models.faults import is_device_fault
 from engine.models.precision import native_dtype
 from engine.models.registry import folder_revision
 from engine.names import unknown_name
@@ -61,6 +62,8 @@ def _load(kind: str, name: str, device: str, model_class: str, processor_class: 
         processor = getattr(transformers, processor_class).from_pretrained(source, **where)
         model = getattr(transformers, model_class).from_pretrained(source, use_safetensors=True, dtype=dtype, **where)
     except (RuntimeError, OSError, KeyError, ValueError) as error:
+        if is_device_fault(error):
+            raise
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{kind} model {name!r} could not be loaded ({first_line}); check its files (safetensors) or your connection"
