@@ -1,7 +1,10 @@
 """The study from configuration to report, on tiny real things."""
 
 import json
+import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +72,33 @@ def test_images_are_made_scored_priced_and_shown_once(config: GenBenchConfig):
     assert again["tradeoff"] == rows
     assert all(score is None if shots == 1 else 0 <= score <= 1 for (_, shots), score in tuned.items())
     assert len(again["runs"]) == 1
+
+
+REPORT_AGAIN = """
+import pickle, sys
+from engine.studies.genbench import GenBench
+from engine.store import Workspace
+config, folder = pickle.loads(sys.stdin.buffer.read())
+study = GenBench(config)
+study.check()
+list(study.work())
+study.report(Workspace.open(config.workspace, create=False)).write(folder)
+print([name for name in ("torch", "open_clip", "matplotlib", "ray") if name in sys.modules])
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_the_report_of_a_finished_run_is_the_same_and_loads_no_model(config: GenBenchConfig, tmp_path: Path):
+    config = replace(config, finetune=(2,))
+    run_genbench(config)
+    again = tmp_path / "again"
+    found = subprocess.run(
+        [sys.executable, "-c", REPORT_AGAIN], input=pickle.dumps((config, again)), capture_output=True, check=True
+    )
+    assert found.stdout.decode().splitlines()[-1] == "[]"
+    for name in ("report.json", "index.html"):
+        assert (again / name).read_text() == (config.report / name).read_text()
 
 
 @pytest.mark.cluster
