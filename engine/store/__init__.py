@@ -5,8 +5,10 @@ import os
 # its warnings (an index partition that is empty, a new default) are no matter of the user's
 os.environ.setdefault("LANCE_LOG", "error")
 
-from engine.store.commit import Committer, Receipt, write_fragments
+from engine.store.commit import CommitFailed, Committer
+from engine.store.fence import WorkspaceLost
 from engine.store.ids import IdSet
+from engine.store.receipts import Receipt, write_fragments
 from engine.store.schemas import LEDGER_SCHEMA, NEGATIVE_SCHEMA, RUN_SCHEMA, TABLES
 from engine.store.workspace import Workspace
 
@@ -15,9 +17,11 @@ __all__ = [
     "NEGATIVE_SCHEMA",
     "RUN_SCHEMA",
     "TABLES",
+    "CommitFailed",
     "Committer",
     "IdSet",
     "Receipt",
     "Workspace",
+    "WorkspaceLost",
     "write_fragments",
 ]

@@ -1,136 +1,173 @@
-"""Workers write fragments, one committer makes them visible: what is committed stays, what is not leaves no row."""
+"""One committer makes the rows of workers visible: what is committed stays, what is not leaves no row."""
 
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+import numpy as np
 
-from engine.store.schemas import conform
+from engine.store.fence import WorkspaceLost
+from engine.store.receipts import Receipt
 
 if TYPE_CHECKING:
     from engine.store.workspace import Workspace
 
+MAX_FAILED_COMMITS = 8
+"""Commits that fail one after the other before a run gives up; the waits between them are 1, 2, 4, … seconds."""
+LONGEST_WAIT_SECONDS = 30.0
+FLUSH_TRIES = 4
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Receipt:
-    """What a worker hands back for rows it has written: a few hundred bytes, whatever the rows weigh."""
-
-    table_name: str
-    """`images` or `errors`."""
-    fragments: list[str]
-    """Metadata of each Lance fragment, as JSON."""
-    rows: int
-    """Rows in these fragments."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The receipt as one row of plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Receipt":
-        """The receipt in a row; values may be numpy's, as a Ray Data row has them."""
-        fragments = [str(fragment) for fragment in values["fragments"]]
-        return cls(table_name=str(values["table_name"]), fragments=fragments, rows=int(values["rows"]))
+sleep = time.sleep
 
 
-def write_fragments(uri: str, table_name: str, table: pa.Table) -> Receipt:
-    """Writes rows that no reader sees until a `Committer` commits the receipt; durable when this returns.
-
-    The rows are cast to the table's columns as they are now; embedding columns that `table` lacks are null.
-    Raises ValueError for a table that does not fit.
-    """
-    import lance
-
-    path = f"{uri}/{table_name}.lance"
-    schema = lance.dataset(path).schema
-    rows = conform(table, schema)
-    if not rows.num_rows:
-        return Receipt(table_name=table_name, fragments=[], rows=0)
-    fragments = lance.fragment.write_fragments(rows, path, schema=schema, mode="append")
-    return Receipt(table_name=table_name, fragments=[json.dumps(f.to_json()) for f in fragments], rows=rows.num_rows)
+class CommitFailed(RuntimeError):
+    """The store refused every try to commit; what was not committed is made again by the next run."""
 
 
 class Committer:
-    """Collects receipts and commits them every few seconds, and what is left when its block ends, however it ends."""
+    """Collects receipts and commits them every few seconds, and what is left when its block ends, however it ends.
 
-    def __init__(self, workspace: "Workspace", every_seconds: float = 5.0) -> None:
+    An index of a plan of `num_planned` recipes is made once, as an image or as an error: a second receipt for it is refused.
+    """
+
+    def __init__(
+        self,
+        workspace: "Workspace",
+        num_planned: int = 0,
+        every_seconds: float = 5.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._workspace = workspace
         self._every_seconds = every_seconds
-        self._pending: dict[str, list[Receipt]] = {}
-        self._committed_at = time.monotonic()
-        self._unsure: set[str] = set()
+        self._clock = clock
+        self._accepted = np.zeros(int(num_planned), bool)
+        self._pending: dict[str, list[Receipt]] = {"images": [], "errors": []}
+        self._attempts: dict[str, tuple[Any, list[Receipt]]] = {}
+        self._due_at = clock() + every_seconds
+        self._failures = 0
         self.rows: dict[str, int] = {"images": 0, "errors": 0}
         """Rows made visible so far, by table."""
+        self.refused = 0
+        """Receipts refused because one of their indices was accepted before."""
+        self.problem = ""
+        """Why the last commit failed, in one sentence; empty when it did not."""
 
-    def add(self, receipt: Receipt) -> None:
-        """Takes a receipt; its rows become visible with the next commit."""
+    def add(self, receipt: Receipt) -> list[int]:
+        """Takes a receipt; its rows become visible with the next commit. Returns [] when it is accepted.
+
+        A receipt that names an index accepted before is refused as a whole, and its indices that were not accepted are
+        returned, to be made again. A receipt without indices is always accepted.
+        """
+        if receipt.indices:
+            indices = np.asarray(receipt.indices, np.int64)
+            assert len(indices) == receipt.rows == len(np.unique(indices)), "one index for each row, each once"
+            assert indices.max() < len(self._accepted), "an index outside the plan"
+            known = self._accepted[indices]
+            if known.any():
+                self.refused += 1
+                again: list[int] = indices[~known].tolist()
+                return again
+            self._accepted[indices] = True
         if receipt.rows:
-            self._pending.setdefault(receipt.table_name, []).append(receipt)
+            self._pending[receipt.table_name].append(receipt)
+        return []
+
+    def missing(self, expected: np.ndarray) -> np.ndarray:
+        """Those of the plan indices `expected` `[N] int64` that no accepted receipt names, in their order."""
+        rest: np.ndarray = expected[~self._accepted[expected]]
+        return rest
 
     def maybe_commit(self) -> int:
-        """Commits if the last commit is `every_seconds` ago; returns the number of rows made visible."""
-        due = time.monotonic() - self._committed_at >= self._every_seconds
-        return self.flush() if due else 0
+        """Commits if a commit is due; returns the number of rows made visible.
+
+        A commit that fails is tried again later, with what has come in since, and `problem` says why it failed.
+        Raises CommitFailed after `MAX_FAILED_COMMITS` failures in a row, WorkspaceLost when another run took over.
+        """
+        if self._clock() < self._due_at:
+            return 0
+        before = sum(self.rows.values())
+        try:
+            self._commit_all()
+        except (CommitFailed, WorkspaceLost):
+            raise
+        except Exception as error:
+            self._failed(error)
+            if self._failures >= MAX_FAILED_COMMITS:
+                raise self._give_up() from error
+        return sum(self.rows.values()) - before
 
     def flush(self) -> int:
-        """Commits all that is pending; returns the number of rows made visible.
+        """Commits all that is pending, in a few tries; returns the number of rows made visible.
 
-        Raises RuntimeError when a table's count does not grow by exactly the rows of the receipts, or when the
-        workspace's lock was lost to another run.
+        Raises CommitFailed when all tries fail or a receipt is wrong, WorkspaceLost when another run took over.
         """
-        rows = sum([self._commit(name) for name in list(self._pending)])
-        self._committed_at = time.monotonic()
-        return rows
+        before = sum(self.rows.values())
+        for left in reversed(range(FLUSH_TRIES)):
+            try:
+                self._commit_all()
+                break
+            except (CommitFailed, WorkspaceLost):
+                raise
+            except Exception as error:
+                self._failed(error)
+                if not left:
+                    raise self._give_up() from error
+                sleep(2.0 ** (FLUSH_TRIES - 1 - left))
+        return sum(self.rows.values()) - before
 
-    def _commit(self, name: str) -> int:
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        self.problem = f"cannot commit to workspace {self._workspace.uri}: {(str(error).splitlines() or [''])[0][:300]}"
+        self._due_at = self._clock() + min(2.0 ** (self._failures - 1), LONGEST_WAIT_SECONDS)
+
+    def _give_up(self) -> CommitFailed:
+        cure = "see that the store can be written to and start this run again to resume it"
+        return CommitFailed(f"{self.problem} ({self._failures} times in a row); {cure}")
+
+    def _commit_all(self) -> None:
+        self._workspace.check_lock()
+        for name in list(self._attempts):
+            self._finish(name)
+        for name in [name for name, receipts in self._pending.items() if receipts]:
+            self._begin(name)
+            self._finish(name)
+        self._failures = 0
+        self.problem = ""
+        self._due_at = self._clock() + self._every_seconds
+
+    def _begin(self, name: str) -> None:
         import lance
 
-        self._workspace.check_lock()
-        dataset = self._workspace.dataset(name)
-        if name in self._unsure:
-            self._forget_visible(name, dataset)
         receipts = self._pending[name]
-        rows = sum(receipt.rows for receipt in receipts)
         fragments = [lance.FragmentMetadata.from_json(text) for receipt in receipts for text in receipt.fragments]
-        self._check_files(name, rows, fragments)
-        if fragments:
-            before = dataset.count_rows()
-            append = lance.LanceOperation.Append(fragments)
-            self._unsure.add(name)
-            after = lance.LanceDataset.commit(dataset.uri, append, read_version=dataset.version).count_rows()
-            if after != before + rows:
-                raise RuntimeError(f"table {name} went from {before} to {after} rows in a commit of {rows}")
-        del self._pending[name]
-        self._unsure.discard(name)
+        self._check_fragments(name, sum(receipt.rows for receipt in receipts), fragments)
+        version = self._workspace.dataset(name).version
+        transaction = lance.Transaction(version, lance.LanceOperation.Append(fragments))
+        self._attempts[name] = (transaction, list(receipts))
+
+    def _finish(self, name: str) -> None:
+        # its receipts belong to this transaction, which lands once however often it is tried and wherever an interrupt comes
+        transaction, receipts = self._attempts[name]
+        taken = {id(receipt) for receipt in receipts}
+        self._pending[name] = [receipt for receipt in self._pending[name] if id(receipt) not in taken]
+        rows = sum(receipt.rows for receipt in receipts)
+        self._workspace.append(name, transaction, rows)
+        del self._attempts[name]
         self.rows[name] += rows
-        return rows
 
-    def _forget_visible(self, name: str, dataset: Any) -> None:
-        # an interrupt or a lost answer may have come after a commit took effect: its rows must not go in again
-        visible = {file.path for fragment in dataset.get_fragments() for file in fragment.metadata.files}
-        pending = []
-        for receipt in self._pending[name]:
-            if json.loads(receipt.fragments[0])["files"][0]["path"] in visible:
-                self.rows[name] += receipt.rows
-            else:
-                pending.append(receipt)
-        self._pending[name] = pending
-
-    def _check_files(self, name: str, rows: int, fragments: Sequence[Any]) -> None:
+    def _check_fragments(self, name: str, rows: int, fragments: list[Any]) -> None:
         written = sum(fragment.num_rows for fragment in fragments)
         if written != rows:
-            raise RuntimeError(f"receipts for table {name} promise {rows} rows and their fragments hold {written}")
+            raise CommitFailed(f"receipts for table {name} promise {rows} rows and their fragments hold {written}")
         if not self._workspace.is_local:
             return
         folder = Path(self._workspace.table_uri(name)) / "data"
         for file in (file for fragment in fragments for file in fragment.files):
             if not (folder / file.path).exists():
-                raise RuntimeError(f"{folder / file.path} is not there; a cluster needs a workspace all nodes share")
+                raise CommitFailed(f"{folder / file.path} is not there; a cluster needs a workspace all nodes share")
 
     def __enter__(self) -> "Committer":
         return self
@@ -138,4 +175,5 @@ class Committer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.flush()
+        if not isinstance(error, WorkspaceLost):
+            self.flush()

@@ -1,7 +1,7 @@
 """A folder or bucket prefix of five Lance tables: images, errors, runs, ledger, negatives."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from engine.recipe import IMAGE_SCHEMA, embedding_column
-from engine.store import maintenance, rows, search
+from engine.store import compaction, maintenance, rows, search
 from engine.store.checks import check_folder, check_schema, normal_uri
+from engine.store.durable import synced
+from engine.store.fence import FENCED, Fence, commit_unfenced, lost
 from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
 from engine.store.schemas import TABLES, conform
+from engine.store.verify import check_files
 
 
 class Workspace:
@@ -27,6 +30,7 @@ class Workspace:
         self.uri = uri
         self._datasets: dict[str, Any] = {}
         self._held: Held | None = None
+        self._fences: dict[str, Fence] = {}
 
     @classmethod
     def open(cls, uri: str | Path, *, create: bool = True) -> "Workspace":
@@ -58,6 +62,10 @@ class Workspace:
     def table_uri(self, name: str) -> str:
         """Where the Lance table `name` is."""
         return f"{self.uri}/{name}.lance"
+
+    def table_path(self, name: str) -> Path:
+        """Folder of the Lance table `name` in a local workspace."""
+        return Path(self.table_uri(name))
 
     def dataset(self, name: str) -> Any:
         """The newest version of table `name` as a `lance.LanceDataset`: a snapshot that later commits do not change."""
@@ -125,7 +133,8 @@ class Workspace:
         column = embedding_column(encoder)
         existing = self.encoders().get(column)
         if existing is None:
-            self.dataset("images").add_columns([pa.field(column, pa.list_(pa.float32(), dimension))])
+            with self.writing("images") as images:
+                images.add_columns([pa.field(column, pa.list_(pa.float32(), dimension))])
         elif existing != dimension:
             cure = "give the encoder another name or use another workspace"
             found = f"embeddings of {encoder} with {existing} numbers, not {dimension}"
@@ -150,7 +159,9 @@ class Workspace:
         the lock when other runs may write.
         Raises ValueError for shapes that do not agree, and for an id that is given twice or is not in the table.
         """
-        rows.fill(self.dataset("images"), self._embedding(encoder), ids, vectors)
+        column = self._embedding(encoder)
+        with self.writing("images") as images:
+            rows.fill(images, column, ids, vectors)
 
     def count(self, where: str | None = None) -> int:
         """Number of images, or of those for which the SQL condition `where` holds."""
@@ -216,21 +227,49 @@ class Workspace:
         lance.write_dataset(conform(table, TABLES[name]), self.dataset(name), mode="append")
 
     @contextmanager
-    def lock(self, run_id: str) -> Iterator[None]:
-        """Makes this the one writing run for the length of the block. Raises ValueError when another run writes."""
+    def lock(self, run_id: str, *, check: bool = True) -> Iterator[None]:
+        """Makes this the one writing run for the length of the block.
+
+        Raises ValueError when another run writes, and, unless `check` is false, when files of the tables are damaged.
+        """
         with workspace_lock(self.uri, run_id) as held:
-            self._held = held
+            if check:
+                check_files(self)
+            fences = {name: Fence(self.uri, self.dataset(name)) for name in FENCED}
+            self._held, self._fences = held, fences
             try:
                 yield
             finally:
-                self._held = None
+                self._held, self._fences = None, {}
 
     def check_lock(self) -> None:
-        """Raises RuntimeError when this workspace held its lock and another run has taken it over since."""
+        """Raises WorkspaceLost when this workspace held its lock and another run has taken it over since."""
         if self._held is not None and self._held.lost:
-            raise RuntimeError(
-                f"another run took over the lock of workspace {self.uri}; start this run again to resume it"
-            )
+            raise lost(self.uri)
+
+    def append(self, name: str, transaction: Any, num_rows: int) -> None:
+        """Commits a transaction that appends `num_rows` rows to a table, under the lock onto the run's own last version.
+
+        It is safe to repeat with the same transaction: rows go in once, also when an earlier try took effect unnoticed.
+        Raises WorkspaceLost when another run has committed, and what Lance raises when the store fails.
+        """
+        if name in self._fences:
+            self._fences[name].commit(transaction)
+        else:
+            commit_unfenced(self.dataset(name), transaction, num_rows)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Any]:
+        """A table for a block that changes it through Lance, as a `lance.LanceDataset`; on disk when the block has ended.
+
+        Under the lock it is the run's own last version. Raises WorkspaceLost when another run has committed.
+        """
+        fence = self._fences.get(name)
+        with (
+            fence.writing() if fence else nullcontext(self.dataset(name)) as dataset,
+            synced(self.table_path(name)) if self.is_local else nullcontext(),
+        ):
+            yield dataset
 
     def search(
         self,
@@ -273,20 +312,36 @@ class Workspace:
 
         What was there is replaced. `search` and `fetch` give the same rows before and after, sooner.
         """
-        maintenance.build_scalar_indices(self.dataset("images"))
-        if encoder is not None:
-            maintenance.build_vector_index(self.dataset("images"), self._embedding(encoder))
+        column = None if encoder is None else self._embedding(encoder)
+        with self.writing("images") as images:
+            maintenance.build_scalar_indices(images)
+            if column is not None:
+                maintenance.build_vector_index(images, column)
 
-    def compact(self, *, keep_versions_for: timedelta = timedelta(minutes=10)) -> None:
-        """Merges small files, brings indices up to date, deletes what interrupted writers left and old versions.
+    def compaction_due(self, name: str) -> bool:
+        """Whether table `name` has small files worth merging; reads their metadata alone."""
+        return compaction.due(self.dataset(name))
 
-        Needs the lock, and no worker that is still writing. Readers keep the versions of the last minutes. Moving rows
-        moves a vector index with them, so compact first and build it afterwards where both are to be done.
+    def compact(self, *, clean: bool = True, keep_versions_for: timedelta = timedelta(minutes=10)) -> int:
+        """Merges small files where that is worth it; returns the bytes written, over time at most three times those made.
+
+        With `clean`, for the end of a run, it also brings indices up to date and deletes old versions and what interrupted
+        writers left; no worker may still be writing. Readers keep the versions of the last minutes. Without, it can run
+        beside the committer of the same process. Needs the lock. Moving rows moves a vector index with them, so compact
+        first and build it afterwards where both are to be done.
         """
         assert self._held is not None, "compact deletes what is not committed: hold the lock"
         self.check_lock()
+        written = 0
         for name in TABLES:
-            maintenance.compact_table(self.dataset(name), keep_versions_for)
+            if clean:
+                with self.writing(name) as table:
+                    table.optimize.optimize_indices()
+            written += compaction.merge_small(self, name)
+            self.check_lock()
+            if clean:
+                compaction.clean(self.dataset(name), keep_versions_for)
+        return written
 
 
 def _short(error: Exception) -> str:

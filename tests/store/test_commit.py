@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.recipe import embedding_column
-from engine.store import Committer, Receipt, Workspace, write_fragments
+from engine.store import CommitFailed, Committer, Receipt, Workspace, write_fragments
 
 from .helpers import add, error_rows, image_rows, recipe_ids
 
@@ -76,7 +77,7 @@ def test_an_interrupt_during_the_commit_does_not_double_its_rows(workspace, monk
             committer.flush()
     assert workspace.count() == 3
     committer.add(write_fragments(workspace.uri, "images", image_rows(range(3, 5))))
-    assert committer.flush() == 2
+    assert committer.flush() == 5
     assert workspace.count() == 5
     assert committer.rows["images"] == 5
 
@@ -190,3 +191,110 @@ def test_a_concurrent_reader_sees_a_commit_whole_or_not_at_all(workspace):
         thread.join()
     assert seen <= set(range(0, 201, 10))
     assert len(seen) > 1
+
+
+def indexed(workspace, indices, name="images"):
+    rows = image_rows(indices) if name == "images" else error_rows(indices)
+    return write_fragments(workspace.uri, name, rows, indices=list(indices))
+
+
+def test_an_index_is_accepted_once_as_an_image_or_as_an_error(workspace):
+    expected = np.arange(8)
+    with Committer(workspace, 10) as committer:
+        assert committer.add(indexed(workspace, [0, 1, 2])) == []
+        assert committer.add(indexed(workspace, [3], "errors")) == []
+        assert committer.add(indexed(workspace, [2, 3, 4, 5])) == [4, 5]
+        assert committer.add(indexed(workspace, [1], "errors")) == []
+        assert committer.refused == 2
+        assert committer.missing(expected).tolist() == [4, 5, 6, 7]
+        assert committer.add(indexed(workspace, [4, 5])) == []
+        assert committer.missing(expected).tolist() == [6, 7]
+    assert committer.refused == 2
+    assert workspace.fetch(recipe_ids(range(8)), ["seed"])["seed"].to_pylist() == [0, 1, 2, 4, 5]
+    assert workspace.errors()["seed"].to_pylist() == [3]
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Fails the next `store.failures` commits."""
+    import lance
+
+    class Store:
+        failures = 0
+
+    commit = lance.LanceDataset.commit
+
+    def failing(*arguments, **options):
+        if Store.failures:
+            Store.failures -= 1
+            raise OSError("slow down")
+        return commit(*arguments, **options)
+
+    monkeypatch.setattr(lance.LanceDataset, "commit", failing)
+    return Store
+
+
+def test_a_failed_commit_is_tried_again_later_and_nothing_is_lost(workspace, store):
+    now = [0.0]
+    committer = Committer(workspace, 10, 5.0, clock=lambda: now[0])
+    committer.add(indexed(workspace, [0, 1]))
+    store.failures = 3
+    tries = []
+    for second in range(20):
+        now[0], before = float(second), store.failures
+        made = committer.maybe_commit()
+        if made or store.failures < before:
+            tries.append((second, made))
+        if second == 5:
+            assert committer.problem == f"cannot commit to workspace {workspace.uri}: slow down"
+            committer.add(indexed(workspace, [2]))
+    assert tries == [(5, 0), (6, 0), (8, 0), (12, 3)]
+    assert committer.problem == ""
+    assert workspace.count() == 3
+
+
+def test_a_store_that_stays_away_ends_the_run(workspace, store):
+    now = [0.0]
+    committer = Committer(workspace, every_seconds=5.0, clock=lambda: now[0])
+    committer.add(write_fragments(workspace.uri, "images", image_rows([0])))
+    store.failures = 100
+
+    def wait():
+        for second in range(200):
+            now[0] = float(second)
+            committer.maybe_commit()
+
+    with pytest.raises(CommitFailed, match=r"slow down \(8 times in a row\); see that the store can be written to"):
+        wait()
+    assert now[0] == 5 + 1 + 2 + 4 + 8 + 16 + 30 + 30
+
+
+def test_the_last_commit_is_tried_several_times(workspace, store, monkeypatch):
+    waits = []
+    monkeypatch.setattr("engine.store.commit.sleep", waits.append)
+    store.failures = 3
+    add(workspace, image_rows([0]))
+    assert waits == [1, 2, 4]
+    store.failures = 4
+    with pytest.raises(CommitFailed, match="4 times in a row"):
+        add(workspace, image_rows([1]))
+    assert workspace.count() == 1
+
+
+def test_what_is_written_and_committed_is_forced_to_disk(workspace, monkeypatch):
+    synced = set()
+    fsync = os.fsync
+
+    def noted(fd):
+        synced.add(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    table = Path(workspace.table_uri("images"))
+    before = set(table.rglob("*"))
+    receipt = write_fragments(workspace.uri, "images", image_rows(range(3)))
+    assert synced == {table / "data", *(table / "data").iterdir()}
+    with Committer(workspace) as committer:
+        committer.add(receipt)
+    assert set(table.rglob("*")) - before <= synced
+    assert {table / "_versions", table / "_transactions"} <= synced

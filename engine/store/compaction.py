@@ -1,0 +1,86 @@
+"""Small fragments merged into larger ones in a few steps, so that the bytes rewritten stay within three times those made."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from engine.store.durable import sync_fragments
+
+if TYPE_CHECKING:
+    from engine.store.workspace import Workspace
+
+BYTES_PER_FRAGMENT = 512 * 1024**2
+ROWS_PER_FRAGMENT = 100_000
+BATCH_ROWS = 256
+TIERS = (1.0, 1 / 16, 1 / 256)
+"""Sizes, as parts of a full fragment, that smaller ones are merged to. A merge lifts every row over one of them at least, so
+no row is rewritten more often than there are tiers; below each of them, less than its size stays unmerged in a row."""
+
+
+def size(fragment: Any) -> float:
+    """How full a fragment is by its metadata: its bytes or its rows, whichever is nearer to a full fragment's."""
+    weight = sum(file.file_size_bytes or 0 for file in fragment.files)
+    return float(max(weight / BYTES_PER_FRAGMENT, fragment.physical_rows / ROWS_PER_FRAGMENT))
+
+
+def choose_groups(sizes: Sequence[float]) -> list[range]:
+    """The runs of adjacent fragments worth a merge, as places in `sizes`; all of one reach a tier that none of them does."""
+    groups: list[range] = []
+    taken = [False] * len(sizes)
+    for tier in TIERS:
+        start, total = 0, 0.0
+        for place, one in enumerate(sizes):
+            if taken[place] or one >= tier:
+                start, total = place + 1, 0.0
+                continue
+            total += one
+            if total >= tier:
+                groups.append(range(start, place + 1))
+                taken[start : place + 1] = [True] * len(groups[-1])
+                start, total = place + 1, 0.0
+    return groups
+
+
+def due(dataset: Any) -> bool:
+    """Whether the table has fragments worth a merge; reads no data."""
+    return bool(choose_groups([size(fragment.metadata) for fragment in dataset.get_fragments()]))
+
+
+def merge_small(workspace: "Workspace", name: str) -> int:
+    """Merges the small fragments of a table that are worth it; returns the bytes written.
+
+    Rows may be committed meanwhile: they wait for the commits of the merges alone, not for the copying.
+    """
+    from lance.optimize import Compaction
+
+    dataset = workspace.dataset(name)
+    fragments = [fragment.metadata for fragment in dataset.get_fragments()]
+    written = 0
+    for group in choose_groups([size(fragment) for fragment in fragments]):
+        chosen = {fragments[place].id for place in group}
+        plan = Compaction.plan(
+            dataset,
+            {
+                "excluded_fragment_ids": [fragment.id for fragment in fragments if fragment.id not in chosen],
+                # no fragment of a group is a full one, and a group becomes one fragment
+                "target_rows_per_fragment": 2 * ROWS_PER_FRAGMENT,
+                # an image weighs tens of kilobytes: 8,192 a batch, the default, would fill the memory
+                "batch_size": BATCH_ROWS,
+            },
+        )
+        tasks = [task for task in plan.tasks if {fragment.id for fragment in task.fragments} == chosen]
+        if not tasks:  # an index holds a part of them only; they are merged when it holds all
+            continue
+        result = tasks[0].execute(dataset)
+        workspace.check_lock()
+        if workspace.is_local:
+            sync_fragments(workspace.table_path(name), result.new_fragments)
+        with workspace.writing(name) as newest:
+            Compaction.commit(newest, [result])
+        written += sum(file.file_size_bytes or 0 for fragment in result.new_fragments for file in fragment.files)
+    return written
+
+
+def clean(dataset: Any, keep_versions_for: timedelta) -> None:
+    """Deletes old versions and files that no version names, whatever their age: no writer may be at work."""
+    dataset.cleanup_old_versions(older_than=keep_versions_for, delete_unverified=True)

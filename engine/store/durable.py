@@ -1,0 +1,54 @@
+"""Files of a local workspace forced to disk, so that what was reported as written survives a power cut."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def sync(path: Path) -> None:
+    """Forces a file, or the names in a folder, to disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_fragments(table: Path, fragments: Iterable[Any]) -> None:
+    """Forces the data files of these Lance fragments to disk, and the folder that names them."""
+    for file in (file for fragment in fragments for file in fragment.files):
+        sync(table / "data" / file.path)
+    sync(table / "data")
+
+
+def sync_commit(table: Path, version: int, transaction: Any) -> None:
+    """Forces a committed version of a table to disk: its manifest, its transaction and their folders."""
+    # Lance counts down in the names of manifests, so that the newest comes first in a listing
+    manifests = [f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest"]
+    files = [table / "_versions" / name for name in manifests]
+    files.append(table / "_transactions" / f"{transaction.read_version}-{transaction.uuid}.txn")
+    for file in files:
+        if file.exists():
+            sync(file)
+    for folder in (table / "_versions", table / "_transactions"):
+        if folder.is_dir():
+            sync(folder)
+
+
+@contextmanager
+def synced(table: Path) -> Iterator[None]:
+    """Forces all files that the block adds to a table to disk, when it ends."""
+    before = set(_files(table))
+    yield
+    new = [file for file in _files(table) if file not in before]
+    for file in new:
+        sync(file)
+    for folder in {file.parent for file in new}:
+        sync(folder)
+
+
+def _files(table: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(table):
+        yield from (Path(folder) / name for name in names)

@@ -1,0 +1,175 @@
+"""Commits that land once, and under the workspace's lock only onto this run's own last version of a table."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.store.durable import sync_commit
+
+FENCED = ("images", "errors")
+"""Tables that the lock's owner alone commits to."""
+HARMLESS = ("CreateIndex", "Rewrite", "BaseOperation")
+"""Transactions of others that change no row: indices and merged files (`BaseOperation` is how Lance gives those that reserve
+the numbers of these files). Such a one may end just after its run was taken over."""
+BARRIER_TRIES = 200
+
+
+class WorkspaceLost(RuntimeError):
+    """Another writer committed to a table that this run holds the lock of; this run must not commit any more."""
+
+
+class Fence:
+    """The last version of one table that this run committed; every commit goes onto it, or fails.
+
+    Making one commits a barrier, so a commit of an earlier owner of the lock that is still under way fails.
+    """
+
+    def __init__(self, uri: str, dataset: Any) -> None:
+        self._uri = uri
+        self._mutex = threading.RLock()
+        self._tried: set[str] = set()
+        self._landed: set[str] = set()
+        self._dataset = raise_barrier(uri, dataset)
+
+    @property
+    def version(self) -> int:
+        """The table's version after this run's last commit."""
+        with self._mutex:
+            return int(self._dataset.version)
+
+    @property
+    def dataset(self) -> Any:
+        """The table as this run's last commit left it, a `lance.LanceDataset`."""
+        with self._mutex:
+            return self._dataset
+
+    def commit(self, transaction: Any) -> None:
+        """Commits a transaction onto the own last version; one that has landed already is not committed again.
+
+        Call it again with the same transaction when it raised: the commit may have taken effect.
+        Raises WorkspaceLost when another run has committed, and what Lance raises when the store fails.
+        """
+        import lance
+
+        with self._mutex:
+            self._catch_up()
+            if transaction.uuid in self._landed:
+                return
+            transaction = replace(transaction, read_version=self._dataset.version)
+            self._tried.add(transaction.uuid)
+            try:
+                after = lance.LanceDataset.commit(self._dataset, transaction, max_retries=0)
+            except Exception:
+                self._catch_up()
+                if transaction.uuid not in self._landed:
+                    raise
+            else:
+                if after.version == self._dataset.version + 1:
+                    self._landed.add(transaction.uuid)
+                    self._dataset = after
+                else:
+                    self._catch_up()
+            _sync(self._dataset, transaction)
+
+    @contextmanager
+    def writing(self) -> Iterator[Any]:
+        """The table at the own last version, for a block that changes it through Lance; what it commits becomes own."""
+        with self._mutex:
+            self._catch_up()
+            try:
+                yield self._dataset
+            finally:
+                latest = self._dataset.latest_version
+                for version in range(self._dataset.version + 1, latest + 1):
+                    if _is(self._transaction(version), "Append", "Overwrite", "Restore", "Project"):
+                        raise self._lost()
+                self._dataset = self._dataset.checkout_version(latest)
+
+    def _catch_up(self) -> None:
+        """Finds the commits that took effect though their answer was lost."""
+        latest = self._dataset.latest_version
+        for version in range(self._dataset.version + 1, latest + 1):
+            transaction = self._transaction(version)
+            if transaction.uuid in self._tried - self._landed:
+                self._landed.add(transaction.uuid)
+            elif not _is(transaction, *HARMLESS):
+                raise self._lost()
+        if latest != self._dataset.version:
+            self._dataset = self._dataset.checkout_version(latest)
+
+    def _transaction(self, version: int) -> Any:
+        try:
+            transaction = self._dataset.read_transaction(version)
+        except (OSError, ValueError) as error:
+            if "not found" in str(error):  # cleaned up by the run that came after this one
+                raise self._lost() from error
+            raise
+        if transaction is None:
+            raise self._lost()
+        return transaction
+
+    def _lost(self) -> WorkspaceLost:
+        return lost(self._uri)
+
+
+def raise_barrier(uri: str, dataset: Any) -> Any:
+    """Commits what no append that began before can land after, and changes nothing; returns the table after it.
+
+    `Project` onto the same columns is that. It fails when an append came just before it, where `Restore` would undo it.
+    """
+    import lance
+
+    for _ in range(BARRIER_TRIES):
+        dataset = dataset.checkout_version(dataset.latest_version)
+        transaction = lance.Transaction(dataset.version, lance.LanceOperation.Project(dataset.lance_schema))
+        try:
+            projected = lance.LanceDataset.commit(dataset, transaction, max_retries=0)
+        except Exception:
+            if dataset.latest_version == dataset.version:
+                raise  # the store failed; else another writer came in between
+        else:
+            _sync(projected, transaction)
+            return projected
+    cure = "stop the process that writes to it without the lock"
+    raise ValueError(f"another process commits to workspace {uri} without pause; {cure}")
+
+
+def lost(uri: str) -> WorkspaceLost:
+    """The error of a run whose workspace another run has taken over."""
+    return WorkspaceLost(f"another run took over workspace {uri}; start this run again to resume it")
+
+
+def commit_unfenced(dataset: Any, transaction: Any, rows: int) -> None:
+    """Commits a transaction that adds `rows` rows without a fence: onto whatever the newest version is, but only once.
+
+    Raises WorkspaceLost when the table does not grow by exactly these rows.
+    """
+    import lance
+
+    versions = range(transaction.read_version + 1, dataset.latest_version + 1)
+    if any(_uuid(dataset, version) == transaction.uuid for version in versions):
+        return
+    before = dataset.count_rows()
+    committed = lance.LanceDataset.commit(dataset, transaction)
+    if (after := committed.count_rows()) != before + rows:
+        name = Path(dataset.uri).stem
+        found = f"table {name} went from {before} to {after} rows in a commit of {rows}"
+        raise WorkspaceLost(f"{found}, so another process writes to it; stop that process, or hold the lock")
+    _sync(committed, transaction)
+
+
+def _is(transaction: Any, *names: str) -> bool:
+    return type(transaction.operation).__name__ in names
+
+
+def _uuid(dataset: Any, version: int) -> str:
+    transaction = dataset.read_transaction(version)
+    return "" if transaction is None else str(transaction.uuid)
+
+
+def _sync(dataset: Any, transaction: Any) -> None:
+    if "://" not in dataset.uri:
+        sync_commit(Path(dataset.uri), dataset.version, transaction)

@@ -1,0 +1,129 @@
+"""A lock that is one S3 object: every change of it names the content it replaces, and the store's clock judges its age."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from engine.store.lock import refusal
+
+STALE_SECONDS = 60.0
+"""A lock that was not renewed for so long belongs to a dead run."""
+PRECONDITION_FAILED = 412
+
+
+class ObjectLock:
+    """The lock object `name` of the workspace at `uri` (`s3://…`), wanted or held by one run.
+
+    Raises ValueError for a store other than S3.
+    """
+
+    def __init__(self, uri: str, name: str, owner: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> None:
+        import fsspec
+
+        protocol, _, place = uri.partition("://")
+        if protocol != "s3":
+            cure = "give a folder or a place on s3:// as workspace"
+            raise ValueError(
+                f"workspace {uri} cannot be locked, since {protocol}:// has no conditional writes here; {cure}"
+            )
+        try:
+            self._fs = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+        except ImportError as error:
+            raise ValueError(f"workspace {uri} needs a package that is not installed: {error}") from error
+        self._uri = uri
+        bucket, _, prefix = place.partition("/")
+        self._object = {"Bucket": bucket, "Key": f"{prefix}/{name}".lstrip("/")}
+        self._owner = owner | {"token": uuid.uuid4().hex}
+        self._clock = clock
+        self._beats = 0
+        self._etag = ""
+        self._renewed = 0.0
+
+    def acquire(self) -> None:
+        """Takes the lock when it is free, released or stale. Raises ValueError, with the owner's name, when it is not."""
+        began = self._clock()
+        if not self._put({"IfNoneMatch": "*"}):
+            content, etag, age = self._read()
+            free = not etag or self._is_released(content)
+            if not self._is_own(content):
+                if not free and age < STALE_SECONDS:
+                    cure = f"or, if it died, start again {STALE_SECONDS:.0f} seconds after its last sign of life"
+                    raise refusal(self._uri, content, cure)
+                if not self._put({"IfMatch": etag} if etag else {"IfNoneMatch": "*"}):
+                    content, etag, _ = self._read()
+                    if not self._is_own(content):
+                        raise refusal(self._uri, content, "or give another workspace")
+                    self._etag = etag
+            else:
+                self._etag = etag
+        self._renewed = began
+
+    def renew(self) -> bool:
+        """Writes a sign of life; false when another run has the lock or may have it, since no sign arrived in time."""
+        began = self._clock()
+        try:
+            if not self._put({"IfMatch": self._etag}):
+                content, etag, _ = self._read()
+                if not self._is_own(content):
+                    return False
+                self._etag = etag  # the answer to an earlier sign of life was lost
+        except Exception:  # a store that is away for a moment is no reason to give up the lock before it is stale
+            return self._clock() - self._renewed < STALE_SECONDS
+        self._renewed = began
+        return True
+
+    def release(self) -> None:
+        """Frees the lock, unless another run has it by now."""
+        # written over, not deleted: not every store deletes on a condition
+        if not self._put({"IfMatch": self._etag}, released=True):
+            content, etag, _ = self._read()
+            if self._is_own(content) and not self._is_released(content):
+                self._put({"IfMatch": etag}, released=True)
+
+    def _put(self, condition: dict[str, str], *, released: bool = False) -> bool:
+        """Writes the lock if the condition holds; false if it does not."""
+        self._beats += 1  # equal contents would have equal tags, and a lock just renewed could be taken for stale
+        body = json.dumps(self._owner | {"beat": self._beats, "released": released}).encode()
+        try:
+            reply = self._fs.call_s3("put_object", **self._object, Body=body, **condition)
+        except OSError as error:
+            if _status(error) in (PRECONDITION_FAILED, 404):
+                return False
+            raise
+        self._etag = reply["ETag"]
+        return True
+
+    def _read(self) -> tuple[bytes, str, float]:
+        """Content, tag and age in seconds; an empty tag when there is no lock."""
+        from fsspec.asyn import sync
+
+        try:
+            reply = self._fs.call_s3("get_object", **self._object)
+        except FileNotFoundError:
+            return b"", "", 0.0
+        content: bytes = sync(self._fs.loop, reply["Body"].read)
+        headers = reply["ResponseMetadata"]["HTTPHeaders"]
+        age = parsedate_to_datetime(headers["date"]) - parsedate_to_datetime(headers["last-modified"])
+        return content, reply["ETag"], age.total_seconds()
+
+    def _is_own(self, content: bytes) -> bool:
+        return _value(content, "token") == self._owner["token"]
+
+    def _is_released(self, content: bytes) -> bool:
+        return _value(content, "released") is True
+
+
+def _value(content: bytes, name: str) -> Any:
+    try:
+        values = json.loads(content)
+    except ValueError:
+        return None
+    return values.get(name) if isinstance(values, dict) else None
+
+
+def _status(error: BaseException) -> int:
+    response: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

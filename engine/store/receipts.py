@@ -1,0 +1,65 @@
+"""Rows written by a worker, which no reader sees until a `Committer` commits their receipt."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from engine.store.durable import sync_fragments
+from engine.store.schemas import conform
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What a worker hands back for rows it has written: a few hundred bytes, whatever the rows weigh."""
+
+    table_name: str
+    """`images` or `errors`."""
+    fragments: list[str]
+    """Metadata of each Lance fragment, as JSON."""
+    rows: int
+    """Rows in these fragments."""
+    indices: list[int] = field(default_factory=list)
+    """Plan index of each row; empty when the rows belong to no plan."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt as one row of plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Receipt":
+        """The receipt in a row; values may be numpy's, as a Ray Data row has them."""
+        return cls(
+            table_name=str(values["table_name"]),
+            fragments=[str(fragment) for fragment in values["fragments"]],
+            rows=int(values["rows"]),
+            indices=[int(index) for index in values.get("indices", ())],
+        )
+
+
+def write_fragments(uri: str, table_name: str, table: pa.Table, indices: Sequence[int] = ()) -> Receipt:
+    """Writes rows that no reader sees until a `Committer` commits the receipt; durable when this returns.
+
+    The rows are cast to the table's columns as they are now; embedding columns that `table` lacks are null. `indices`:
+    plan index of each row, or none. Raises ValueError for a table that does not fit.
+    """
+    import lance
+
+    assert len(indices) in (0, table.num_rows), f"{len(indices)} plan indices for {table.num_rows} rows"
+    path = f"{uri}/{table_name}.lance"
+    schema = lance.dataset(path).schema
+    rows = conform(table, schema)
+    if not rows.num_rows:
+        return Receipt(table_name=table_name, fragments=[], rows=0)
+    fragments = lance.fragment.write_fragments(rows, path, schema=schema, mode="append")
+    if "://" not in uri:
+        sync_fragments(Path(path), fragments)
+    return Receipt(
+        table_name=table_name,
+        fragments=[json.dumps(fragment.to_json()) for fragment in fragments],
+        rows=rows.num_rows,
+        indices=[int(index) for index in indices],
+    )
