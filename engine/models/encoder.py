@@ -54,7 +54,6 @@ class ImageEncoder:
         """
         import torch
 
-        _check_images(images)
         parts: list[torch.Tensor] = []
         position = 0
         while position < len(images):
@@ -90,7 +89,6 @@ class ImageEncoder:
 
     def prepare(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
         """What `trainable_tower` is given, `[B, 3, h, w]` float32, for uint8 images as `encode_images` takes them."""
-        _check_images(images)
         return self._normalise(self._upload(images))
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -108,6 +106,7 @@ class ImageEncoder:
         """uint8 `[B, 3, h, w]` on the encoder's device, resized there where the images have another size."""
         import torch
 
+        _check_images(images)
         if not isinstance(images, torch.Tensor) or tuple(images.shape[-2:]) != self.preprocessing.size:
             return torch.stack([self.preprocessing.resize(image.to(self.device)) for image in images])
         if self.device.startswith("cuda") and images.device.type == "cpu":

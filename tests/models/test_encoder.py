@@ -1,6 +1,9 @@
 import json
+import pickle
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -9,7 +12,8 @@ import torch
 from PIL import Image
 
 from engine.models import ImageEncoder, encoder_names, load_encoder
-from tests.tiny import class_image
+from engine.models.faults import DeviceFault
+from tests.tiny import class_image, clip_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def test_preprocessing_is_open_clips(tiny_encoder: str, encoder: ImageEncoder, s
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     _, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tiny_encoder}")
     theirs = preprocess(Image.fromarray(pixels))
-    ours = encoder._normalise(encoder._resize(as_tensor(pixels))[None])[0]
+    ours = encoder.prepare([as_tensor(pixels)])[0]
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= 4.01 / 255 / 0.25  # PIL rounds each pass of its resize to whole levels
     assert (ours - theirs).abs().mean() <= 0.5 / 255 / 0.25
@@ -109,3 +113,193 @@ def test_retrained_weights_are_another_encoder(tiny_encoder: str, encoder: Image
     assert other.name.startswith("encoder@")
     assert other.name != encoder.name
     assert load_encoder(tiny_encoder).name == encoder.name
+
+
+_VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+_POOL = {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2}
+_MULTIMODAL = {"context_length": 32, "vocab_size": 512, "width": 32, "heads": 2, "layers": 1, "attn_pooler_heads": 2}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "ViT": {"vision_cfg": _VIT},
+    "ViT with an attention pool": {"vision_cfg": {**_VIT, **_POOL}},
+    "ModifiedResNet": {"vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}},
+    "timm, text tower apart": {
+        "vision_cfg": {"timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "linear", "image_size": 160},
+        "text_cfg": {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
+        "custom_text": True,
+    },
+    "timm, BatchNorms": {
+        "vision_cfg": {"timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64},
+    },
+    "CoCa": {
+        "vision_cfg": {**_VIT, **_POOL, "output_tokens": True},
+        "text_cfg": {"embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": _MULTIMODAL,
+        "custom_text": True,
+    },
+}
+"""Architecture of open_clip → what of its `model_cfg` differs from a small CLIP."""
+COSINE_TOLERANCE = {"float16": 2e-5, "bfloat16": 2e-3}
+"""1 - cosine between the embeddings of the same input in half precision and in float32."""
+
+
+def save_architecture(folder: Path, changes: dict[str, Any]) -> str:
+    """A random encoder of this architecture, as open_clip saves them."""
+    from safetensors.torch import save_file
+
+    tokenizer = clip_tokenizer(pad_token="!")
+    text = {"context_length": 32, "vocab_size": len(tokenizer), "width": 32, "heads": 2, "layers": 1}
+    text |= {"hf_tokenizer_name": "tokenizer"} | changes.get("text_cfg", {})
+    preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    config = {"model_cfg": {"embed_dim": 16, **changes, "text_cfg": text}, "preprocess_cfg": preprocess}
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def architectures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Architecture, or name of a shipped encoder → what `load_encoder` takes."""
+    folder = tmp_path_factory.mktemp("architectures")
+    made = {
+        name: save_architecture(folder / str(number), changes)
+        for number, (name, changes) in enumerate(ARCHITECTURES.items())
+    }
+    return made | {name: name for name in encoder_names()}
+
+
+@pytest.mark.parametrize("dtype", list(COSINE_TOLERANCE))
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *encoder_names()])
+def test_half_precision_is_nearly_float32(name: str, dtype: str, architectures: dict[str, str]):
+    exact = load_encoder(architectures[name], batch_size=4)
+    half = load_encoder(architectures[name], batch_size=4, dtype=dtype)
+    assert (exact.dtype, half.dtype) == ("float32", dtype)
+    assert half.name == exact.name
+    assert half.logit_scale == exact.logit_scale
+    images = [as_tensor(class_image(number, number, size=50)) for number in range(5)]
+    texts = ["a cat", "a photo of a dog", "two apples"]
+    for encode, inputs in (("encode_images", images), ("encode_texts", texts)):
+        one, other = (torch.as_tensor(getattr(encoder, encode)(inputs)) for encoder in (exact, half))
+        assert other.dtype == torch.float32
+        assert torch.allclose(other.norm(dim=1), torch.ones(len(inputs)))
+        difference = 1 - (one.double() * other.double()).sum(1).min()
+        assert difference <= COSINE_TOLERANCE[dtype]
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", *COSINE_TOLERANCE])
+@pytest.mark.parametrize("name", ["ViT", "ModifiedResNet"])
+def test_a_tower_is_trained_in_float32(name: str, dtype: str, architectures: dict[str, str]):
+    encoder = load_encoder(architectures[name], dtype=dtype)
+    tower, pixels = encoder.trainable_tower(), encoder.prepare([as_tensor(class_image(0, 0))] * 2)
+    assert {parameter.dtype for parameter in tower.parameters()} == {torch.float32} == {pixels.dtype}
+    tower(pixels).sum().backward()
+    assert all(parameter.requires_grad for parameter in tower.parameters())
+
+
+def test_statistics_of_batch_norms_keep_their_range(architectures: dict[str, str]):
+    encoder = load_encoder(architectures["ModifiedResNet"], dtype="float16")
+    norms = [module for module in encoder._model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert {norm.running_var.dtype for norm in norms if norm.running_var is not None} == {torch.float32}
+
+
+def test_a_gpu_has_float16_and_a_processor_float32():
+    from engine.models.precision import encoder_dtype
+
+    assert [encoder_dtype(device) for device in ("cpu", "cuda", "cuda:1")] == ["float32", "float16", "float16"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *encoder_names()])
+def test_a_gpu_gives_nearly_the_same(name: str, architectures: dict[str, str]):
+    exact, other = load_encoder(architectures[name]), load_encoder(architectures[name], device="cuda")
+    images = [exact.preprocessing.resize(as_tensor(class_image(number, number))) for number in range(5)]
+    one, two = exact.encode_images(images), other.encode_images(torch.stack(images)).cpu()
+    assert (one * two).sum(1).min() >= 1 - COSINE_TOLERANCE["float16"]
+    assert (exact.encode_texts(["a cat"]) * other.encode_texts(["a cat"])).sum() >= 1 - COSINE_TOLERANCE["float16"]
+
+
+def test_an_unknown_dtype_is_one_sentence(tiny_encoder: str):
+    with pytest.raises(ValueError, match="unknown dtype 'fp16'"):
+        load_encoder(tiny_encoder, dtype="fp16")
+
+
+def test_a_ready_batch_is_encoded_as_its_images_are(encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch):
+    pixels = [as_tensor(class_image(number, number, size=40 + number)) for number in range(7)]
+    expected = encoder.encode_images(pixels)
+    ready = torch.stack([encoder.preprocessing.resize(image) for image in pixels])
+    monkeypatch.setattr(type(encoder.preprocessing), "resize", lambda *_: pytest.fail("an image was touched alone"))
+    assert torch.equal(encoder.encode_images(ready), expected)
+    assert torch.equal(encoder.encode_images(ready[:0]), expected[:0])
+
+
+def test_a_batch_of_another_size_is_resized(encoder: ImageEncoder):
+    pixels = torch.stack([as_tensor(class_image(number, number, size=48)) for number in range(5)])
+    assert torch.equal(encoder.encode_images(pixels), encoder.encode_images(list(pixels)))
+
+
+def test_no_more_than_a_batch_is_resized_at_once(encoder: ImageEncoder):
+    read: list[int] = []
+    encoded: list[int] = []
+    """Images read by the time that each batch is encoded."""
+
+    class Images(Sequence[torch.Tensor]):
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, index: Any) -> Any:
+            if isinstance(index, slice):
+                return [self[number] for number in range(*index.indices(len(self)))]
+            if index >= len(self):
+                raise IndexError(index)
+            read.append(index)
+            return as_tensor(class_image(0, index, size=64))
+
+    real = encoder._model.encode_image
+    encoder._model.encode_image = lambda batch: encoded.append(len(set(read))) or real(batch)
+    try:
+        assert encoder.encode_images(Images()).shape == (10, 16)
+    finally:
+        encoder._model.encode_image = real
+    assert encoded == [4, 8, 10]
+
+
+def test_a_ready_batch_goes_to_a_gpu_from_pinned_memory(tiny_encoder: str, monkeypatch: pytest.MonkeyPatch):
+    encoder = load_encoder(tiny_encoder)
+    ready = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *where, **how: calls.append((where, how)) or self)
+    monkeypatch.setattr(encoder, "device", "cuda")
+    encoder._upload(ready)
+    assert calls == ["pinned", (("cuda",), {"non_blocking": True})]
+
+
+@pytest.mark.parametrize("image", [torch.zeros(3, 32, 32), torch.zeros(32, 32, 3, dtype=torch.uint8)])
+def test_what_is_no_image_is_one_sentence(encoder: ImageEncoder, image: torch.Tensor):
+    for images in ([image], image[None]):
+        with pytest.raises(ValueError, match=r"give uint8 of shape \[3, H, W\]") as caught:
+            encoder.encode_images(images)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_preprocessing_travels_without_the_weights(encoder: ImageEncoder):
+    assert len(pickle.dumps(encoder.preprocessing)) < 1000
+    assert pickle.loads(pickle.dumps(encoder.preprocessing)) == encoder.preprocessing
+
+
+@pytest.mark.parametrize("fault", [DeviceFault("cuda"), RuntimeError("CUDA error: device-side assert triggered")])
+def test_a_device_fault_is_no_matter_of_files(fault: RuntimeError, tiny_encoder: str, monkeypatch: pytest.MonkeyPatch):
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(open_clip, "create_model", fail)
+    with pytest.raises(RuntimeError) as caught:
+        load_encoder(tiny_encoder)
+    assert caught.value is fault
