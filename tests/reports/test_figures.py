@@ -1,7 +1,11 @@
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from engine.reports import figures
 from engine.reports.figures import bar_figure, scatter_figure, tradeoff_figures
 
 
@@ -26,6 +30,39 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEFOUNDRY_CACHE", str(tmp_path))
+
+
+def all_figures(changed: dict[str, Any] | None = None) -> list[str]:
+    """One figure of each kind; `changed` are columns of the last row."""
+    these = rows()
+    these[-1] |= changed or {}
+    bars = {str(number): 100 * row["linear_probe"] for number, row in enumerate(these)}
+    return [
+        *tradeoff_figures(these).values(),
+        scatter_figure(these, "zero_shot", "linear_probe"),
+        bar_figure(bars, spread=bars, colours=dict.fromkeys(bars, "rare"), title="bars"),
+    ]
+
+
+def test_what_was_drawn_once_is_read_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = all_figures()
+    monkeypatch.setattr(figures, "_drawing", lambda *_, **__: pytest.fail("a figure was drawn again"))
+    assert all_figures() == first
+
+
+def test_another_value_title_or_order_of_colours_is_drawn_anew() -> None:
+    first = all_figures()
+    assert all_figures({"linear_probe": 0.9})[1:] != first[1:]
+    assert all_figures({"usd_busy": 99.0})[1] != first[1]
+    assert all_figures({"zero_shot": 0.9})[2] != first[2]
+    one, other = {"a": "common", "b": "rare"}, {"b": "rare", "a": "common"}
+    assert bar_figure({"a": 1.0, "b": 2.0}, colours=one) != bar_figure({"a": 1.0, "b": 2.0}, colours=other)
+    assert bar_figure({"a": 1.0}, title="one") != bar_figure({"a": 1.0}, title="other")
+
+
 def test_each_group_is_a_panel_with_its_sources_dollars_and_zero_shot() -> None:
     figures = tradeoff_figures(rows())
     assert list(figures) == ["common", "rare"]
@@ -43,8 +80,12 @@ def test_figures_follow_the_pages_colours_and_name_no_site() -> None:
     assert svg.startswith("<svg")
 
 
-def test_the_same_rows_give_the_same_figure_and_panels_share_no_ids() -> None:
-    first, second = tradeoff_figures(rows()), tradeoff_figures(rows())
+def test_the_same_rows_give_the_same_figure_and_panels_share_no_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tradeoff_figures(rows())
+    monkeypatch.setenv("IMAGEFOUNDRY_CACHE", str(tmp_path / "another"))  # so that they are drawn again
+    second = tradeoff_figures(rows())
     assert first == second
     common, rare = (set(re.findall(r"url\(#(\w+)\)", svg)) for svg in first.values())
     assert common

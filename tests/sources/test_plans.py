@@ -7,10 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalog import Dataset, load_dataset
+from engine.evaluation import class_embeddings
 from engine.models import ImageEncoder, load_encoder
 from engine.models.registry import GeneratorSpec, generator_spec
 from engine.prompts import Materials
-from engine.sources import ConcatenatedPlan, GenerativePlan, OriginalPlan, RetrievalPlan, ShotIds, load_pool, shot_ids
+from engine.sources import (
+    ConcatenatedPlan,
+    GenerativePlan,
+    OriginalPlan,
+    RetrievalPlan,
+    ShotIds,
+    load_pool,
+    retrieval,
+    shot_ids,
+)
+from engine.sources.retrieval import class_queries, class_text_features
 from tests import tiny
 
 SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere", reference_modes={"img2img": 0.4})
@@ -208,3 +219,43 @@ def test_a_generator_without_guidance_gets_some_where_there_is_a_negative_prompt
     assert (plain.negative_prompt, plain.guidance_scale) == ("", 1.0)
     assert negative.negative_prompt
     assert negative.guidance_scale == 2.0
+
+
+def test_class_texts_are_embedded_once_and_are_the_encoders_own(
+    dataset: Dataset, encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    texts = [template.replace("{c}", name) for name in dataset.class_names for template in dataset.templates]
+    own = encoder.encode_texts(texts).reshape(len(dataset.class_names), len(dataset.templates), -1)
+    first = class_text_features(encoder, dataset), class_queries(encoder, dataset)
+    assert np.array_equal(first[0], own)
+    assert np.array_equal(first[1], class_embeddings(own).numpy())
+    retrieval._class_texts.cache_clear()  # as in another process
+    monkeypatch.setattr(encoder, "encode_texts", lambda texts: pytest.fail("the class texts were embedded again"))
+    again = class_text_features(encoder, dataset), class_queries(encoder, dataset)
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_another_encoder_or_another_class_name_is_embedded_anew(
+    dataset: Dataset, encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    class_text_features(encoder, dataset)
+    embedded: list[list[str]] = []
+    own = encoder.encode_texts
+    monkeypatch.setattr(encoder, "encode_texts", lambda texts: embedded.append(list(texts)) or own(texts))
+    retrieval._class_texts.cache_clear()
+    class_text_features(encoder, replace(dataset, class_names=("red apple", "green tree", "blue ship")))
+    retrieval._class_texts.cache_clear()
+    monkeypatch.setattr(encoder, "name", "retrained@01234567")
+    class_text_features(encoder, dataset)
+    assert len(embedded) == 2
+    retrieval._class_texts.cache_clear()
+
+
+@given(
+    st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0]) | st.floats(-1, 1, width=32), min_size=1, max_size=40),
+    st.data(),
+)
+def test_the_nearest_are_those_of_a_stable_sort(values: list[float], data: st.DataObject):
+    rows = np.array(values, np.float32)
+    num = data.draw(st.integers(1, len(values)))
+    assert retrieval._largest(rows, num).tolist() == np.argsort(-rows, kind="stable")[:num].tolist()

@@ -37,6 +37,12 @@ def test_every_metric_of_good_images_is_better_than_of_noise():
     assert all(good[f"seconds_{name}"] > 0 for name in ("cler", "clip_score", "fid", "retrieval", "linear_probe"))
 
 
+def test_metrics_are_measured_once_with_their_times():
+    first = _measure(0.5)
+    assert _measure(0.5) == first  # seconds included, which no second measurement would repeat
+    assert _measure(0.6)["seconds_linear_probe"] != first["seconds_linear_probe"]
+
+
 def _points() -> list[dict[str, Any]]:
     points = []
     for number, (source, shots, seed) in enumerate(
