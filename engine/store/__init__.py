@@ -10,6 +10,7 @@ from engine.store.fence import WorkspaceLost
 from engine.store.ids import IdSet
 from engine.store.receipts import Receipt, write_fragments
 from engine.store.schemas import LEDGER_SCHEMA, NEGATIVE_SCHEMA, RUN_SCHEMA, TABLES
+from engine.store.verify import VerifyReport
 from engine.store.workspace import Workspace
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Committer",
     "IdSet",
     "Receipt",
+    "VerifyReport",
     "Workspace",
     "WorkspaceLost",
     "write_fragments",

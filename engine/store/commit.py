@@ -19,6 +19,9 @@ MAX_FAILED_COMMITS = 8
 LONGEST_WAIT_SECONDS = 30.0
 FLUSH_TRIES = 4
 
+TRANSIENT = (OSError, RuntimeError, ValueError)
+"""How Lance and Arrow report that a store failed; all else is a mistake in the program."""
+
 sleep = time.sleep
 
 
@@ -93,7 +96,7 @@ class Committer:
             self._commit_all()
         except (CommitFailed, WorkspaceLost):
             raise
-        except Exception as error:
+        except TRANSIENT as error:
             self._failed(error)
             if self._failures >= MAX_FAILED_COMMITS:
                 raise self._give_up() from error
@@ -111,7 +114,7 @@ class Committer:
                 break
             except (CommitFailed, WorkspaceLost):
                 raise
-            except Exception as error:
+            except TRANSIENT as error:
                 self._failed(error)
                 if not left:
                     raise self._give_up() from error

@@ -46,6 +46,11 @@ class Fence:
         with self._mutex:
             return self._dataset
 
+    def check(self) -> None:
+        """Raises WorkspaceLost when another run has committed."""
+        with self._mutex:
+            self._catch_up()
+
     def commit(self, transaction: Any) -> None:
         """Commits a transaction onto the own last version; one that has landed already is not committed again.
 

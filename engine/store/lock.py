@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,10 @@ def _object_lock(uri: str, run_id: str) -> Iterator[Held]:
 
     held, done = Held(), threading.Event()
     lock = ObjectLock(uri, LOCK_NAME, owner(run_id))
-    lock.acquire()
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise ValueError(f"cannot lock workspace {uri}: {error}; see that it can be written to") from error
 
     def beat() -> None:
         while not held.lost and not done.wait(BEAT_SECONDS):
@@ -89,4 +92,5 @@ def _object_lock(uri: str, run_id: str) -> Iterator[Held]:
         done.set()
         thread.join()
         if not held.lost:
-            lock.release()
+            with suppress(OSError):  # a store that is away frees the lock when it is stale
+                lock.release()

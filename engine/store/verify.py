@@ -1,12 +1,55 @@
-"""Damage to a workspace: noticed cheaply before a run, found row by row, and removed so that the next run makes it again."""
+"""Damage to a workspace: noticed cheaply before a run, and found row by row; `repair` removes it."""
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
+from engine.images import content_hash, decode_image
+from engine.recipe import RECIPE_SCHEMA, Recipe
 from engine.store.fence import FENCED
+from engine.store.ids import id_bytes, id_names
 
 if TYPE_CHECKING:
     from engine.store.workspace import Workspace
+
+BATCH_ROWS = 64
+NORM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong in a table."""
+
+    table_name: str
+    place: str
+    """Id of the row, or file of the fragment."""
+    reason: str
+
+
+@dataclass
+class VerifyReport:
+    """What was read and what was found wrong."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows that were read, by table."""
+    findings: list[Finding] = field(default_factory=list)
+    fragments: dict[str, list[int]] = field(default_factory=dict)
+    """Numbers of the fragments that cannot be read, by table."""
+    addresses: dict[str, list[int]] = field(default_factory=dict)
+    """Addresses of the rows that are wrong, by table."""
+    repaired: bool = False
+    """Whether what was found has been removed."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether the workspace is sound now."""
+        return self.repaired or not self.findings
 
 
 def check_files(workspace: "Workspace") -> None:
@@ -15,15 +58,11 @@ def check_files(workspace: "Workspace") -> None:
     Raises ValueError with the first file that is missing or has another size, and how to repair the workspace.
     """
     for name in FENCED:
-        folder = f"{workspace.table_uri(name)}/data"
         fragments = workspace.dataset(name).get_fragments()
-        sizes = _sizes(folder) if fragments else {}
-        for file in (file for fragment in fragments for file in fragment.metadata.files):
-            size = sizes.get(file.path)
-            if size is None:
-                raise damaged(workspace.uri, f"{folder}/{file.path} is missing")
-            if file.file_size_bytes not in (None, size):
-                raise damaged(workspace.uri, f"{folder}/{file.path} has {size} bytes instead of {file.file_size_bytes}")
+        sizes = _sizes(f"{workspace.table_uri(name)}/data") if fragments else {}
+        for fragment in fragments:
+            if problem := _file_problem(sizes, fragment):
+                raise damaged(workspace.uri, problem)
 
 
 def damaged(uri: str, finding: str) -> ValueError:
@@ -42,3 +81,99 @@ def _sizes(folder: str) -> dict[str, int]:
         return {entry["name"].rpartition("/")[2]: entry["size"] for entry in fs.ls(path, detail=True)}
     except FileNotFoundError:
         return {}
+
+
+def _file_problem(sizes: dict[str, int], fragment: Any) -> str:
+    for file in fragment.metadata.files:
+        size = sizes.get(file.path)
+        if size is None:
+            return f"data file {file.path} is missing"
+        if file.file_size_bytes not in (None, size):
+            return f"data file {file.path} has {size} bytes instead of {file.file_size_bytes}"
+    return ""
+
+
+def find_damage(workspace: "Workspace") -> VerifyReport:
+    """Reads all of `images` and `errors`; see `Workspace.verify`."""
+    report = VerifyReport()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name in FENCED:
+            _verify_table(workspace, name, report, pool)
+    return report
+
+
+def _verify_table(workspace: "Workspace", name: str, report: VerifyReport, pool: ThreadPoolExecutor) -> None:
+    dataset = workspace.dataset(name)
+    fragments = dataset.get_fragments()
+    sizes = _sizes(f"{workspace.table_uri(name)}/data") if fragments else {}
+    report.rows[name], report.fragments[name], report.addresses[name] = 0, [], []
+    ids, addresses = [np.empty(0, "S16")], [np.empty(0, np.uint64)]
+    for fragment in fragments:
+        problem = _file_problem(sizes, fragment)
+        batches: list[tuple[np.ndarray, np.ndarray]] = []
+        if not problem:
+            try:
+                batches = list(_check_rows(fragment, name, report, pool))
+            except BaseException as error:
+                # Lance panics, with an error that is no Exception, on some files that are not what they should be
+                if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                    raise
+                problem = f"cannot be read: {(str(error).splitlines() or [''])[0][:200]}"
+        if problem:
+            report.fragments[name].append(fragment.fragment_id)
+            report.findings.append(Finding(name, fragment.metadata.files[0].path, problem))
+        for good_ids, good_addresses in batches:
+            ids.append(good_ids)
+            addresses.append(good_addresses)
+    if name == "images":
+        all_ids, all_addresses = np.concatenate(ids), np.concatenate(addresses)
+        again = np.ones(len(all_ids), bool)
+        again[np.unique(all_ids, return_index=True)[1]] = False
+        report.addresses[name] += all_addresses[again].tolist()
+        report.findings += [Finding(name, one, "this id occurs more than once") for one in id_names(all_ids[again])]
+
+
+def _check_rows(
+    fragment: Any, name: str, report: VerifyReport, pool: ThreadPoolExecutor
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids `[N] S16` and addresses `[N] uint64` of the good rows of each batch; the others go into the report."""
+    for batch in fragment.scanner(batch_size=BATCH_ROWS, with_row_address=True).to_batches():
+        reasons = [_recipe_problem(row) for row in batch.select(RECIPE_SCHEMA.names).to_pylist()]
+        if name == "images":
+            pixels = pool.map(_image_problem, batch.column("image"), batch.column("content_hash"))
+            vectors = [
+                _vector_problems(batch, column) for column in batch.schema.names if column.startswith("embedding_")
+            ]
+            reasons = [next(filter(None, row), "") for row in zip(reasons, pixels, *vectors, strict=True)]
+        bad = np.array([bool(reason) for reason in reasons], bool)
+        row_ids = batch.column("id").to_pylist()
+        report.findings += [Finding(name, str(one), why) for one, why in zip(row_ids, reasons, strict=True) if why]
+        addresses = batch.column("_rowaddr").to_numpy()
+        report.addresses[name] += addresses[bad].tolist()
+        report.rows[name] += batch.num_rows
+        yield id_bytes([one for one, why in zip(row_ids, reasons, strict=True) if not why]), addresses[~bad]
+
+
+def _recipe_problem(row: dict[str, Any]) -> str:
+    try:
+        return "" if Recipe.from_dict(row).id == row["id"] else "the id is not that of the recipe"
+    except ValueError as error:
+        return str(error)
+
+
+def _image_problem(data: pa.Scalar, expected: pa.Scalar) -> str:
+    try:
+        same = content_hash(decode_image(data.as_py())) == expected.as_py()
+        return "" if same else "the image is not the one that was written"
+    except ValueError as error:
+        return str(error)
+
+
+def _vector_problems(batch: pa.RecordBatch, column: str) -> list[str]:
+    values = batch.column(column)
+    known = np.asarray(values.is_valid())
+    vectors = np.asarray(values.drop_null().flatten(), np.float64).reshape(-1, values.type.list_size)
+    good = np.ones(len(values), bool)
+    with np.errstate(over="ignore", invalid="ignore"):
+        good[known] = np.abs(np.linalg.norm(vectors, axis=1) - 1) < NORM_TOLERANCE  # NaN is not below it
+    return ["" if one else f"{column} is not of unit norm" for one in good]

@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from engine.recipe import IMAGE_SCHEMA, embedding_column
-from engine.store import compaction, maintenance, rows, search
+from engine.store import compaction, maintenance, rows, runs, search
 from engine.store.checks import check_folder, check_schema, normal_uri
 from engine.store.durable import synced
 from engine.store.fence import FENCED, Fence, commit_unfenced, lost
 from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
+from engine.store.repair import remove_damage
 from engine.store.schemas import TABLES, conform
-from engine.store.verify import check_files
+from engine.store.verify import VerifyReport, check_files, damaged, find_damage
 
 
 class Workspace:
@@ -168,8 +169,12 @@ class Workspace:
         return int(self.dataset("images").count_rows(where))
 
     def done_ids(self) -> IdSet:
-        """Ids of all committed images."""
-        return IdSet(batch.column("id") for batch in self.scan(["id"]))
+        """Ids of all committed images. Raises ValueError when the table is damaged."""
+        try:
+            return IdSet(batch.column("id") for batch in self.scan(["id"]))
+        except (OSError, ValueError, RuntimeError) as error:
+            check_files(self)
+            raise damaged(self.uri, _short(error)) from error
 
     def scan(self, columns: Sequence[str], where: str | None = None) -> pa.RecordBatchReader:
         """The rows of `images`, batch by batch, all of one version of the table."""
@@ -202,7 +207,8 @@ class Workspace:
         """Appends rows to `negatives`. Raises ValueError for a column that is missing, unknown or of the wrong type."""
         import lance
 
-        lance.write_dataset(conform(table, TABLES["negatives"]), self.dataset("negatives"), mode="append")
+        with self.writing("negatives") as negatives:
+            lance.write_dataset(conform(table, TABLES["negatives"]), negatives, mode="append")
 
     def _read(self, name: str, where: str | None = None) -> pa.Table:
         table: pa.Table = self.dataset(name).to_table(filter=where)
@@ -211,20 +217,44 @@ class Workspace:
     def put_run(self, row: dict[str, Any]) -> None:
         """Sets the row of `runs` with this `run_id`. Raises ValueError for a field missing, unknown or of a wrong type."""
         table = conform(pa.table({name: [value] for name, value in row.items()}), TABLES["runs"])
-        merge = self.dataset("runs").merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all()
-        merge.execute(table)
+        with self.writing("runs") as log:
+            log.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
-    def add_ledger(self, rows: list[dict[str, Any]]) -> None:
-        """Appends rows to `ledger`. Raises ValueError for a field that is missing, unknown or of the wrong type."""
+    def put_ledger(self, run_id: str, rows: list[dict[str, Any]]) -> None:
+        """Makes `rows` the ledger of a run, in place of what it had there; `run_id` is filled in.
+
+        Raises ValueError for a field that is missing, unknown or of the wrong type.
+        """
         if rows:
-            self._append("ledger", rows)
+            runs.put_ledger(self, run_id, rows)
 
-    def _append(self, name: str, values: list[dict[str, Any]]) -> None:
-        import lance
+    def settle_runs(self) -> list[str]:
+        """Closes the rows of `runs` that still say `running`, whose runs were killed; returns their ids.
 
-        names = dict.fromkeys(key for row in values for key in row)
-        table = pa.table({key: [row.get(key) for row in values] for key in names})
-        lance.write_dataset(conform(table, TABLES[name]), self.dataset(name), mode="append")
+        Their images, errors, busy seconds and price become what the tables hold of them, their status `killed`. Needs the
+        lock, since the run that holds it is the only one that goes on; call it before that run has a row.
+        """
+        assert self._held is not None, "a run that goes on would be taken for a killed one: hold the lock"
+        return runs.settle(self)
+
+    def drop_old_errors(self, ids: IdSet | Sequence[str] | np.ndarray, run_id: str) -> int:
+        """Removes the error rows of other runs with these ids, which `run_id` tried again; returns how many."""
+        return runs.drop_old_errors(self, ids if isinstance(ids, IdSet) else IdSet([ids]), run_id)
+
+    def verify(self, *, repair: bool = False) -> VerifyReport:
+        """Reads all of `images` and `errors` and reports what is damaged.
+
+        That is: files that are missing, truncated or cannot be read; ids that are not the hash of the row's recipe, or
+        occur twice; images that do not decode to their `content_hash`; embeddings that are not of unit norm. With
+        `repair` the files and rows are dropped, of a doubled row all but one, so that the next run makes them again.
+        Raises ValueError when `repair` is wanted and another run writes.
+        """
+        if not repair:
+            return find_damage(self)
+        with self.lock("verify", check=False):
+            report = find_damage(self)
+            remove_damage(self, report)
+        return report
 
     @contextmanager
     def lock(self, run_id: str, *, check: bool = True) -> Iterator[None]:
@@ -338,8 +368,10 @@ class Workspace:
                 with self.writing(name) as table:
                     table.optimize.optimize_indices()
             written += compaction.merge_small(self, name)
-            self.check_lock()
             if clean:
+                self.check_lock()
+                for fence in self._fences.values():  # the files of a run that took over are not to be deleted
+                    fence.check()
                 compaction.clean(self.dataset(name), keep_versions_for)
         return written
 

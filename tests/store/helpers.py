@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from engine.images import content_hash, encode_png
 from engine.recipe import ERROR_SCHEMA, IMAGE_SCHEMA, Recipe, embedding_column
 from engine.store import Committer, write_fragments
 
@@ -49,3 +50,17 @@ def add(workspace, table, name="images"):
     """Writes and commits a table at once."""
     with Committer(workspace) as committer:
         committer.add(write_fragments(workspace.uri, name, table))
+
+
+def sound_rows(indices, dimension=4):
+    """Rows of `images` as a run writes them: pictures that decode to their hash, and unit embeddings by encoder `a`."""
+    random = np.random.default_rng(list(indices))
+    vectors = random.normal(size=(len(indices), dimension)).astype(np.float32)
+    table = image_rows(indices, a=vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    pictures = random.integers(0, 256, (len(indices), 8, 8, 3), np.uint8)
+    for name, values in (
+        ("image", pa.array([encode_png(one) for one in pictures], pa.large_binary())),
+        ("content_hash", pa.array([content_hash(one) for one in pictures])),
+    ):
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
+    return table

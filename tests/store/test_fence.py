@@ -146,3 +146,14 @@ def test_a_barrier_undoes_no_commit_that_comes_in_between(any_workspace, monkeyp
     with any_workspace.lock("run"):
         add(any_workspace, image_rows(range(3, 6)))
     assert ids(any_workspace) == sorted(recipe_ids(range(6)))
+
+
+def test_a_run_that_was_taken_over_deletes_no_file_of_the_other(workspace, stolen):
+    first, second = workspace, Workspace.open(workspace.uri)
+    with first.lock("first"), stolen(second, "second"):
+        receipt = write_fragments(second.uri, "errors", error_rows([3]))
+        with pytest.raises(WorkspaceLost):
+            first.compact()
+        with Committer(second) as committer:
+            committer.add(receipt)
+    assert ids(workspace, "errors") == recipe_ids([3])

@@ -212,16 +212,13 @@ def test_scan_streams_the_rows_that_a_condition_holds_for(fifty):
     assert seeds == list(range(0, 50, 2))
 
 
-def test_runs_and_ledger_are_appended(workspace):
+def test_a_run_has_one_row(workspace):
     workspace.put_run(RUN)
     workspace.put_run(RUN | {"run_id": "run-2", "status": "interrupted"})
     assert workspace.runs().schema == RUN_SCHEMA
     assert workspace.runs().to_pylist() == [RUN, RUN | {"run_id": "run-2", "status": "interrupted"}]
-    names = ("run_id", "stage", "source", "dataset", "strategy", "generator")
-    row = dict.fromkeys(names, "x") | {"rows": 3, "busy_seconds": 1.0, "usd_compute": 0.1, "usd_labels": 0.0}
-    workspace.add_ledger([row, row])
-    workspace.add_ledger([])
-    assert workspace.ledger().to_pylist() == [row, row]
+    workspace.put_run(RUN | {"images": 200})
+    assert sorted(workspace.runs()["images"].to_pylist()) == [100, 200]
     with pytest.raises(ValueError, match="column 'config' is required"):
         workspace.put_run({name: value for name, value in RUN.items() if name != "config"})
     with pytest.raises(ValueError, match="no column 'colour'"):
