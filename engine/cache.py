@@ -22,11 +22,11 @@ _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.er
 
 
 def cached_value(
-    name: str, inputs: Mapping[str, Any], compute: Callable[[], Any], *, package: str, edition: int
+    name: str, inputs: Mapping[str, Any], compute: Callable[[], Any], *, packages: Sequence[str], edition: int
 ) -> Any:
     """The JSON value that `compute` returns for these inputs, computed once and then read from the cache.
 
-    An entry is found again only if all of this is the same: `name`, `inputs`, the source text of `package`, `edition`, and
+    An entry is found again only if all of this is the same: `name`, `inputs`, the source text of `packages`, `edition`, and
     the version of torch, whose arithmetic may differ from one to the next. Entries are replaced at once, so two
     processes may write the same one. A damaged entry is computed again.
 
@@ -34,13 +34,13 @@ def cached_value(
         name: what is computed; also the folder of the entry.
         inputs: everything that the value depends on: arrays, bytes, strings, numbers, None, and mappings (in any order) and sequences of these.
         compute: returns a value of JSON's types (NaN and infinity are kept, a tuple becomes a list, a float keeps every bit).
-        package: dotted name of the package that computes it, as `engine.evaluation`.
-        edition: of the code outside `package` that takes part; increase it with every change of that code.
+        packages: dotted names of the packages that compute it, as `engine.evaluation`.
+        edition: of the code outside `packages` that takes part; increase it with every change of that code.
 
     Raises:
         TypeError: an input or the value is of another type.
     """
-    code = [edition, source_hash(package), _torch_version()]
+    code = [edition, [source_hash(each) for each in packages], _torch_version()]
     path = cache_folder() / name / f"{digest([name, code, inputs])}.json"
     with suppress(*_DAMAGED):
         check, text = path.read_text("utf-8").split("\n", 1)

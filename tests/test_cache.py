@@ -44,7 +44,7 @@ class Counted:
 
 
 def value(compute: Counted, name: str = "scores", edition: int = 1, **changes: Any) -> Any:
-    return cached_value(name, INPUTS | changes, compute, package="engine.evaluation", edition=edition)
+    return cached_value(name, INPUTS | changes, compute, packages=("engine.evaluation",), edition=edition)
 
 
 def test_the_second_call_reads_what_the_first_computed():
@@ -142,7 +142,7 @@ def test_two_that_write_at_once_leave_one_whole_entry(folder: Path):
         return {"score": 0.5}
 
     def call() -> None:
-        found.append(cached_value("scores", INPUTS, compute, package="engine.evaluation", edition=1))
+        found.append(cached_value("scores", INPUTS, compute, packages=("engine.evaluation",), edition=1))
 
     found: list[Any] = []
     threads = [threading.Thread(target=call) for _ in range(4)]
@@ -167,7 +167,7 @@ def test_an_error_is_raised_and_not_kept():
         raise ValueError("no row")
 
     with pytest.raises(ValueError, match="no row"):
-        cached_value("scores", INPUTS, fail, package="engine.evaluation", edition=1)
+        cached_value("scores", INPUTS, fail, packages=("engine.evaluation",), edition=1)
     assert value(Counted({"score": 1.0})) == {"score": 1.0}
 
 

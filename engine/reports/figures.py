@@ -35,7 +35,7 @@ def tradeoff_figures(rows: Sequence[Row], metric: str = "linear_probe") -> dict[
 def _kept(name: str, plot: Callable[[], str], **shown: Any) -> str:
     """The figure that `plot` draws of what is `shown`, drawn once and kept in the cache: importing matplotlib takes a second."""
     inputs = {"figure": name, "matplotlib": version("matplotlib")} | shown
-    return str(cached_value("figures", inputs, plot, package="engine.reports", edition=1))
+    return str(cached_value("figures", inputs, plot, packages=("engine.reports",), edition=1))
 
 
 def _columns(rows: Sequence[Row], *columns: str) -> list[list[Any]]:

@@ -255,7 +255,9 @@ class MetricStudy(Study):
                         }
 
                     inputs = {"sets": sets, "kinds": kinds, "seed": seed}
-                    yield where | cached_value("architectures", inputs, compute, package="engine.evaluation", edition=1)
+                    yield where | cached_value(
+                        "architectures", inputs, compute, packages=("engine.evaluation",), edition=1
+                    )
 
     def _similarities(self, workspace: Workspace, dataset: Dataset) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Mean text similarity of the data set and its classes, and CLER of generated images less zero-shot (Fig. 6)."""
@@ -320,7 +322,7 @@ def measure(
         "metrics",
         inputs,
         lambda: _measure(texts, test, train, fid_features, fid_name, seed, probe, sets, kinds),
-        package="engine.evaluation",
+        packages=("engine.evaluation",),
         edition=1,
     )
     return found

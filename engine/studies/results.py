@@ -167,7 +167,7 @@ def scores_of(
         scores = score(**sets)
         return {name: getattr(scores, name) for name in names}
 
-    found: dict[str, Any] = cached_value("scores", sets, compute, package="engine.evaluation", edition=1)
+    found: dict[str, Any] = cached_value("scores", sets, compute, packages=("engine.evaluation",), edition=1)
     return found
 
 
@@ -223,7 +223,7 @@ def _finetuned(
         pixels = [pixels_of([encoded[name] for name in images.ids]) for images in (train, test)]
         return finetune_score(encoder, pixels[0], train.labels, pixels[1], test.labels, texts, **settings).score
 
-    return float(cached_value("finetuned", inputs, compute, package="engine.evaluation", edition=1))
+    return float(cached_value("finetuned", inputs, compute, packages=("engine.evaluation", "engine.models"), edition=1))
 
 
 def stored_images(workspace: Workspace, ids: Sequence[str]) -> dict[str, bytes]:
