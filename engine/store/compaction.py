@@ -14,7 +14,9 @@ ROWS_PER_FRAGMENT = 100_000
 BATCH_ROWS = 256
 TIERS = (1.0, 1 / 16, 1 / 256)
 """Sizes, as parts of a full fragment, that smaller ones are merged to. A merge lifts every row over one of them at least, so
-no row is rewritten more often than there are tiers; below each of them, less than its size stays unmerged in a row."""
+no row is rewritten more often than there are tiers."""
+FRAGMENTS_PER_MERGE = 8
+"""Fewer are merged only when they make a full fragment."""
 
 
 def size(fragment: Any) -> float:
@@ -34,16 +36,21 @@ def choose_groups(sizes: Sequence[float]) -> list[range]:
                 start, total = place + 1, 0.0
                 continue
             total += one
-            if total >= tier:
+            if total >= tier and (place - start + 1 >= FRAGMENTS_PER_MERGE or total >= 1):
                 groups.append(range(start, place + 1))
                 taken[start : place + 1] = [True] * len(groups[-1])
                 start, total = place + 1, 0.0
     return groups
 
 
-def due(dataset: Any) -> bool:
-    """Whether the table has fragments worth a merge; reads no data."""
-    return bool(choose_groups([size(fragment.metadata) for fragment in dataset.get_fragments()]))
+def plan(dataset: Any) -> list[list[Any]]:
+    """Metadata of the fragments of each merge that is worth it; reads no data."""
+    from lance.optimize import Compaction
+
+    # one task for each run of neighbours that the same indices cover: fragments on both sides cannot become one
+    tasks = Compaction.plan(dataset, {"target_rows_per_fragment": 2**31 - 1}).tasks
+    runs = [list(task.fragments) for task in tasks]
+    return [run[group.start : group.stop] for run in runs for group in choose_groups([size(one) for one in run])]
 
 
 def merge_small(workspace: "Workspace", name: str) -> int:
@@ -54,30 +61,25 @@ def merge_small(workspace: "Workspace", name: str) -> int:
     from lance.optimize import Compaction
 
     dataset = workspace.dataset(name)
-    fragments = [fragment.metadata for fragment in dataset.get_fragments()]
     written = 0
-    for group in choose_groups([size(fragment) for fragment in fragments]):
-        chosen = {fragments[place].id for place in group}
-        plan = Compaction.plan(
-            dataset,
-            {
-                "excluded_fragment_ids": [fragment.id for fragment in fragments if fragment.id not in chosen],
-                # no fragment of a group is a full one, and a group becomes one fragment
-                "target_rows_per_fragment": 2 * ROWS_PER_FRAGMENT,
-                # an image weighs tens of kilobytes: 8,192 a batch, the default, would fill the memory
-                "batch_size": BATCH_ROWS,
-            },
-        )
-        tasks = [task for task in plan.tasks if {fragment.id for fragment in task.fragments} == chosen]
-        if not tasks:  # an index holds a part of them only; they are merged when it holds all
-            continue
-        result = tasks[0].execute(dataset)
+    for group in plan(dataset):
+        chosen = {fragment.id for fragment in group}
+        others = [fragment.fragment_id for fragment in dataset.get_fragments() if fragment.fragment_id not in chosen]
+        options = {
+            "excluded_fragment_ids": others,
+            # a group holds fewer rows than this and becomes one fragment
+            "target_rows_per_fragment": 2 * ROWS_PER_FRAGMENT,
+            # an image weighs tens of kilobytes: 8,192 a batch, the default, would fill the memory
+            "batch_size": BATCH_ROWS,
+        }
+        results = [task.execute(dataset) for task in Compaction.plan(dataset, options).tasks]
+        new = [fragment for result in results for fragment in result.new_fragments]
         workspace.check_lock()
         if workspace.is_local:
-            sync_fragments(workspace.table_path(name), result.new_fragments)
+            sync_fragments(workspace.table_path(name), new)
         with workspace.writing(name) as newest:
-            Compaction.commit(newest, [result])
-        written += sum(file.file_size_bytes or 0 for fragment in result.new_fragments for file in fragment.files)
+            Compaction.commit(newest, results)
+        written += sum(file.file_size_bytes or 0 for fragment in new for file in fragment.files)
     return written
 
 

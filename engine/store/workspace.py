@@ -350,7 +350,7 @@ class Workspace:
 
     def compaction_due(self, name: str) -> bool:
         """Whether table `name` has small files worth merging; reads their metadata alone."""
-        return compaction.due(self.dataset(name))
+        return bool(compaction.plan(self.dataset(name)))
 
     def compact(self, *, clean: bool = True, keep_versions_for: timedelta = timedelta(minutes=10)) -> int:
         """Merges small files where that is worth it; returns the bytes written, over time at most three times those made.

@@ -96,3 +96,17 @@ def test_indices_find_the_rows_that_were_merged(workspace, small):
     assert workspace.fetch(recipe_ids(range(24)), ["seed"])["seed"].to_pylist() == list(range(24))
     assert [workspace.search(vector, "a", k=1)["seed"][0].as_py() for vector in vectors] == list(range(24))
     assert workspace.count("dataset = 'cars'") == 12
+
+
+def test_files_that_an_index_covers_and_files_that_it_does_not_are_merged_apart(workspace, small):
+    for index in range(9):
+        add(workspace, image_rows([index]))
+    workspace.build_indices()
+    for index in range(9, 18):
+        add(workspace, image_rows([index]))
+    with workspace.lock("run"):
+        workspace.compact(clean=False)
+    assert not workspace.compaction_due("images")
+    counts = [fragment.count_rows() for fragment in workspace.dataset("images").get_fragments()]
+    assert sorted(counts) == [1, 1, 8, 8]
+    assert workspace.fetch(recipe_ids(range(18)), ["seed"])["seed"].to_pylist() == list(range(18))

@@ -65,6 +65,7 @@ def test_a_run_that_wakes_after_another_took_over_commits_nothing(any_workspace,
 )
 def test_a_run_that_was_taken_over_stops_at_any_change_and_the_other_goes_on(workspace, stolen, monkeypatch, change):
     monkeypatch.setattr(compaction, "TIERS", (1.5e-5,))
+    monkeypatch.setattr(compaction, "FRAGMENTS_PER_MERGE", 2)
     first, second = workspace, Workspace.open(workspace.uri)
     first.ensure_encoder("a", 4)
     for index in range(3):
