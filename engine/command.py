@@ -1,29 +1,64 @@
-"""What every job's command line shares: flags from a dataclass, one clear sentence for bad input, a clean stop on Ctrl-C."""
+"""What every job's command line shares: flags from a dataclass, one clear sentence for bad input, a clean stop on a signal."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from engine.failures import RunFailed
+
 Config = TypeVar("Config")
+
+GO_ON = "What was committed stays; run the same command again to go on."
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the process is to end as it would on Ctrl-C."""
 
 
 def run_command(config_type: type[Config], action: Callable[[Config], Any], description: str) -> int:
     """Parses the command line into `config_type`, runs `action` on it, and returns the exit code.
 
-    0: done. 2: bad input, told in one sentence on stderr. 130: interrupted; what was committed stays.
+    0: done (or what `action` returns, where that is a number). 1: the work could not go on. 2: bad input. Both are told in
+    one sentence on stderr. 130: interrupted. 143: terminated. What was committed stays.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import tyro
 
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        action(tyro.cli(config_type, description=description))
-    except ValueError as error:
+        code = action(tyro.cli(config_type, description=description))
+        return code if isinstance(code, int) else 0
+    except (ValueError, RunFailed) as error:
         if os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else 1
+    except Terminated:
+        print(f"\nTerminated. {GO_ON}", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
-        print("\nInterrupted. What was committed stays; run the same command again to go on.", file=sys.stderr)
+        print(f"\nInterrupted. {GO_ON}", file=sys.stderr)
         return 130
-    return 0
+    except Exception as error:
+        if not _is_of_ray(error) or os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
+            raise
+        print(f"error: the Ray cluster failed ({_first_line(error)}). {GO_ON}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _is_of_ray(error: Exception) -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and isinstance(error, ray.exceptions.RayError)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

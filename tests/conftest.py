@@ -8,7 +8,6 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # else the tests beside them 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and other tests run on the other cores
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,7 @@ def cluster() -> Iterator[None]:
     from engine.dataflow import run
     from engine.dataflow.cluster import connected_cluster
 
-    size_pool = run.size_pool
+    pool = run.Pool
     with pytest.MonkeyPatch.context() as patch, connected_cluster():
-        patch.setattr(run, "size_pool", lambda *arguments: replace(size_pool(*arguments), num_actors=1))
+        patch.setattr(run, "Pool", lambda *arguments: pool(*arguments[:-1], 1))
         yield

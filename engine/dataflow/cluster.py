@@ -4,56 +4,134 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
+
+from engine.cpus import usable_cpus
 
 START_ATTEMPTS = 3
 SMALL_MACHINE = {
     "RAY_agent_register_timeout_ms": "120000",  # Ray's 15 s are too few for a busy machine
-    # idle processes are kept for the next task: a new writer imports its libraries for 13 s and writes for a tenth of one
-    "RAY_num_workers_soft_limit": str(2 * (os.cpu_count() or 1) + 4),
+    # idle processes are kept for the next task: a new one imports its libraries for 13 s and reads for a tenth of one
+    "RAY_num_workers_soft_limit": str(2 * usable_cpus() + 4),
 }
 """What a Ray on one small machine needs in its environment."""
 
 
-@contextmanager
-def connected_cluster() -> Iterator[None]:
-    """Ray, ready for use: the one already connected to, the one `RAY_ADDRESS` or a Ray job names, or a local one.
+class RayConnection:
+    """Ray, connected when it is first needed; a context manager, which ends what it started.
 
-    A local Ray has its own temporary folder and access token and ends with the block; one that was there is left.
-
-    Raises:
-        ValueError: ray was imported before it could be told its access token.
+    The Ray that is already connected, the one that `RAY_ADDRESS` or a Ray job names, or a local one with its own temporary
+    folder and access token.
     """
+
+    def __init__(self) -> None:
+        self._open: ExitStack | None = None
+        self._connected = False
+        self.is_private = False
+        """Whether this process started the cluster for itself, so that no node will ever join it."""
+
+    def connect(self) -> None:
+        """Connects, if that has not been done.
+
+        Raises:
+            ValueError: ray was imported before its access token was set.
+        """
+        if self._connected:
+            return
+        stack = ExitStack()
+        try:
+            self.is_private = stack.enter_context(_connected())
+        except BaseException:
+            stack.close()
+            raise
+        self._open, self._connected = stack, True
+
+    def __enter__(self) -> "RayConnection":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._open, self._connected = self._open, None, False
+        if stack:
+            stack.close()
+
+
+@contextmanager
+def connected_cluster() -> Iterator[RayConnection]:
+    """Ray, connected at once; see `RayConnection`."""
+    with RayConnection() as connection:
+        connection.connect()
+        yield connection
+
+
+_private = False
+
+
+@contextmanager
+def _connected() -> Iterator[bool]:
+    """Yields whether the cluster is this process's own."""
+    global _private
     given = sys.modules.get("ray")
     if not (given and given.is_initialized()):
         _prepare_environment(imported=given is not None)
     import ray
-    import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own line
     warnings.filterwarnings("ignore", message="lance is not fork-safe")  # Ray execs right after it forks
     if ray.is_initialized():
-        yield
+        yield _private
     elif "RAY_ADDRESS" in os.environ:
-        ray.init(address="auto", logging_level=logging.ERROR)
+        with _own_signals():
+            ray.init(address="auto", logging_level=logging.ERROR)
         try:
-            yield
+            yield False
         finally:
             ray.shutdown()
     else:
         # socket paths must be short, so not below a user's TMPDIR
         folder = Path(tempfile.mkdtemp(prefix="foundry-", dir="/tmp" if Path("/tmp").is_dir() else None))
         try:
-            _start_locally(str(folder))
-            yield
+            with _own_signals():
+                _start_locally(str(folder))
+            _private = True
+            _keep_words_of_deaths()
+            yield True
         finally:
+            _private = False
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_words_of_deaths() -> None:
+    """Drops Ray's twelve lines for each process that dies; the pool says one of its own.
+
+    `IMAGEFOUNDRY_WORKER_LOGS=1` shows them, and what workers print.
+    """
+    if os.environ.get("IMAGEFOUNDRY_WORKER_LOGS") != "1":
+        from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps the process's handler of SIGTERM, which `ray.init` replaces by one that ends in a crash."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        try:
+            signal.signal(signal.SIGTERM, handler)
+        except ValueError:  # not the main thread, where Ray set none either
+            pass
 
 
 def _start_locally(folder: str) -> None:
@@ -64,7 +142,7 @@ def _start_locally(folder: str) -> None:
         try:
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
+                num_cpus=None if os.environ.get("RAY_OVERRIDE_RESOURCES") else usable_cpus(),
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=os.environ.get("IMAGEFOUNDRY_WORKER_LOGS") == "1",

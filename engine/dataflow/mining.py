@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.dataflow.resources import Pool, size_pool
+from engine.dataflow.resources import Ask, choose_ask, current_cluster
 from engine.store import Workspace
 
 QUERIES_PER_SHARD = 10_000
@@ -20,8 +20,8 @@ def mine_shards(
     *,
     k: int,
     mask: bool,
-) -> Iterator[tuple[pa.Table, float, Pool]]:
-    """Negatives (`NEGATIVE_SCHEMA`) of one shard after another, as they are finished, with a worker's busy seconds and what it held.
+) -> Iterator[tuple[pa.Table, float, Ask]]:
+    """Negatives (`NEGATIVE_SCHEMA`) of one shard after another, as they are finished, with a task's busy seconds and what it held.
 
     Raises:
         ValueError: what `engine.retriever.negatives.mine` says of the ids, the database or the encoder.
@@ -29,14 +29,16 @@ def mine_shards(
     import ray
 
     shards = [generated_ids[at : at + QUERIES_PER_SHARD] for at in range(0, len(generated_ids), QUERIES_PER_SHARD)]
-    pool = size_pool(ray.cluster_resources(), 1.0, max(1, len(shards)))
-    task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(_mine_shard)
+    cluster = current_cluster(may_grow=False)
+    ask = choose_ask(cluster, 1.0)
+    most = min(len(shards), cluster.room(ask))
+    task = ray.remote(num_cpus=ask.num_cpus, num_gpus=ask.num_gpus)(_mine_shard)
     shared = ray.put(selection)
     waiting = list(reversed(shards))
     running: list[Any] = []
     while waiting or running:
-        while waiting and len(running) < 2 * pool.num_actors:  # so that a finished worker finds its next shard ready
-            running.append(task.remote(workspace.uri, encoder, waiting.pop(), shared, k, mask, pool.device))
+        while waiting and len(running) < 2 * most:  # so that a finished worker finds its next shard ready
+            running.append(task.remote(workspace.uri, encoder, waiting.pop(), shared, k, mask, ask.device))
         done, running = ray.wait(running)
         try:
             table, seconds = ray.get(done[0])
@@ -44,7 +46,7 @@ def mine_shards(
             if isinstance(error.cause, ValueError):
                 raise error.cause from None
             raise
-        yield table, seconds, pool
+        yield table, seconds, ask
 
 
 def _mine_shard(

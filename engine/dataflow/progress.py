@@ -1,4 +1,4 @@
-"""One line that tells how far a run is: rows, rows a second, time left, dollars so far."""
+"""One line that tells how far a run is: rows, rows per second, time left, dollars so far."""
 
 import sys
 import time
@@ -23,6 +23,17 @@ class Progress:
         self.rows = 0
         self.errors = 0
         self.usd = 0.0
+        self.problem = ""
+        """What goes wrong at the moment, shown at the line's end."""
+
+    @property
+    def total(self) -> int:
+        """Rows there are to do."""
+        return self._total
+
+    @total.setter
+    def total(self, rows: int) -> None:
+        self._total = rows
 
     def add(self, rows: int, errors: int, usd: float) -> None:
         """Counts finished rows (errors apart) and their busy dollars."""
@@ -59,7 +70,7 @@ class Progress:
         rate_shown = f"{rate:,.0f}" if self._unit == "rows" else f"{rate:.2g}"
         return (
             f"{self._name}  {done:,}/{self._total:,} {self._unit}  {rate_shown} {self._unit}/s  ETA {left}"
-            f"  ${self.usd:.4f} so far{failed}"
+            f"  ${self.usd:.4f} so far{failed}{f'  ({self.problem})' if self.problem else ''}"
         )
 
 

@@ -1,46 +1,131 @@
-"""What an actor holds and what the cluster has, so that pools fill the machine and no more."""
+"""What an actor holds, what the cluster has, and whether the two can ever meet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-ACTOR_CPUS = 0.9
-"""CPU slot of a making actor on a cluster without GPUs; the tenth it leaves is for the writers."""
-WRITER_CPUS = 0.1
-"""CPU slot of a task that writes a fragment: it mostly waits for the disk."""
+from engine.models.device import torch_device
+
+GPU_ACTOR_CPUS = 0.5
+"""CPU slots of an actor that holds a whole GPU, less for a share of one: its work is on the GPU, and what reads and
+decodes for it needs the processors (a machine of 4 vCPUs and one GPU is common)."""
+
+Device = Literal["auto", "cpu", "gpu"]
+"""Where models run: `auto` takes GPUs where the cluster has them, or can grow them."""
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Size of an actor pool and what each actor holds."""
+class Ask:
+    """What each actor of a pool holds."""
 
-    num_actors: int
     num_cpus: float
-    """CPU slots an actor is scheduled with."""
-    num_gpus: float
-    """Share of a GPU an actor holds; 0 on a cluster without GPUs."""
+    """CPU slots it is scheduled with."""
+    num_gpus: float = 0.0
+    """GPUs: a share of one, or a whole number."""
 
     @property
     def device(self) -> str:
         """Torch device of an actor."""
-        return "cuda" if self.num_gpus else "cpu"
+        return torch_device(self.num_gpus)
 
     @property
     def priced_cpus(self) -> float:
-        """CPUs an actor keeps busy, for the price of its seconds."""
+        """CPUs that an actor keeps busy, for the price of its seconds."""
         return 0.0 if self.num_gpus else 1.0
 
 
-def size_pool(cluster: dict[str, float], gpus_per_actor: float, most: int) -> Pool:
-    """A pool that fills the cluster's GPUs, or its CPUs when it has none; at most `most` actors.
+CPU_ASK = Ask(1.0)
 
-    Args:
-        cluster: `ray.cluster_resources()`.
-        gpus_per_actor: share of a GPU (0 < share <= 1, or a whole number) that the model takes.
-        most: no more actors than there are blocks of work.
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes of a cluster at one moment, and the kinds of node that its autoscaler may add."""
+
+    nodes: Sequence[dict[str, float]]
+    """Resources of each living node."""
+    addable: Sequence[dict[str, float]] = ()
+    """Resources of each kind of node that an autoscaler may add."""
+    may_grow: bool = False
+    """Whether nodes may join: every cluster but the one that this process started for itself."""
+
+    @property
+    def total(self) -> dict[str, float]:
+        """Sums of all living nodes."""
+        names = {name for node in self.nodes for name in node}
+        return {name: sum(node.get(name, 0.0) for node in self.nodes) for name in names}
+
+    @property
+    def knows_gpus(self) -> bool:
+        """Whether it has GPUs, or can add them."""
+        return any(node.get("GPU", 0.0) >= 1 for node in (*self.nodes, *self.addable))
+
+    def room(self, ask: Ask) -> int:
+        """Actors that fit into the living nodes when they are empty."""
+        return sum(_fitting(node, ask) for node in self.nodes)
+
+    def could_ever_place(self, ask: Ask) -> bool:
+        """Whether an actor fits into a node there is, or one that may be added."""
+        return any(_fitting(node, ask) for node in (*self.nodes, *self.addable))
+
+
+def _fitting(node: dict[str, float], ask: Ask) -> int:
+    fit = int((node.get("CPU", 0.0) + 1e-6) / ask.num_cpus)
+    if not ask.num_gpus:
+        return fit
+    gpus = int(node.get("GPU", 0.0))
+    if ask.num_gpus < 1:  # a share lies on one GPU, never on two
+        return min(fit, gpus * int(1 / ask.num_gpus + 1e-6))
+    return min(fit, int(gpus / ask.num_gpus))
+
+
+def choose_ask(cluster: Cluster, gpus_per_actor: float, needs_gpu: bool = False, device: Device = "auto") -> Ask:
+    """What the actors of a pool hold: GPUs where the cluster has them or can add them, or where the work needs them.
+
+    Raises:
+        ValueError: no node, there or to come, can hold such an actor.
     """
-    gpus = cluster.get("GPU", 0.0)
-    if gpus >= min(1.0, gpus_per_actor):
-        return Pool(max(1, min(most, int(gpus / gpus_per_actor))), 1.0, gpus_per_actor)
-    return Pool(max(1, min(most, int(cluster.get("CPU", 1.0)))), ACTOR_CPUS, 0.0)
+    if device == "cpu" or (device == "auto" and not needs_gpu and not cluster.knows_gpus):
+        ask = CPU_ASK
+    else:
+        ask = Ask(GPU_ACTOR_CPUS * min(1.0, gpus_per_actor), gpus_per_actor)
+    waits = bool(ask.num_gpus) and not cluster.knows_gpus and cluster.may_grow
+    if waits or cluster.could_ever_place(ask) or (not cluster.nodes and cluster.may_grow):
+        return ask
+    if not cluster.knows_gpus and ask.num_gpus:
+        raise ValueError(
+            "the work needs a GPU and this machine has none; run it on a cluster with GPUs, or add --device cpu"
+        )
+    most = {name: max(node.get(name, 0.0) for node in (*cluster.nodes, *cluster.addable)) for name in ("GPU", "CPU")}
+    raise ValueError(
+        f"an actor needs {ask.num_gpus:g} GPUs and {ask.num_cpus:g} CPUs of one node, and no node has more than "
+        f"{most['GPU']:g} GPUs and {most['CPU']:g} CPUs; use larger nodes, or a model that takes less"
+    )
+
+
+def current_cluster(may_grow: bool) -> Cluster:
+    """The cluster that Ray is connected to, now."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Cluster(nodes, _addable(), may_grow)
+
+
+def _addable() -> list[dict[str, float]]:
+    """Kinds of node that the autoscaler has reported to Ray's head; none where there is no autoscaler."""
+    import ray
+
+    state: Any = ray._private.state.state
+    try:
+        config = state.get_cluster_config()
+    except (AttributeError, RuntimeError):  # no public interface has this, so another release of Ray may lack it
+        return []
+    if config is None:
+        return []
+    return [
+        {name: float(value) for name, value in group.resources.items()}
+        for group in config.node_group_configs
+        if group.max_count
+    ]
 
 
 def cluster_nodes(cluster: dict[str, float], instance_cpus: float, instance_gpus: float) -> float:

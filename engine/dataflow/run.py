@@ -1,9 +1,11 @@
 """A run fills plans: what the table lacks is made, embedded and committed, every few seconds, until all is there."""
 
-import json
-import threading
+import sys
 import time
 import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -11,20 +13,33 @@ from typing import Any
 
 import numpy as np
 
-from engine.costs import Instance, PriceBook, billed_usd, usd_per_device_second
+from engine.costs import Instance, PriceBook
+from engine.dataflow.accounts import Accounts
+from engine.dataflow.cluster import RayConnection
+from engine.dataflow.embed import stream_embeddings
+from engine.dataflow.leases import Backlog
+from engine.dataflow.pool import Pool
 from engine.dataflow.progress import Progress
-from engine.dataflow.resources import Pool, cluster_nodes, size_pool
-from engine.dataflow.stages import Pricing
-from engine.dataflow.stream import cut_blocks, cut_ids, stream_embeddings, stream_images
-from engine.models import ImageEncoder
-from engine.sources import Maker, Plan
-from engine.store import Committer, Receipt, Workspace
-from engine.store.ids import id_bytes, id_names
+from engine.dataflow.resources import Ask, Cluster, Device, choose_ask, current_cluster
+from engine.dataflow.rows import error_row, to_tables
+from engine.dataflow.ticker import Ticker
+from engine.dataflow.worker import Report, WorkerJob
+from engine.failures import RunFailed
+from engine.models import ImageEncoder, load_encoder
+from engine.recipe import embedding_column
+from engine.sources import Maker, Plan, plan_ids
+from engine.store import Committer, Receipt, Workspace, write_fragments
 
-REPORT_EVERY_SECONDS = 15.0
-"""How often a run renews its row in `runs`, so that one that is killed is billed up to then."""
-_SUMS = ("rows", "busy_seconds", "usd_compute", "usd_labels")
-_KIND = ("stage", "source", "dataset", "strategy", "generator")
+ERRORS_COUNT_FROM = 200
+"""Recipes from which on the share of errors may stop a run; with fewer, half of them may fail."""
+ROUNDS = 3
+"""Times that recipes without a receipt are made again before the run says that they are missing."""
+EMBED_GPUS = 0.25
+"""Share of a GPU that an embedding actor holds."""
+ROWS_PER_FILL = 65_536
+"""Vectors that are written at once, since each write rewrites the column of the fragments it touches …"""
+FILL_SECONDS = 60.0
+"""… or those of so many seconds."""
 
 
 @dataclass
@@ -42,7 +57,10 @@ class FillResult:
 
 @dataclass
 class Run:
-    """One writing run over a workspace; a context manager, so that what was made is committed and accounted for."""
+    """One writing run over a workspace; a context manager, so that what was made is committed and accounted for.
+
+    Ray is connected when the first recipe is missing, and not at all when none is.
+    """
 
     workspace: Workspace
     encoder: ImageEncoder
@@ -51,209 +69,227 @@ class Run:
     """Instance of the price book to price by; the cluster's accelerator decides when it is None."""
     config: dict[str, Any] = field(default_factory=dict)
     """What to record of the run's configuration."""
+    load_encoder: Callable[..., ImageEncoder] = load_encoder
+    """How workers load the encoder from its source."""
     commit_every_seconds: float = 5.0
+    flush_seconds: float = 15.0
+    """Most seconds that a worker keeps a row before it writes it."""
+    ray: RayConnection | None = None
+    """A connection that outlives the run; its own otherwise."""
+    device: Device = "auto"
+    """Where models run."""
+    max_errors: float = 0.2
+    """Share of failing recipes that stops the run."""
+    max_workers: int | None = None
+    """Most workers of a pool; as many as fit into the cluster when it is None."""
 
     def __enter__(self) -> "Run":
-        import ray
-
         self.run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
-        self._lock = self.workspace.lock(self.run_id)
-        self._lock.__enter__()
-        self._started_at = datetime.now(UTC)
-        self._clock = self._reported = time.monotonic()
-        self._work: dict[tuple[str, ...], dict[str, Any]] = {}
-        self._images = self._errors = 0
-        self._cluster = ray.cluster_resources()
-        self.instance = self._find_instance()
-        self.workspace.ensure_encoder(self.encoder.name, self.encoder.dimension)
+        self._accounts = Accounts(self.workspace, self.run_id, self.prices, self.instance_name, self.config)
+        with ExitStack() as stack:
+            stack.enter_context(self.workspace.lock(self.run_id))
+            self._connection = self.ray or stack.enter_context(RayConnection())
+            self._is_connected = False
+            self.workspace.settle_runs()
+            self.workspace.ensure_encoder(self.encoder.name, self.encoder.dimension)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if self._work:
-                self._report("finished" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed")
-                self.workspace.add_ledger([{**row, "run_id": self.run_id} for row in self._work.values()])
-            if kind is None and self._images:
-                self.workspace.compact()
-        finally:
-            self._lock.__exit__(kind, error, trace)
+        with self._stack:
+            if not self._accounts.has_work:
+                return
+            stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+            self._accounts.report("finished" if kind is None else "interrupted" if stopped else "failed")
+            if kind is None:
+                self._compact(clean=True)
 
     def fill(self, name: str, plan: Plan, maker: Maker) -> FillResult:
         """Makes what the table lacks of a plan, and embeds what it has without this run's encoder.
 
         Raises:
-            ValueError: a model cannot be loaded on the workers.
+            ValueError: a model cannot be loaded on the workers; the cluster can never hold a worker.
+            RunFailed: too many recipes fail, commits fail for good, or recipes are missing at the end.
         """
-        ids, indices = _distinct(plan)
-        done = self.workspace.done_ids().contains(ids)
-        pending = np.sort(indices[~done])
-        result = FillResult(len(plan), len(plan) - len(pending))
-        if done.any():
-            result.embedded = self._embed(name, id_names(ids[done]))
-        if not len(pending):
+        result = FillResult(len(plan), len(plan))
+        result.embedded = self._embed_present(name, plan)
+        backlog = Backlog(plan, self.workspace.done_ids(), maker.reads)
+        if not backlog:
+            backlog.close()
             return result
-        pool = size_pool(self._cluster, maker.gpus_per_actor, -(-len(pending) // maker.rows_per_call))
-        blocks = list(cut_blocks(pending, maker.rows_per_call, pool.num_actors))
-        progress = Progress(name, len(pending))
-        stream = stream_images(
-            blocks,
-            plan,
+        ask = self._ask(maker.gpus_per_actor, maker.needs_gpu)
+        progress = Progress(name, backlog.most_left)
+        job = WorkerJob(
             maker,
             self.encoder.source,
-            pool=pool,
-            pricing=self._pricing(pool),
-            run_id=self.run_id,
-            uri=self.workspace.uri,
+            self.load_encoder,
+            self.workspace.uri,
+            self.run_id,
+            self._accounts.pricing(ask),
+            ask.device,
+            self.flush_seconds,
         )
         with (
-            Committer(self.workspace, self.commit_every_seconds) as committer,
-            _Ticker(self, committer, progress) as ticker,
+            Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
+            Ticker(committer, progress, self._renew) as ticker,
+            Pool(backlog, plan, job, ask, self._look, self.max_workers) as pool,
         ):
-            for receipts, work in stream:
-                with ticker.guard:
-                    for receipt in receipts:
-                        committer.add(receipt)
-                    self._count(result, progress, receipts, work)
+            filling = _Filling(self, plan, pool, committer, progress, result)
+            for _ in range(ROUNDS):
+                for report in pool.reports():
+                    ticker.check()
+                    with ticker.guard:
+                        filling.take(report)
+                        progress.total = len(plan) - backlog.num_present
+                        filling.check_errors(self.max_errors)
+                missing = committer.missing(np.flatnonzero(backlog.is_pending))
+                if not len(missing):
+                    break
+                pool.make_again(missing.tolist())
+            else:
+                raise RunFailed(
+                    f"{len(missing):,} of {len(plan):,} recipes were neither made nor failed, the first of them number "
+                    f"{missing[0]}; run the same command again"
+                )
+        result.present = backlog.num_present
+        self.workspace.drop_old_errors(backlog.pending_ids(), self.run_id)
+        filling.check_errors(self.max_errors, at_end=True)
         return result
 
-    def _embed(self, name: str, ids: list[str]) -> int:
-        """Fills the encoder's column of committed images that lack it; returns how many."""
+    def embed(self, name: str, ids: list[str]) -> int:
+        """Embeds those of the committed images that lack this run's encoder; returns how many. Makes no image."""
         missing = self.workspace.ids_without(self.encoder.name, ids)
         if not missing:
             return 0
-        blocks = list(cut_ids(missing))
-        pool = size_pool(self._cluster, 0.25, len(blocks))
+        ask = self._ask(EMBED_GPUS, needs_gpu=False)
         progress = Progress(f"{name}: embed", len(missing))
-        for found, vectors, seconds in stream_embeddings(
-            blocks, self.encoder.source, pool=pool, uri=self.workspace.uri
+        num_workers = min(self._look().room(ask), -(-len(missing) // 256), self.max_workers or len(missing))
+        pending_ids: list[str] = []
+        vectors: list[np.ndarray] = []
+        written = time.monotonic()
+        for part in stream_embeddings(
+            missing, self.encoder, self.load_encoder, self.workspace.uri, ask, num_workers
         ):
-            self.workspace.fill_embeddings(self.encoder.name, found, vectors)
-            usd = self.add_work("embed", len(found), seconds, pool)
-            progress.add(len(found), 0, usd)
+            pending_ids += part.ids
+            vectors.append(part.vectors)
+            usd = self._accounts.add_stage("embed", len(part.ids), part.seconds, ask)
+            progress.add(len(part.ids), 0, usd)
             progress.show()
+            if len(pending_ids) >= ROWS_PER_FILL or time.monotonic() - written >= FILL_SECONDS:
+                self.workspace.fill_embeddings(self.encoder.name, pending_ids, np.concatenate(vectors))
+                pending_ids, vectors, written = [], [], time.monotonic()
+            self._renew()
+        if pending_ids:
+            self.workspace.fill_embeddings(self.encoder.name, pending_ids, np.concatenate(vectors))
         progress.close()
         return progress.rows
 
-    def add_work(self, stage: str, rows: int, busy_seconds: float, pool: Pool) -> float:
+    def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
         """Enters what a stage did to images of any kind into the ledger; returns its price in US dollars."""
-        usd = busy_seconds * self._pricing(pool).usd_per_device_second
-        self._add_work(
-            dict(zip(_KIND, (stage, "", "", "", ""), strict=True))
-            | dict(zip(_SUMS, (rows, busy_seconds, usd, 0.0), strict=True))
-        )
-        return usd
+        return self._accounts.add_stage(stage, rows, busy_seconds, ask)
 
-    def _pricing(self, pool: Pool) -> Pricing:
-        return Pricing(
-            usd_per_device_second(self.instance, num_gpus=pool.num_gpus, num_cpus=pool.priced_cpus),
-            {source: self.prices.usd_per_label(source) for source in ("generative", "retrieval", "original")},
-        )
+    @property
+    def instance(self) -> Instance:
+        """The priced instance."""
+        return self._accounts.instance
 
-    def _count(
-        self, result: FillResult, progress: Progress, receipts: list[Receipt], work: list[dict[str, Any]]
-    ) -> None:
+    def connect(self) -> None:
+        """Connects Ray, if that has not been done."""
+        self._connection.connect()
+        self._is_connected = True
+        self._accounts.sample(self._look().total)
+
+    def _embed_present(self, name: str, plan: Plan) -> int:
+        column = embedding_column(self.encoder.name)
+        if not self.workspace.count(f"{column} IS NULL"):
+            return 0
+        return self.embed(name, plan_ids(plan))
+
+    def _ask(self, gpus_per_actor: float, needs_gpu: bool) -> Ask:
+        self.connect()
+        return choose_ask(self._look(), gpus_per_actor, needs_gpu, self.device)
+
+    def _look(self) -> Cluster:
+        return current_cluster(may_grow=not self._connection.is_private)
+
+    def _renew(self) -> None:
+        """Renews the run's rows and keeps its table small, if it is time to."""
+        if not self._accounts.is_due():
+            return
+        if self._is_connected:
+            self._accounts.sample(self._look().total)
+        self._accounts.report("running")
+        self._compact(clean=False)
+
+    def _compact(self, clean: bool) -> None:
+        try:
+            if clean or any(self.workspace.compaction_due(name) for name in ("images", "errors")):
+                self.workspace.compact(clean=clean)
+        except Exception as error:  # the rows are there: a table that stays in many files is no reason to fail
+            print(f"warning: the table was not compacted ({error}); the next run tries again", file=sys.stderr)
+
+
+class _Filling:
+    """The books of one fill."""
+
+    def __init__(
+        self, run: Run, plan: Plan, pool: Pool, committer: Committer, progress: Progress, result: FillResult
+    ):
+        self._run, self._plan, self._pool = run, plan, pool
+        self._committer, self._progress, self._result = committer, progress, result
+
+    def take(self, report: Report) -> None:
+        """Hands receipts to the committer and counts what it accepts."""
+        self._take_killers()
+        if not report.receipts:
+            return
+        accepted = [receipt for receipt in report.receipts if self._is_accepted(receipt)]
+        # a report's work is that of all its receipts; a refused one is paid work all the same
+        self._count(accepted, report.work)
+
+    def _is_accepted(self, receipt: Receipt) -> bool:
+        refused = self._committer.refused
+        again = self._committer.add(receipt)
+        if again:
+            self._pool.make_again(again)
+        return self._committer.refused == refused
+
+    def _count(self, receipts: list[Receipt], work: list[dict[str, Any]]) -> None:
         images = sum(receipt.rows for receipt in receipts if receipt.table_name == "images")
         errors = sum(receipt.rows for receipt in receipts if receipt.table_name == "errors")
-        result.made += images
-        result.errors += errors
-        self._images += images
-        self._errors += errors
+        self._result.made += images
+        self._result.errors += errors
+        accounts = self._run._accounts
+        accounts.images += images
+        accounts.errors += errors
         for entry in work:
-            self._add_work(entry)
-        progress.add(images, errors, sum(entry["usd_compute"] + entry["usd_labels"] for entry in work))
+            accounts.add(entry)
+        self._progress.add(images, errors, sum(entry["usd_compute"] + entry["usd_labels"] for entry in work))
 
-    def _add_work(self, entry: dict[str, Any]) -> None:
-        total = self._work.setdefault(tuple(entry[name] for name in _KIND), {**entry, **dict.fromkeys(_SUMS, 0)})
-        for name in _SUMS:
-            total[name] += entry[name]
+    def _take_killers(self) -> None:
+        """Writes the error rows of recipes that no worker lived to report on."""
+        killers, self._pool.killers = self._pool.killers, []
+        if not killers:
+            return
+        rows = [error_row(self._plan[index], index, reason) for index, reason in killers]
+        run = self._run
+        tables = to_tables(rows, run._accounts.pricing(self._pool.ask), run.run_id, "", run.encoder.name)
+        receipt = write_fragments(run.workspace.uri, "errors", tables.errors, tables.error_indices)
+        if self._is_accepted(receipt):
+            self._count([receipt], tables.work)
 
-    def _find_instance(self) -> Instance:
-        if self.instance_name:
-            return self.prices.instance(self.instance_name)
-        accelerators = [
-            name.removeprefix("accelerator_type:") for name in self._cluster if name.startswith("accelerator_type:")
-        ]
-        if not self._cluster.get("GPU"):
-            return self.prices.for_device(None)
-        return self.prices.for_device(accelerators[0] if accelerators else "gpu")
-
-    def report_if_due(self) -> None:
-        """Renews the run's row in `runs` every `REPORT_EVERY_SECONDS`."""
-        if time.monotonic() - self._reported >= REPORT_EVERY_SECONDS:
-            self._report("running")
-
-    def _report(self, status: str) -> None:
-        self._reported = time.monotonic()
-        wall = time.monotonic() - self._clock
-        nodes = cluster_nodes(self._cluster, self.instance.num_cpus, self.instance.num_gpus)
-        self.workspace.put_run(
-            {
-                "run_id": self.run_id,
-                "started_at": self._started_at,
-                "wall_seconds": wall,
-                "nodes": nodes,
-                "instance": self.instance.name,
-                "usd_per_hour": self.instance.usd_per_hour,
-                "busy_seconds": float(sum(row["busy_seconds"] for row in self._work.values())),
-                "usd_busy": float(sum(row["usd_compute"] for row in self._work.values())),
-                "usd_billed": billed_usd(self.instance, nodes, wall),
-                "images": self._images,
-                "errors": self._errors,
-                "status": status,
-                "config": json.dumps(self.config, default=str),
-            }
+    def check_errors(self, most: float, at_end: bool = False) -> None:
+        """Raises RunFailed when too many recipes fail."""
+        errors, tried = self._result.errors, self._result.errors + self._result.made
+        share = most if tried >= ERRORS_COUNT_FROM else max(most, 0.5)
+        if not errors or errors <= share * tried or (tried < ERRORS_COUNT_FROM and not at_end):
+            return
+        self._committer.flush()
+        reasons = Counter(self._run.workspace.errors(self._run.run_id)["reason"].to_pylist())
+        reason, times = reasons.most_common(1)[0]
+        raise RunFailed(
+            f"{errors:,} of {tried:,} recipes failed, more than {share:.0%}, {times:,} of them with: {reason}; fix that, or "
+            "allow more with --max-errors"
         )
-
-
-def _distinct(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """The plan's distinct ids `[U]` S16, and the first index `[U]` int64 of each."""
-    step = 65_536
-    parts = [
-        id_bytes([plan[index].id for index in range(start, min(start + step, len(plan)))])
-        for start in range(0, len(plan), step)
-    ]
-    if not parts:
-        return np.zeros(0, "S16"), np.zeros(0, np.int64)
-    ids, indices = np.unique(np.concatenate(parts), return_index=True)
-    return ids, indices
-
-
-class _Ticker:
-    """Commits, reports and prints each second, also while the next block is still being made."""
-
-    def __init__(self, run: Run, committer: Committer, progress: Progress):
-        self._run = run
-        self._committer = committer
-        self._progress = progress
-        self.guard = threading.Lock()
-        """Held by whoever touches the committer, the run's sums or the progress."""
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tick, daemon=True)
-        self._error: BaseException | None = None
-
-    def _tick(self) -> None:
-        while not self._ended.wait(1.0):
-            try:
-                with self.guard:
-                    self._committer.maybe_commit()
-                    self._run.report_if_due()
-                    self._progress.show()
-            except BaseException as error:  # told to the run's own thread below
-                self._error = error
-                return
-
-    def __enter__(self) -> "_Ticker":
-        self._progress.show(force=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._progress.close()
-        if self._error and kind is None:
-            raise self._error

@@ -1,9 +1,9 @@
 """Sources of labelled images: each is a plan of recipes, and a maker that turns recipes into pixels."""
 
 from engine.sources.generative import GenerativePlan
-from engine.sources.make import CorpusMaker, GeneratorMaker, Made, Maker, MakerBySource
+from engine.sources.make import CorpusMaker, GeneratorMaker, Made, Maker, MakerBySource, Stored
 from engine.sources.original import OriginalPlan
-from engine.sources.plan import ConcatenatedPlan, Plan, ShotIds, shot_ids
+from engine.sources.plan import ConcatenatedPlan, Plan, ShotIds, plan_ids, shot_ids
 from engine.sources.retrieval import RetrievalPlan, load_pool
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "Plan",
     "RetrievalPlan",
     "ShotIds",
+    "Stored",
     "load_pool",
+    "plan_ids",
     "shot_ids",
 ]

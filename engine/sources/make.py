@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from engine.catalog.corpus import read_images
-from engine.images import decode_image
+from engine.images import content_hash, decode_image
+from engine.models.faults import DeviceFault, is_device_fault
 from engine.models.generator import load_generator, to_uint8
+from engine.models.preprocessing import Preprocessing
 from engine.models.registry import GeneratorSpec
 from engine.recipe import Recipe
 from engine.store import Workspace
@@ -19,14 +21,28 @@ if TYPE_CHECKING:
     from engine.models.generator import DiffusionGenerator
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The part of a row that describes the image itself."""
+
+    encoded: bytes
+    """Encoded bytes, as they are stored."""
+    content_hash: str
+    """Hash of the decoded pixels (`engine.images.content_hash`)."""
+    height: int
+    """Pixels of the stored image."""
+    width: int
+    """Pixels of the stored image."""
+
+
 @dataclass
 class Made:
-    """What came of one recipe: pixels, or the reason why there are none."""
+    """The result of one recipe: pixels, or the reason why there are none."""
 
     pixels: "torch.Tensor | None" = None
-    """`[3, H, W]` uint8 on the maker's device."""
-    encoded: bytes | None = None
-    """The stored bytes, where the source already has them; else the pixels are encoded without loss."""
+    """`[3, H, W]` uint8 on the maker's device; of an image that was read, resized to the encoder's size."""
+    stored: Stored | None = None
+    """The image as its source stores it; None for generated pixels, which are encoded without loss."""
     reason: str = ""
     """Why there is no image."""
     batch_size: int = 1
@@ -47,14 +63,31 @@ class Maker(Protocol):
 
     @property
     def gpus_per_actor(self) -> float:
-        """Share of a GPU an actor takes where the cluster has GPUs."""
+        """Share of a GPU that an actor holds where the cluster has GPUs."""
+        ...
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the work waits for a GPU instead of running on processors."""
+        ...
+
+    def reads(self, source: str) -> bool:
+        """Whether images of this source are read from files, which needs a processor and no device."""
         ...
 
     def load(self, device: str) -> None:
         """Reads weights onto the device."""
 
     def make(self, recipes: Sequence[Recipe]) -> list[Made]:
-        """One result a recipe, in their order; never raises for a single bad recipe."""
+        """One result per recipe, in their order; never raises for a single bad recipe.
+
+        Raises:
+            DeviceFault: the device is unusable from now on.
+        """
+        ...
+
+    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+        """The same for sources that are read; pixels resized for the encoder, which bounds their memory."""
         ...
 
 
@@ -65,37 +98,58 @@ class CorpusMaker:
     corpora: dict[str, str]
     """Corpus name → folder or URL."""
     search_seconds: dict[tuple[str, str], float] = field(default_factory=dict)
-    """(Source, data set) → seconds an image that finding it took (retrieval)."""
+    """(Source, data set) → seconds per image that finding it took (retrieval)."""
     rows_per_call: int = 64
     gpus_per_actor: float = 0.25
+    needs_gpu: bool = False
+
+    def reads(self, source: str) -> bool:
+        """All of them."""
+        return True
 
     def load(self, device: str) -> None:
         """Nothing to load: shards are opened as they are asked for."""
 
     def make(self, recipes: Sequence[Recipe]) -> list[Made]:
-        """Decoded images; a corrupt one, or one that cannot be read, gives its reason."""
-        import torch
+        """Images at their own size."""
+        return self.read(recipes)
 
+    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+        """Decoded images, one at a time, so that few full-size pixels exist at once; a bad image gives its reason."""
         made = [
             Made(search_seconds=self.search_seconds.get((recipe.source, recipe.dataset), 0.0)) for recipe in recipes
         ]
         for corpus in dict.fromkeys(recipe.corpus for recipe in recipes):
             rows = [number for number, recipe in enumerate(recipes) if recipe.corpus == corpus]
-            try:
-                contents = read_images(self.corpora[corpus], [recipes[number].key for number in rows])
-            except (OSError, ValueError) as error:
-                for number in rows:
-                    made[number].reason = f"the shard cannot be read ({error})"
-                continue
-            for number, data in zip(rows, contents, strict=True):
+            for number, data in zip(rows, self._contents(corpus, [recipes[row].key for row in rows]), strict=True):
                 try:
-                    pixels = decode_image(data)
+                    if isinstance(data, Exception):
+                        raise data
+                    _decode_into(made[number], data, preprocessing)
                 except ValueError as error:
                     made[number].reason = str(error)
-                else:
-                    made[number].pixels = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-                    made[number].encoded = data
         return made
+
+    def _contents(self, corpus: str, keys: list[str]) -> "list[bytes | ValueError]":
+        """Encoded bytes by key; when they cannot be read together, each is tried alone."""
+        try:
+            return list(read_images(self.corpora[corpus], keys))
+        except (OSError, ValueError) as error:
+            if len(keys) == 1:
+                return [ValueError(f"the shard cannot be read ({error})")]
+            return [data for key in keys for data in self._contents(corpus, [key])]
+
+
+def _decode_into(made: Made, data: bytes, preprocessing: Preprocessing | None) -> None:
+    """Raises ValueError for bytes that are no image."""
+    import torch
+
+    pixels = decode_image(data)
+    made.stored = Stored(data, content_hash(pixels), pixels.shape[0], pixels.shape[1])
+    if preprocessing is not None:
+        made.pixels = torch.from_numpy(preprocessing.resize_array(pixels))
+    else:
+        made.pixels = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
 @dataclass
@@ -108,6 +162,8 @@ class GeneratorMaker:
     gpus_per_actor: float = 1.0
     references: str = ""
     """Workspace that holds the reference images which recipes name by their ids."""
+    needs_gpu: bool = False
+    """Whether to wait for a GPU where the cluster has none."""
     _generator: "DiffusionGenerator | None" = None
     _workspace: Workspace | None = None
 
@@ -115,6 +171,14 @@ class GeneratorMaker:
     def rows_per_call(self) -> int:
         """A model batch."""
         return self.batch_size
+
+    def reads(self, source: str) -> bool:
+        """None of them."""
+        return False
+
+    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+        """Never called, since nothing is read."""
+        raise AssertionError("a generator reads no images")
 
     def load(self, device: str) -> None:
         """Reads the pipeline's weights onto the device."""
@@ -161,6 +225,8 @@ class GeneratorMaker:
                 for _ in recipes
             ]
         except Exception as error:  # a library's failure on one prompt may be of any kind
+            if is_device_fault(error):
+                raise DeviceFault(generator.device, str(error)) from error
             if len(recipes) == 1:
                 return [Made(reason=f"{type(error).__name__}: {error}")]
             return [result for recipe in recipes for result in self._make_alike([recipe], references)]
@@ -192,6 +258,24 @@ class MakerBySource:
     def gpus_per_actor(self) -> float:
         """The makers' share."""
         return max(maker.gpus_per_actor for maker in self.makers.values())
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether one of them does."""
+        return any(maker.needs_gpu for maker in self.makers.values())
+
+    def reads(self, source: str) -> bool:
+        """As the source's maker says."""
+        return self.makers[source].reads(source)
+
+    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+        """Results in the order of the recipes, all of sources that are read."""
+        made: dict[int, Made] = {}
+        for source in dict.fromkeys(recipe.source for recipe in recipes):
+            rows = [number for number, recipe in enumerate(recipes) if recipe.source == source]
+            read = self.makers[source].read([recipes[number] for number in rows], preprocessing)
+            made.update(zip(rows, read, strict=True))
+        return [made[number] for number in range(len(recipes))]
 
     def load(self, device: str) -> None:
         """Remembers the device."""

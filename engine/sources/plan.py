@@ -34,6 +34,11 @@ class ClassPlan(Protocol):
         ...
 
 
+def plan_ids(plan: Plan) -> list[str]:
+    """The ids of a plan's recipes, each once, in their order."""
+    return list(dict.fromkeys(plan[index].id for index in range(len(plan))))
+
+
 def shot_ids(plan: ClassPlan, start: int, stop: int) -> Iterator[tuple[str, int]]:
     """(id, class index) of the shots `start … stop - 1` of every class; shots 0 … n - 1 are the n-shot set."""
     for index in range(plan.num_recipes(start), plan.num_recipes(stop)):

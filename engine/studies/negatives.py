@@ -1,16 +1,15 @@
 """RealRAG's data: real images into the database, and for each generated image the real ones nearest to it (section 3.1)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from engine.costs import PriceBook
-from engine.models import generator_spec, load_encoder
+from engine.models import generator_spec
 from engine.models.families import family_of
 from engine.models.registry import encoder_source
 from engine.retriever.database import Database, DatabasePlan, duplicate_counts, duplicates
-from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker
+from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, plan_ids
 from engine.store import IdSet, Workspace
-from engine.studies.settings import Settings, load_datasets
+from engine.studies.settings import Parts, Settings, load_datasets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,18 +85,15 @@ def build_database(config: DatabaseConfig) -> DatabaseReport:
     Raises:
         ValueError: one sentence on what is wrong with the input and how to mend it.
     """
-    from engine.dataflow.cluster import connected_cluster
-    from engine.dataflow.run import Run
+    from engine.dataflow.cluster import RayConnection
 
-    config.check()
+    parts = Parts(config)
+    parts.check()
     plans = config.plans()
     workspace = Workspace.open(config.workspace)
-    encoder = load_encoder(config.encoder)
+    encoder = parts.encoder
     corpora = {plan.dataset.name: plan.dataset.location for plan in plans}
-    with (
-        connected_cluster(),
-        Run(workspace, encoder, PriceBook.load(config.price_book), config.instance, asdict(config)) as run,
-    ):
+    with RayConnection() as connection, parts.run(workspace, encoder, connection) as run:
         filled = run.fill("database", ConcatenatedPlan(plans), CorpusMaker(corpora))
     if filled.made or filled.embedded:
         with workspace.lock(f"{run.run_id}-index"):
@@ -114,11 +110,11 @@ def mine_negatives(config: MineConfig) -> dict[str, Any]:
     Gives the database's `name`, its `images` and `duplicates`, and the numbers of generated images `mined` now and
     `present` before. Raises ValueError, one sentence, for what is wrong with the input.
     """
-    from engine.dataflow.cluster import connected_cluster
+    from engine.dataflow.cluster import RayConnection
     from engine.dataflow.mining import mine_shards
-    from engine.dataflow.run import Run
 
-    config.check()
+    parts = Parts(config)
+    parts.check()
     plans = config.plans()
     spec = generator_spec(config.generator)
     if family_of(spec.pipeline).needs_reference:
@@ -127,25 +123,25 @@ def mine_negatives(config: MineConfig) -> dict[str, Any]:
         [GenerativePlan(plan.dataset, spec, config.strategy, config.images, config.generator_seed) for plan in plans]
     )
     workspace = Workspace.open(config.workspace)
-    encoder = load_encoder(config.encoder)
+    encoder = parts.encoder
     selected = [one for plan in plans for one in plan.ids()]
     database = Database(workspace, encoder.name, selected)
-    with (
-        connected_cluster(),
-        Run(workspace, encoder, PriceBook.load(config.price_book), config.instance, asdict(config)) as run,
-    ):
-        run.fill("generate", drawn, GeneratorMaker(spec, config.batch_size or spec.batch_size, spec.num_gpus))
-        wanted = list(dict.fromkeys(drawn[index].id for index in range(len(drawn))))
+    size = config.batch_size or spec.batch_size
+    with RayConnection() as connection, parts.run(workspace, encoder, connection) as run:
+        run.fill("generate", drawn, GeneratorMaker(spec, size, spec.num_gpus, needs_gpu=spec.needs_gpu))
+        wanted = plan_ids(drawn)
         there = workspace.done_ids().contains(wanted)  # a prompt that could not be drawn is a row of errors
         wanted = [one for one, made in zip(wanted, there, strict=True) if made]
         mined = IdSet([_mined(workspace, encoder.name, database, config.k, config.mask)]).contains(wanted)
         missing = [one for one, done in zip(wanted, mined, strict=True) if not done]
-        for table, seconds, pool in mine_shards(
+        if missing:
+            run.connect()
+        for table, seconds, ask in mine_shards(
             workspace, encoder.name, missing, selected, k=config.k, mask=config.mask
         ):
             workspace.check_lock()
             workspace.add_negatives(table)
-            run.add_work("mine", table.num_rows, seconds, pool)
+            run.add_work("mine", table.num_rows, seconds, ask)
     return {
         "name": database.name,
         "images": len(database),

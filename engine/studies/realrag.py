@@ -1,8 +1,7 @@
 """RealRAG: real images retrieved as references, by plain CLIP, by a normally trained head, and by a reflective one."""
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from engine.retriever.database import DatabasePlan
 from engine.retriever.fit import Trained, TrainingConfig, fit_head
 from engine.retriever.negatives import mine
 from engine.retriever.retriever import Retriever, plain_head
-from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, OriginalPlan
+from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, OriginalPlan, plan_ids
 from engine.store import Workspace
 from engine.studies.head_options import compare_options
 from engine.studies.realrag_pictures import reference_sheet, space_sheet
@@ -38,7 +37,7 @@ from engine.studies.realrag_scores import (
     summary,
 )
 from engine.studies.results import Bills, cost_tables, error_rows
-from engine.studies.settings import Parts, Settings, check_not_empty, check_seeds
+from engine.studies.settings import Parts, Settings, check_not_empty, check_place, check_seeds
 
 METHODS = ("none", "zero", "normal", "realrag")
 """No reference; references by plain CLIP, by a head without and with reflective negatives (RealRAG section 5)."""
@@ -102,6 +101,7 @@ class RealRagConfig(Settings):
     def check(self) -> None:
         """Raises ValueError, one sentence, for what no run could honour."""
         super().check()
+        check_place("report", self.report)
         check_not_empty(generators=self.generators, methods=self.methods)
         for name in self.methods:
             if name not in METHODS:
@@ -134,28 +134,23 @@ def run_realrag(config: RealRagConfig) -> Report:
     Raises:
         ValueError: one sentence on what is wrong with the input and how to mend it.
     """
-    from engine.dataflow.cluster import connected_cluster
-    from engine.dataflow.run import Run
+    from engine.dataflow.cluster import RayConnection
 
     study = RealRag(config)
     study.check()
     workspace = Workspace.open(config.workspace)
-    recorded = asdict(config)
-    with ThreadPoolExecutor(1) as beside:
-        encoder = beside.submit(lambda: study.encoder)  # its libraries load while Ray starts
-        with connected_cluster():
-            with Run(workspace, encoder.result(), study.prices, config.instance, recorded) as run:
-                run.fill("database", study.database_plan, study.corpus_maker)
-                for generator, plan in study.training_plans():
-                    run.fill(f"{generator}: training prompts", plan, study.generator_maker(generator))
-                study.learn(workspace)
-                for generator, plan in study.judged_plans():
-                    run.fill(f"{generator}: references", plan, study.generator_maker(generator))
-            # the same images again, embedded by the judge
-            with Run(workspace, study.judge, study.prices, config.instance, recorded) as run:
-                run.fill("judge the database", study.database_plan, study.corpus_maker)
-                for generator, plan in study.judged_plans():
-                    run.fill(f"judge {generator}", plan, study.generator_maker(generator))
+    with RayConnection() as connection:
+        with study.run(workspace, study.encoder, connection) as run:
+            run.fill("database", study.database_plan, study.corpus_maker)
+            for generator, plan in study.training_plans():
+                run.fill(f"{generator}: training prompts", plan, study.generator_maker(generator))
+            study.learn(workspace)
+            for generator, plan in study.judged_plans():
+                run.fill(f"{generator}: references", plan, study.generator_maker(generator))
+        with study.run(workspace, study.judge, connection) as run:
+            run.embed("judge the database", plan_ids(study.database_plan))
+            for generator, plan in study.judged_plans():
+                run.embed(f"judge {generator}", plan_ids(plan))
     report = study.report(workspace)
     report.write(config.report)
     return report
@@ -243,7 +238,8 @@ class RealRag(Parts):
         """Draws, with references from the workspace."""
         spec = self.generators[generator]
         size = self.config.batch_size or spec.batch_size
-        return GeneratorMaker(spec, size, spec.num_gpus, references=Workspace.open(self.config.workspace).uri)
+        references = Workspace.open(self.config.workspace).uri
+        return GeneratorMaker(spec, size, spec.num_gpus, references, spec.needs_gpu)
 
     @staticmethod
     def _ids(plans: Mapping[str, DatabasePlan]) -> list[str]:

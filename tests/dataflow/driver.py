@@ -1,24 +1,14 @@
-"""A driver for tests to kill: fills a slow plan."""
+"""A driver for tests to kill: fills a slow plan on a Ray of its own."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.command import run_command
 from engine.costs import PriceBook
-from engine.dataflow import run
-from engine.dataflow.cluster import connected_cluster
+from engine.dataflow.run import Run
 from engine.store import Workspace
-from tests.dataflow.paint import PaintMaker, PaintPlan
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What a run asks of its encoder, which only the workers load."""
-
-    name: str
-    dimension: int
-    source: str
+from tests.dataflow.paint import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
 
 
 @dataclass(frozen=True)
@@ -26,19 +16,28 @@ class Config:
     """What to fill."""
 
     workspace: str
-    encoder: Encoder
-    num: int
+    num: int = 600
+    num_read: int = 0
+    max_workers: int | None = 1
+    max_errors: float = 0.2
+    maker: PaintMaker = field(default_factory=lambda: PaintMaker(seconds_per_call=0.1))
 
 
 def main(config: Config) -> None:
-    size_pool = run.size_pool
-    run.size_pool = lambda *arguments: replace(size_pool(*arguments), num_actors=1)
-    encoder: Any = config.encoder
-    with (
-        connected_cluster(),
-        run.Run(Workspace.open(config.workspace), encoder, PriceBook.load(), commit_every_seconds=0.5) as started,
-    ):
-        started.fill("paint", PaintPlan(config.num), PaintMaker(seconds_per_call=0.1))
+    encoder: Any = PaintEncoder()
+    run = Run(
+        Workspace.open(config.workspace),
+        encoder,
+        PriceBook.load(),
+        load_encoder=load_paint_encoder,
+        commit_every_seconds=0.5,
+        flush_seconds=0.5,
+        max_workers=config.max_workers,
+        max_errors=config.max_errors,
+    )
+    with run:
+        result = run.fill("paint", PaintPlan(config.num, config.num_read), config.maker)
+        print(result)
 
 
 if __name__ == "__main__":

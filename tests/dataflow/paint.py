@@ -4,27 +4,33 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from engine.dataflow import stages
+from engine.images import content_hash, encode_png
+from engine.models.faults import DeviceFault
+from engine.models.preprocessing import Preprocessing
 from engine.recipe import Recipe
-from engine.sources import Made
+from engine.sources import Made, Stored
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
 class PaintPlan:
-    """`num` flat pictures."""
+    """`num` flat pictures, the first `num_read` of them read instead of painted."""
 
     num: int
+    num_read: int = 0
 
     def __len__(self) -> int:
         return self.num
 
     def __getitem__(self, index: int) -> Recipe:
         return Recipe(
-            source="generative",
+            source="original" if index < self.num_read else "generative",
             dataset="paint",
             class_index=index % 3,
             class_name="colour",
@@ -40,30 +46,71 @@ class PaintMaker:
 
     rows_per_call: int = 4
     gpus_per_actor: float = 0.25
+    needs_gpu: bool = False
     seconds_per_call: float = 0.0
     bad_seeds: tuple[int, ...] = ()
+    """Recipes that fail."""
+    poison_seeds: tuple[int, ...] = ()
+    """Recipes that kill their process, each time."""
     kill_once: str = ""
-    """A file: the first actor to reach the second call makes it and kills itself."""
+    """A file: the first worker to reach the second call makes it and kills itself."""
+    sick_device: str = ""
+    """Workers on this GPU of the machine meet a device fault with each call."""
     load_error: str = ""
+    dies_while_loading: bool = False
+    touched: str = ""
+    """A folder in which each call leaves a file named by its device and process."""
     calls: int = 0
 
+    def reads(self, source: str) -> bool:
+        return source == "original"
+
     def load(self, device: str) -> None:
+        self.device = device
+        if self.dies_while_loading:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.load_error:
             raise ValueError(self.load_error)
 
     def make(self, recipes: Sequence[Recipe]) -> list[Made]:
         import torch
 
-        self.calls += 1
-        time.sleep(self.seconds_per_call)
-        if self.kill_once and self.calls == 2:
-            die_once(self.kill_once)
+        self._begin(recipes)
         return [
             Made(reason="this colour does not exist")
             if recipe.seed in self.bad_seeds
             else Made(torch.full((3, 32, 32), recipe.seed % 256, dtype=torch.uint8), batch_size=self.rows_per_call)
             for recipe in recipes
         ]
+
+    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+        import numpy as np
+        import torch
+
+        self._begin(recipes)
+        made = []
+        for recipe in recipes:
+            if recipe.seed in self.bad_seeds:
+                made.append(Made(reason="this colour does not exist"))
+                continue
+            pixels = np.full((32, 32, 3), recipe.seed % 256, np.uint8)
+            shown = preprocessing.resize_array(pixels) if preprocessing else np.moveaxis(pixels, 2, 0).copy()
+            stored = Stored(encode_png(pixels), content_hash(pixels), 32, 32)
+            made.append(Made(torch.from_numpy(shown), stored))
+        return made
+
+    def _begin(self, recipes: Sequence[Recipe]) -> None:
+        self.calls += 1
+        if self.touched:
+            gpu = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"
+            (Path(self.touched) / f"{gpu}.{os.getpid()}").touch()
+        time.sleep(self.seconds_per_call)
+        if self.sick_device and os.environ.get("CUDA_VISIBLE_DEVICES") == self.sick_device:
+            raise DeviceFault(f"cuda:{self.sick_device}", "an illegal memory access was encountered")
+        if self.kill_once and self.calls == 2:
+            die_once(self.kill_once)
+        if any(recipe.seed in self.poison_seeds for recipe in recipes):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_once(marker: str) -> None:
@@ -76,12 +123,21 @@ def die_once(marker: str) -> None:
 
 
 @dataclass
-class DyingWriter:
-    """Writes a block's fragments and dies before it can hand back their receipt, once."""
+class PaintEncoder:
+    """Embeds a picture as its mean colour; its libraries load in a second where open_clip takes ten."""
 
-    marker: str
+    source: str = "paint"
+    name: str = "paint-encoder"
+    dimension: int = 4
+    preprocessing: Preprocessing = field(default_factory=lambda: Preprocessing((8, 8), "shortest", "bicubic"))
 
-    def __call__(self, block: pa.Table, uri: str) -> pa.Table:
-        receipts = stages.write_block(block, uri)
-        die_once(self.marker)
-        return receipts
+    def encode_images(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        means = torch.stack([image.float().mean((1, 2)) for image in images])
+        return torch.nn.functional.normalize(torch.cat([means, torch.ones(len(means), 1)], 1), dim=-1)
+
+
+def load_paint_encoder(source: str, *, device: str = "cpu") -> PaintEncoder:
+    """As `engine.models.load_encoder`."""
+    return PaintEncoder(source)

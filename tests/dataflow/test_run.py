@@ -1,31 +1,30 @@
 """Runs on a real local Ray: exactly the planned rows, whatever is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.costs import PriceBook
-from engine.dataflow import stream
+from engine.dataflow import run as run_module
+from engine.dataflow import worker
+from engine.dataflow.leases import Lease
 from engine.dataflow.run import FillResult, Run
+from engine.failures import RunFailed
 from engine.images import decode_image
-from engine.models import ImageEncoder, load_encoder
 from engine.store import Workspace
-from tests import tiny
-from tests.dataflow.paint import DyingWriter, PaintMaker, PaintPlan
+from tests.dataflow.paint import PaintEncoder, PaintMaker, PaintPlan, die_once, load_paint_encoder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def encoder(tiny_encoder: str) -> ImageEncoder:
-    return load_encoder(tiny_encoder)
 
 
 @pytest.fixture
@@ -33,28 +32,36 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
 
 
-def fill(workspace: Workspace, encoder: ImageEncoder, num: int, maker: PaintMaker | None = None) -> FillResult:
-    with Run(workspace, encoder, PriceBook.load()) as run:
-        return run.fill("paint", PaintPlan(num), maker or PaintMaker())
+def run_over(workspace: Workspace, **settings: Any) -> Run:
+    encoder: Any = settings.pop("encoder", PaintEncoder())
+    return Run(workspace, encoder, PriceBook.load(), load_encoder=load_paint_encoder, **settings)
+
+
+def fill(
+    workspace: Workspace, num: int, maker: PaintMaker | None = None, num_read: int = 0, **settings: Any
+) -> FillResult:
+    with run_over(workspace, **settings) as run:
+        return run.fill("paint", PaintPlan(num, num_read), maker or PaintMaker())
 
 
 def committed(workspace: Workspace) -> list[str]:
     return workspace.scan(["id"]).read_all().column("id").to_pylist()
 
 
-def assert_exactly_planned(workspace: Workspace, num: int) -> None:
-    assert sorted(committed(workspace)) == sorted(PaintPlan(num)[index].id for index in range(num))
+def assert_exactly_planned(workspace: Workspace, num: int, but: tuple[int, ...] = (), num_read: int = 0) -> None:
+    plan = PaintPlan(num, num_read)
+    assert sorted(committed(workspace)) == sorted(plan[index].id for index in range(num) if index not in but)
 
 
-def test_a_plan_becomes_priced_embedded_rows_and_errors(workspace: Workspace, encoder: ImageEncoder):
-    result = fill(workspace, encoder, 30, PaintMaker(bad_seeds=(3, 17)))
+def test_a_plan_becomes_priced_embedded_rows_and_errors(workspace: Workspace):
+    result = fill(workspace, 30, PaintMaker(bad_seeds=(3, 17)))
     assert result == FillResult(planned=30, present=0, made=28, errors=2)
     rows = workspace.fetch([PaintPlan(30)[5].id], workspace.image_schema().names).to_pylist()
     (row,) = rows
     assert (decode_image(row["image"]) == 5).all()
     assert np.isclose(np.linalg.norm(row[workspace.image_schema().names[-1]]), 1, atol=1e-5)
     assert row["device_seconds"] > 0
-    # one of 32 CPUs of the price book's default CPU instance at 0.21 USD an hour
+    # one of 32 CPUs of the price book's default CPU instance at 0.21 USD per hour
     assert row["usd_compute"] == pytest.approx(row["device_seconds"] * 0.21 / 3600 / 32)
     assert (row["usd_labels"], row["batch_size"], row["device"]) == (0.0, 4, "cpu")
     errors = workspace.errors().to_pylist()
@@ -67,62 +74,201 @@ def test_a_plan_becomes_priced_embedded_rows_and_errors(workspace: Workspace, en
     assert ledger["make"]["rows"] == ledger["embed"]["rows"] == 28
     assert ledger["make"]["busy_seconds"] + ledger["embed"]["busy_seconds"] == pytest.approx(run["busy_seconds"])
     # again: nothing is made but what failed, and that only if it can be made now
-    assert fill(workspace, encoder, 30) == FillResult(planned=30, present=28, made=2)
+    assert fill(workspace, 30) == FillResult(planned=30, present=28, made=2)
     assert_exactly_planned(workspace, 30)
+    assert not workspace.errors().num_rows
 
 
-def test_a_second_encoder_fills_its_column_of_the_rows_there(
-    workspace: Workspace, encoder: ImageEncoder, tmp_path: Path
-):
-    fill(workspace, encoder, 10)
-    other = load_encoder(str(tiny.save_encoder(tmp_path / "other", seed=5, dimension=24)))
-    assert fill(workspace, other, 16) == FillResult(planned=16, present=10, made=6, embedded=10)
-    assert_exactly_planned(workspace, 16)
+def test_a_recipe_that_fails_again_is_one_error_row(workspace: Workspace):
+    for _ in range(2):
+        fill(workspace, 20, PaintMaker(bad_seeds=(3,)))
+    assert workspace.errors().column("seed").to_pylist() == [3]
+
+
+def test_a_second_encoder_fills_its_column_of_the_rows_there(workspace: Workspace):
+    fill(workspace, 10, num_read=5)
+    other = PaintEncoder(name="other")
+    assert fill(workspace, 16, num_read=5, encoder=other) == FillResult(planned=16, present=10, made=6, embedded=10)
+    assert_exactly_planned(workspace, 16, num_read=5)
+    ids = [PaintPlan(16, 5)[index].id for index in range(16)]
+    both = workspace.fetch(ids, ["embedding_paint_encoder", "embedding_other"])
+    assert both["embedding_other"].to_pylist() == pytest.approx(both["embedding_other"].to_pylist())
+    assert all(abs(np.linalg.norm(vector) - 1) < 1e-5 for vector in both["embedding_other"].to_pylist())
+    first = np.array(both["embedding_paint_encoder"].to_pylist()[:10])
+    assert np.allclose(first, np.array(both["embedding_other"].to_pylist()[:10]))
+
+
+def test_embedding_makes_no_image(workspace: Workspace):
+    fill(workspace, 10)
     ids = [PaintPlan(16)[index].id for index in range(16)]
-    column = next(name for name, dimension in workspace.encoders().items() if dimension == 24)
-    vectors = np.stack(workspace.fetch(ids, [column]).column(column).to_pylist())
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    with run_over(workspace, encoder=PaintEncoder(name="other")) as run:
+        assert run.embed("other", ids) == 10
+        assert run.embed("other", ids) == 0
+    assert_exactly_planned(workspace, 10)
 
 
-def test_a_killed_actor_loses_nothing(workspace: Workspace, encoder: ImageEncoder, tmp_path: Path):
+def test_a_killed_worker_loses_nothing(workspace: Workspace, tmp_path: Path):
     marker = tmp_path / "killed"
-    result = fill(workspace, encoder, 60, PaintMaker(kill_once=str(marker)))
+    result = fill(workspace, 60, PaintMaker(kill_once=str(marker)), num_read=20)
     assert marker.exists()
-    assert result.made == 60
-    assert_exactly_planned(workspace, 60)
+    assert (result.made, result.errors) == (60, 0)
+    assert_exactly_planned(workspace, 60, num_read=20)
 
 
-def test_a_writer_killed_before_its_receipt_leaves_no_second_copy(
-    workspace: Workspace, encoder: ImageEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_recipe_that_kills_its_process_is_one_error_row_and_its_companions_are_made(workspace: Workspace):
+    result = fill(workspace, 40, PaintMaker(poison_seeds=(6, 23)), num_read=12)
+    assert (result.made, result.errors) == (38, 2)
+    assert_exactly_planned(workspace, 40, but=(6, 23), num_read=12)
+    errors = {error["seed"]: error["reason"] for error in workspace.errors().to_pylist()}
+    assert set(errors) == {6, 23}
+    assert all("process died each time" in reason for reason in errors.values())
+
+
+class DyingWorker(worker.Worker):
+    """Writes a fragment and dies before it can hand back its receipt, once."""
+
+    def _write_rows(self, rows: Any) -> worker.Report:
+        report = super()._write_rows(rows)
+        die_once(os.environ["DIE_ONCE"])
+        return report
+
+
+class RepeatingWorker(worker.Worker):
+    """Hands the receipts of its first lease back twice, as one does whose answer was lost."""
+
+    def make(self, lease: Lease, *rest: Any) -> worker.Report:
+        report = super().make(lease, *rest)
+        if not hasattr(self, "_first"):
+            self._first = report
+            return report
+        return replace(report, receipts=report.receipts + self._first.receipts)
+
+
+def test_a_worker_killed_between_write_and_receipt_leaves_no_second_copy(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     marker = tmp_path / "killed"
-    monkeypatch.setattr(stream, "write_block", DyingWriter(str(marker)))
-    fill(workspace, encoder, 40)
+    monkeypatch.setattr("engine.dataflow.pool.Worker", dying_worker(str(marker)))
+    assert fill(workspace, 40).made == 40
     assert marker.exists()
     assert_exactly_planned(workspace, 40)
 
 
-def start_driver(workspace: Workspace, encoder: ImageEncoder, num: int) -> subprocess.Popen[str]:
+def dying_worker(marker: str) -> type[worker.Worker]:
+    class Marked(DyingWorker):
+        def load(self) -> Any:
+            os.environ["DIE_ONCE"] = marker
+            return super().load()
+
+    return Marked
+
+
+def test_a_receipt_that_comes_twice_adds_no_row(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.dataflow.pool.Worker", RepeatingWorker)
+    assert fill(workspace, 40).made == 40
+    assert_exactly_planned(workspace, 40)
+
+
+class ForgetfulWorker(worker.Worker):
+    """Says that it wrote, and loses the receipt of one write."""
+
+    def flush(self) -> worker.Report:
+        report = super().flush()
+        if not hasattr(self, "_lost"):
+            self._lost = True
+            return worker.Report()
+        return report
+
+
+def test_recipes_without_a_receipt_are_made_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.dataflow.pool.Worker", ForgetfulWorker)
+    assert fill(workspace, 40).made == 40
+    assert_exactly_planned(workspace, 40)
+
+
+class LyingWorker(worker.Worker):
+    """Loses every receipt."""
+
+    def make(self, *arguments: Any) -> worker.Report:
+        return replace(super().make(*arguments), receipts=[])
+
+    def flush(self) -> worker.Report:
+        super().flush()
+        return worker.Report()
+
+
+def test_a_run_that_is_not_complete_says_what_is_missing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.dataflow.pool.Worker", LyingWorker)
+    with pytest.raises(RunFailed, match="40 of 40 recipes were neither made nor failed"):
+        fill(workspace, 40)
+    assert [run["status"] for run in workspace.runs().to_pylist()] in ([], ["failed"])
+
+
+def test_a_run_that_mostly_fails_stops_and_says_why(workspace: Workspace):
+    with pytest.raises(RunFailed, match="60 of 60 recipes failed, more than 50%, 60 of them with: this colour does not"):
+        fill(workspace, 60, PaintMaker(bad_seeds=tuple(range(60))))
+    with pytest.raises(RunFailed, match=r"recipes failed, more than 20%"):
+        fill(workspace, 4_000, PaintMaker(bad_seeds=tuple(range(0, 4_000, 3))))
+    assert workspace.count() < 2_000
+    assert fill(workspace, 60, PaintMaker(bad_seeds=tuple(range(60))), max_errors=1.0).errors == 60 - workspace.count(
+        "seed < 60"
+    )
+
+
+def test_one_failed_commit_stops_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    import lance
+
+    commit, failures = lance.LanceDataset.commit, iter([OSError("503 Slow Down")] * 2)
+
+    def shaky(*arguments: Any, **named: Any) -> Any:
+        if failure := next(failures, None):
+            raise failure
+        return commit(*arguments, **named)
+
+    with run_over(workspace, commit_every_seconds=0.0) as run:
+        monkeypatch.setattr(lance.LanceDataset, "commit", staticmethod(shaky))
+        assert run.fill("paint", PaintPlan(60), PaintMaker()).made == 60
+    assert next(failures, None) is None
+    assert_exactly_planned(workspace, 60)
+
+
+def test_a_failed_compaction_is_a_warning(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys):
+    def full(*arguments: Any, **named: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Workspace, "compact", full)
+    assert fill(workspace, 12).made == 12
+    assert "warning: the table was not compacted (No space left on device)" in capsys.readouterr().err
+    assert [run["status"] for run in workspace.runs().to_pylist()] == ["finished"]
+
+
+def test_nothing_to_do_starts_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    fill(workspace, 12)
+
+    def never(*arguments: Any) -> None:
+        raise AssertionError("Ray was connected")
+
+    monkeypatch.setattr(run_module.RayConnection, "connect", never)
+    assert fill(workspace, 12) == FillResult(planned=12, present=12)
+    assert workspace.runs().num_rows == 1
+
+
+def test_a_run_that_cannot_begin_frees_the_workspace(workspace: Workspace):
+    fill(workspace, 4)
+    with pytest.raises(ValueError, match="embeddings of paint-encoder with 4 numbers, not 5"):
+        fill(workspace, 8, encoder=PaintEncoder(dimension=5))
+    assert fill(workspace, 8).made == 4
+
+
+def start_driver(workspace: Workspace, num: int, *flags: str) -> subprocess.Popen[str]:
     """A run in another process that has committed some rows and not all."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["RAY_worker_niceness"] = "0"
     driver = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "tests.dataflow.driver",
-            "--workspace",
-            workspace.uri,
-            "--encoder.name",
-            encoder.name,
-            "--encoder.dimension",
-            str(encoder.dimension),
-            "--encoder.source",
-            encoder.source,
-            "--num",
-            str(num),
-        ],
+        [sys.executable, "-m", "tests.dataflow.driver", "--workspace", workspace.uri, "--num", str(num), *flags],
         cwd=ROOT,
         env=environment,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -134,25 +280,31 @@ def start_driver(workspace: Workspace, encoder: ImageEncoder, num: int) -> subpr
     return driver
 
 
-def test_a_killed_driver_loses_nothing_and_frees_the_workspace(workspace: Workspace, encoder: ImageEncoder):
-    driver = start_driver(workspace, encoder, 600)
+def test_a_killed_driver_loses_nothing_is_billed_and_frees_the_workspace(workspace: Workspace):
+    driver = start_driver(workspace, 600)
     with pytest.raises(ValueError, match=r"writ|run"):
-        fill(workspace, encoder, 10)
+        fill(workspace, 10)
     driver.kill()
     driver.communicate()
     kept = set(committed(workspace))
     assert 8 <= len(kept) < 600
-    assert fill(workspace, encoder, 600).present == len(kept)
+    assert fill(workspace, 600).present == len(kept)
     assert_exactly_planned(workspace, 600)
     assert kept <= set(committed(workspace))
+    runs = {run["status"]: run for run in workspace.runs().to_pylist()}
+    if "killed" in runs:  # it had a row, which is renewed every 15 s
+        assert runs["killed"]["images"] == len(kept)
 
 
-def test_an_interrupt_commits_and_says_how_to_go_on(workspace: Workspace, encoder: ImageEncoder):
-    driver = start_driver(workspace, encoder, 600)
-    driver.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_a_signal_commits_and_says_how_to_go_on(workspace: Workspace, number: int, code: int, word: str):
+    driver = start_driver(workspace, 600)
+    driver.send_signal(number)
     said = driver.communicate(timeout=120)[1]
-    assert driver.returncode == 130
-    assert "run the same command again to go on" in said
+    assert driver.returncode == code, said
+    assert f"{word}. What was committed stays; run the same command again to go on." in said
     assert "Traceback" not in said
     ids = committed(workspace)
     assert 8 <= len(ids) < 600
@@ -160,7 +312,32 @@ def test_an_interrupt_commits_and_says_how_to_go_on(workspace: Workspace, encode
     assert [run["status"] for run in workspace.runs().to_pylist()] == ["interrupted"]
 
 
-def test_what_a_worker_cannot_load_is_one_sentence(workspace: Workspace, encoder: ImageEncoder):
+def test_a_killed_raylet_is_one_sentence_and_loses_nothing(workspace: Workspace):
+    driver = start_driver(workspace, 600)
+    (raylet,) = [pid for pid, line in processes_below(driver.pid) if re.search(r"/raylet/raylet\b", line)]
+    os.kill(raylet, signal.SIGKILL)
+    said = driver.communicate(timeout=180)[1]
+    assert driver.returncode == 1, said
+    assert "run the same command again to go on" in said
+    ids = committed(workspace)
+    assert len(set(ids)) == len(ids)
+    assert fill(workspace, 600).present == len(ids)
+    assert_exactly_planned(workspace, 600)
+
+
+def processes_below(pid: int) -> list[tuple[int, str]]:
+    """Process ids and command lines of all descendants."""
+    import psutil
+
+    return [(child.pid, " ".join(child.cmdline())) for child in psutil.Process(pid).children(recursive=True)]
+
+
+def test_what_a_worker_cannot_load_is_one_sentence(workspace: Workspace):
     with pytest.raises(ValueError, match=r"^the weights are missing; download them again$"):
-        fill(workspace, encoder, 10, PaintMaker(load_error="the weights are missing; download them again"))
+        fill(workspace, 10, PaintMaker(load_error="the weights are missing; download them again"))
     assert workspace.count() == 0
+
+
+def test_workers_that_die_while_they_start_end_the_run(workspace: Workspace):
+    with pytest.raises(RunFailed, match="6 workers in a row died while they started"):
+        fill(workspace, 10, PaintMaker(dies_while_loading=True))

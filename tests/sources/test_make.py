@@ -85,7 +85,7 @@ def test_a_corpus_image_keeps_its_own_bytes(tiny_dataset: Path):
     dataset = load_dataset(str(tiny_dataset))
     plan = OriginalPlan(dataset, 8)
     made = CorpusMaker({dataset.name: dataset.location}).make([plan[number] for number in range(24)])
-    assert all(one.encoded[:4] == b"RIFF" and tuple(one.pixels.shape) == (3, 32, 32) for one in made)
+    assert all(one.stored.encoded[:4] == b"RIFF" and tuple(one.pixels.shape) == (3, 32, 32) for one in made)
     colours = torch.stack([one.pixels.float().mean((1, 2)) for one in made])
     assert torch.cdist(colours[::3], colours[::3]).max() < torch.cdist(colours[::3], colours[1::3]).min()
 

@@ -1,0 +1,114 @@
+"""What a run worked and what it is billed: rows of `runs` and `ledger`, renewed while the run goes on."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from engine.costs import Instance, PriceBook, billed_usd, usd_per_device_second
+from engine.dataflow.resources import Ask, cluster_nodes
+from engine.dataflow.rows import KINDS, SUMS, Pricing
+from engine.store import Workspace
+
+REPORT_EVERY_SECONDS = 15.0
+"""How often a run renews its rows, so that one that is killed is billed up to then."""
+SOURCES = ("generative", "retrieval", "original")
+
+
+class Accounts:
+    """The books of one run."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        run_id: str,
+        prices: PriceBook,
+        instance_name: str | None,
+        config: dict[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._workspace, self._run_id, self._prices, self._config = workspace, run_id, prices, config
+        self._instance = prices.instance(instance_name) if instance_name else None
+        self._clock = clock
+        self._started_at = datetime.now(UTC)
+        self._started = self._reported = self._sampled = clock()
+        self._nodes = self._node_seconds = 0.0
+        self._work: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.images = 0
+        self.errors = 0
+
+    @property
+    def instance(self) -> Instance:
+        """The priced instance; that of a machine without GPUs until the cluster is known."""
+        return self._instance or self._prices.for_device(None)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything was done that is to be recorded."""
+        return bool(self._work)
+
+    def pricing(self, ask: Ask) -> Pricing:
+        """Prices of what an actor holds."""
+        return Pricing(
+            usd_per_device_second(self.instance, num_gpus=ask.num_gpus, num_cpus=ask.priced_cpus),
+            {source: self._prices.usd_per_label(source) for source in SOURCES},
+        )
+
+    def sample(self, cluster: dict[str, float]) -> None:
+        """Takes the cluster's size now; it is billed from the last sample on, the first one from the run's start."""
+        if self._instance is None and cluster:
+            self._instance = self._find_instance(cluster)
+        nodes = cluster_nodes(cluster, self.instance.num_cpus, self.instance.num_gpus)
+        now = self._clock()
+        self._node_seconds += (self._nodes or nodes) * (now - self._sampled)
+        self._nodes, self._sampled = nodes, now
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Adds a ledger row without its run to those of its kind."""
+        total = self._work.setdefault(tuple(entry[name] for name in KINDS), {**entry, **dict.fromkeys(SUMS, 0)})
+        for name in SUMS:
+            total[name] += entry[name]
+
+    def add_stage(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
+        """Enters what a stage did to images of any kind; returns its price in US dollars."""
+        usd = busy_seconds * self.pricing(ask).usd_per_device_second
+        kind = dict(zip(KINDS, (stage, "", "", "", ""), strict=True))
+        self.add(kind | dict(zip(SUMS, (rows, busy_seconds, usd, 0.0), strict=True)))
+        return usd
+
+    def is_due(self) -> bool:
+        """Whether the rows are to be renewed."""
+        return self.has_work and self._clock() - self._reported >= REPORT_EVERY_SECONDS
+
+    def report(self, status: str) -> None:
+        """Renews the run's row in `runs` and its rows in `ledger`."""
+        self._reported = self._clock()
+        wall = self._clock() - self._started
+        node_seconds = self._node_seconds + self._nodes * (self._clock() - self._sampled)
+        self._workspace.put_run(
+            {
+                "run_id": self._run_id,
+                "started_at": self._started_at,
+                "wall_seconds": wall,
+                "nodes": node_seconds / wall if wall else self._nodes,
+                "instance": self.instance.name,
+                "usd_per_hour": self.instance.usd_per_hour,
+                "busy_seconds": float(sum(row["busy_seconds"] for row in self._work.values())),
+                "usd_busy": float(sum(row["usd_compute"] for row in self._work.values())),
+                "usd_billed": billed_usd(self.instance, 1.0, node_seconds),
+                "images": self.images,
+                "errors": self.errors,
+                "status": status,
+                "config": json.dumps(self._config, default=str),
+            }
+        )
+        rows = [{**row, "run_id": self._run_id} for row in self._work.values()]
+        self._workspace.put_ledger(self._run_id, rows)
+
+    def _find_instance(self, cluster: dict[str, float]) -> Instance:
+        if not cluster.get("GPU"):
+            return self._prices.for_device(None)
+        prefix = "accelerator_type:"
+        accelerators = [name.removeprefix(prefix) for name in cluster if name.startswith(prefix)]
+        return self._prices.for_device(accelerators[0] if accelerators else "gpu")

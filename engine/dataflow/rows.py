@@ -1,0 +1,149 @@
+"""Rows of one model batch on their way to the table: images, errors, and the work they took."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine.recipe import ERROR_SCHEMA, IMAGE_SCHEMA, Recipe, embedding_column
+from engine.sources import Made, Stored
+
+KINDS = ("stage", "source", "dataset", "strategy", "generator")
+"""Columns that tell the rows of the ledger apart."""
+SUMS = ("rows", "busy_seconds", "usd_compute", "usd_labels")
+"""Columns of the ledger that are added up."""
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """The part of the price book that a worker needs."""
+
+    usd_per_device_second: float
+    """Of the share of a node that one actor holds."""
+    usd_per_label: dict[str, float]
+    """Source → price of a person's label; a test image's label is not bought."""
+
+
+@dataclass
+class Row:
+    """One recipe and its result."""
+
+    index: int
+    recipe: Recipe
+    made: Made
+    make_seconds: float
+    embed_seconds: float = 0.0
+    embedding: np.ndarray | None = None
+    """`[D]` float32, unit norm."""
+    stored: "Future[Stored] | Stored | None" = None
+    stage: str = ""
+    reason: str = ""
+    """Why there is no image; `` for an image."""
+
+    def __post_init__(self) -> None:
+        if self.made.reason:
+            self.reason, self.stage = self.made.reason, "make"
+
+    def image(self) -> Stored:
+        """The stored image; waits for its encoding."""
+        assert self.stored is not None, "an image is stored before it is written"
+        return self.stored.result() if isinstance(self.stored, Future) else self.stored
+
+
+@dataclass(frozen=True)
+class RowTables:
+    """What is written of some rows."""
+
+    images: pa.Table
+    image_indices: list[int]
+    """Plan index of each image."""
+    errors: pa.Table
+    error_indices: list[int]
+    """Plan index of each error."""
+    work: list[dict[str, Any]] = field(default_factory=list)
+    """Ledger rows without their run: what making and embedding took, by kind of image."""
+
+
+def to_tables(rows: Sequence[Row], pricing: Pricing, run_id: str, device_name: str, encoder: str) -> RowTables:
+    """Tables of `IMAGE_SCHEMA` with the encoder's column, and of `ERROR_SCHEMA`."""
+    images = [row for row in rows if not row.reason]
+    errors = [row for row in rows if row.reason]
+    return RowTables(
+        _image_table(images, pricing, run_id, device_name, encoder),
+        [row.index for row in images],
+        _error_table(errors, run_id),
+        [row.index for row in errors],
+        _sum_work(rows, pricing),
+    )
+
+
+def error_row(recipe: Recipe, index: int, reason: str) -> Row:
+    """A recipe that no process lived to report on."""
+    return Row(index, recipe, Made(reason=reason), make_seconds=0.0)
+
+
+def _image_table(rows: list[Row], pricing: Pricing, run_id: str, device_name: str, encoder: str) -> pa.Table:
+    columns: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        image, seconds = row.image(), row.make_seconds + row.embed_seconds
+        values = row.recipe.as_dict() | {
+            "id": row.recipe.id,
+            "image": image.encoded,
+            "content_hash": image.content_hash,
+            "image_height": image.height,
+            "image_width": image.width,
+            "device_seconds": seconds,
+            "usd_compute": seconds * pricing.usd_per_device_second,
+            "usd_labels": _label_usd(row, pricing),
+            "run_id": run_id,
+            "batch_size": row.made.batch_size,
+            "dtype": row.made.dtype,
+            "device": device_name,
+        }
+        for name, value in values.items():
+            columns[name].append(value)
+    table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in IMAGE_SCHEMA})
+    if not rows:
+        return table
+    vectors = np.stack([row.embedding for row in rows if row.embedding is not None])
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
+    return table.append_column(embedding_column(encoder), pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+
+
+def _error_table(rows: list[Row], run_id: str) -> pa.Table:
+    columns: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        values = row.recipe.as_dict() | {
+            "id": row.recipe.id,
+            "stage": row.stage,
+            "reason": row.reason,
+            "device_seconds": row.make_seconds + row.embed_seconds,
+            "run_id": run_id,
+        }
+        for name, value in values.items():
+            columns[name].append(value)
+    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in ERROR_SCHEMA})
+
+
+def _label_usd(row: Row, pricing: Pricing) -> float:
+    bought = not row.reason and row.recipe.split != "test"
+    return pricing.usd_per_label.get(row.recipe.source, 0.0) if bought else 0.0
+
+
+def _sum_work(rows: Sequence[Row], pricing: Pricing) -> list[dict[str, Any]]:
+    sums: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        recipe = row.recipe
+        for stage, seconds in (("make", row.make_seconds), ("embed", row.embed_seconds)):
+            key = (stage, recipe.source, recipe.dataset, recipe.strategy, recipe.generator)
+            start = dict(zip(KINDS, key, strict=True)) | {"rows": 0} | dict.fromkeys(SUMS[1:], 0.0)
+            entry = sums.setdefault(key, start)
+            entry["rows"] += not row.reason
+            entry["busy_seconds"] += seconds
+            entry["usd_compute"] += seconds * pricing.usd_per_device_second
+            entry["usd_labels"] += _label_usd(row, pricing) if stage == "make" else 0.0
+    return list(sums.values())

@@ -1,0 +1,60 @@
+"""Commits, reports and prints each second, also while the next lease is still being made."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from engine.dataflow.progress import Progress
+from engine.store import Committer
+
+TICK_SECONDS = 1.0
+
+
+class Ticker:
+    """A thread beside a fill; one task that fails keeps no other from its turn."""
+
+    def __init__(self, committer: Committer, progress: Progress, report: Callable[[], None]):
+        self.guard = threading.Lock()
+        """Held by whoever touches the committer, the run's sums or the progress."""
+        self._committer, self._progress, self._report = committer, progress, report
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self._failure: BaseException | None = None
+
+    def check(self) -> None:
+        """Raises what makes the run's end certain: commits that fail for good, a workspace that was taken over."""
+        if self._failure is not None:
+            raise self._failure
+
+    def tick(self) -> None:
+        """One turn."""
+        with self.guard:
+            if self._failure is None:
+                try:
+                    self._committer.maybe_commit()
+                except Exception as error:  # told to the run's own thread by `check`
+                    self._failure = error
+            self._progress.problem = self._committer.problem
+            try:
+                self._report()
+            except Exception as error:  # the next turn tries again, and the run's end tells for good
+                self._progress.problem = self._progress.problem or f"the run's row could not be renewed ({error})"
+            self._progress.show()
+
+    def _run(self) -> None:
+        while not self._ended.wait(TICK_SECONDS):
+            self.tick()
+
+    def __enter__(self) -> "Ticker":
+        self._progress.show(force=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._progress.close()
+        if self._failure is not None and kind is None:
+            raise self._failure

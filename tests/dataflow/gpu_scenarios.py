@@ -1,0 +1,151 @@
+"""Runs on clusters of logical GPUs, one after the other in a process of their own; prints a line of JSON for each.
+
+`IMAGEFOUNDRY_DEVICE=cpu` makes the workers that hold these GPUs compute on the processor.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.costs import PriceBook
+from engine.dataflow import cluster as connection
+from engine.dataflow import pool
+from engine.dataflow.run import Run
+from engine.store import Workspace
+from tests.dataflow.paint import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
+
+os.environ["IMAGEFOUNDRY_DEVICE"] = "cpu"
+os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_health_check_failure_threshold"] = "3"
+
+
+class Scene:
+    """A cluster, and a workspace on it."""
+
+    def __init__(self, folder: Path):
+        connection._prepare_environment(imported=False)
+        import ray._private.utils
+        from ray.cluster_utils import Cluster
+
+        # the address of this cluster is not for other programs of this machine
+        ray._private.utils.write_ray_address = lambda *arguments, **named: None
+        ray._private.utils.set_sigterm_handler = lambda handler: None  # nodes are added by a thread
+        Path("/tmp/ray").mkdir(exist_ok=True)
+        self.folder = folder
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
+        ray.init(address=self.cluster.address, logging_level="ERROR", log_to_driver=False)
+
+    def fill(self, num: int, maker: PaintMaker, num_read: int = 0, **settings: Any) -> dict[str, Any]:
+        """Fills a new workspace; gives what came of it."""
+        place = Path(tempfile.mkdtemp(dir=self.folder))
+        (place / "touched").mkdir()
+        maker.touched = str(place / "touched")
+        workspace = Workspace.open(place / "workspace")
+        encoder: Any = PaintEncoder()
+        settings = {"commit_every_seconds": 0.5, "flush_seconds": 0.5} | settings
+        said: list[str] = []
+        real = pool.Pool.__init__
+
+        def listening(self: Any, *arguments: Any, **named: Any) -> None:
+            real(self, *arguments, **named, say=said.append)
+
+        pool.Pool.__init__ = listening  # type: ignore[method-assign]
+        error = ""
+        try:
+            with Run(workspace, encoder, PriceBook.load(), load_encoder=load_paint_encoder, **settings) as run:
+                run.fill("paint", PaintPlan(num, num_read), maker)
+        except (ValueError, RuntimeError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        finally:
+            pool.Pool.__init__ = real  # type: ignore[method-assign]
+        ids = workspace.scan(["id"]).read_all()["id"].to_pylist()
+        touched = [path.name.split(".")[0] for path in (place / "touched").iterdir()]
+        runs = workspace.runs().to_pylist()
+        return {
+            "rows": len(ids),
+            "distinct": len(set(ids)),
+            "errors": workspace.errors().num_rows,
+            "touched": sorted(touched),
+            "said": said,
+            "error": error,
+            "nodes": runs[-1]["nodes"] if runs else 0.0,
+            "instance": runs[-1]["instance"] if runs else "",
+        }
+
+
+def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Name → run."""
+
+    def joins_late() -> dict[str, Any]:
+        pool.WAIT_LINE_SECONDS = 1.0
+        later = threading.Timer(6.0, lambda: scene.cluster.add_node(num_cpus=1, num_gpus=2))
+        later.start()
+        try:
+            return scene.fill(24, PaintMaker(needs_gpu=True, gpus_per_actor=1.0))
+        finally:
+            later.join()
+            pool.WAIT_LINE_SECONDS = 30.0
+
+    def leaves() -> dict[str, Any]:
+        leaving = scene.cluster.add_node(num_cpus=1, num_gpus=2)
+        later = threading.Timer(8.0, lambda: scene.cluster.remove_node(leaving, allow_graceful=False))
+        later.start()
+        try:
+            return scene.fill(400, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.4))
+        finally:
+            later.join()
+
+    return [
+        ("joins_late", joins_late),
+        ("never_fits", lambda: scene.fill(8, PaintMaker(gpus_per_actor=4.0))),
+        ("fractions", lambda: scene.fill(96, PaintMaker(gpus_per_actor=0.5, seconds_per_call=0.4))),
+        ("whole", lambda: scene.fill(96, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.4))),
+        ("both", lambda: scene.fill(96, PaintMaker(gpus_per_actor=2.0))),
+        ("reads", lambda: scene.fill(96, PaintMaker(gpus_per_actor=1.0, bad_seeds=(3,), poison_seeds=(40,)), 64)),
+        ("sick", lambda: scene.fill(160, PaintMaker(gpus_per_actor=1.0, sick_device="1", seconds_per_call=0.1))),
+        ("all_sick", lambda: scene.fill(40, PaintMaker(gpus_per_actor=2.0, sick_device="0,1"))),
+        ("embed", lambda: embeds(scene)),
+        ("leaves", leaves),
+    ]
+
+
+def embeds(scene: Scene) -> dict[str, Any]:
+    """A second encoder through Ray Data: read on processors, embedded by workers that hold GPUs."""
+    workspace = Workspace.open(scene.folder / "embedded")
+    num = 600
+    first: Any = PaintEncoder()
+    other: Any = PaintEncoder(name="other")
+    with Run(workspace, first, PriceBook.load(), load_encoder=load_paint_encoder) as run:
+        run.fill("paint", PaintPlan(num), PaintMaker(rows_per_call=64))
+    with Run(workspace, other, PriceBook.load(), load_encoder=load_paint_encoder) as run:
+        embedded = run.embed("other", [PaintPlan(num)[index].id for index in range(num)])
+    table = workspace.scan(["embedding_paint_encoder", "embedding_other"]).read_all()
+    same = table["embedding_other"].to_pylist() == table["embedding_paint_encoder"].to_pylist()
+    return {"embedded": embedded, "same": same}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scene = Scene(Path(folder))
+        wanted = sys.argv[1:]
+        try:
+            for name, scenario in scenarios(scene):
+                if not wanted or name in wanted:
+                    started = time.monotonic()
+                    found = scenario()
+                    print(json.dumps({"name": name, "seconds": time.monotonic() - started} | found), flush=True)
+        finally:
+            import ray
+
+            ray.shutdown()
+            scene.cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
