@@ -29,7 +29,8 @@ class Accounts:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._workspace, self._run_id, self._prices, self._config = workspace, run_id, prices, config
-        self._instance = prices.instance(instance_name) if instance_name else None
+        self._instance = prices.instance(instance_name) if instance_name else prices.for_device(None)
+        self._is_settled = bool(instance_name)
         self._clock = clock
         self._started_at = datetime.now(UTC)
         self._started = self._reported = self._sampled = clock()
@@ -40,8 +41,8 @@ class Accounts:
 
     @property
     def instance(self) -> Instance:
-        """The priced instance; that of a machine without GPUs until the cluster is known."""
-        return self._instance or self._prices.for_device(None)
+        """The priced instance: the one that was named, or that of the cluster's GPUs once there are any."""
+        return self._instance
 
     @property
     def has_work(self) -> bool:
@@ -57,8 +58,8 @@ class Accounts:
 
     def sample(self, cluster: dict[str, float]) -> None:
         """Takes the cluster's size now; it is billed from the last sample on, the first one from the run's start."""
-        if self._instance is None and cluster:
-            self._instance = self._find_instance(cluster)
+        if not self._is_settled and cluster.get("GPU"):
+            self._instance, self._is_settled = self._find_instance(cluster), True
         nodes = cluster_nodes(cluster, self.instance.num_cpus, self.instance.num_gpus)
         now = self._clock()
         self._node_seconds += (self._nodes or nodes) * (now - self._sampled)
@@ -107,8 +108,6 @@ class Accounts:
         self._workspace.put_ledger(self._run_id, rows)
 
     def _find_instance(self, cluster: dict[str, float]) -> Instance:
-        if not cluster.get("GPU"):
-            return self._prices.for_device(None)
         prefix = "accelerator_type:"
         accelerators = [name.removeprefix(prefix) for name in cluster if name.startswith(prefix)]
         return self._prices.for_device(accelerators[0] if accelerators else "gpu")

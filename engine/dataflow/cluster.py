@@ -167,3 +167,6 @@ def _prepare_environment(imported: bool) -> None:
     for name, value in SMALL_MACHINE.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault(
+        "RAY_IGNORE_UNHANDLED_ERRORS", "1"
+    )  # calls of a worker that died, which the pool has put back

@@ -3,6 +3,7 @@
 Nothing is made here, and the same vector may be written twice, so Ray Data's own retries are all that a death needs.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.dataflow.resources import Ask
+from engine.failures import RunFailed
 from engine.images import decode_image
 from engine.models.encoder import ImageEncoder
 from engine.models.preprocessing import Preprocessing
@@ -51,9 +53,15 @@ def stream_embeddings(
         uri: the workspace.
         ask: what an embedding actor holds.
         num_workers: actors to begin with; the pool shrinks to one and grows back as the cluster does.
+
+    Raises:
+        ValueError: the encoder cannot be loaded; the one sentence of the worker.
+        RunFailed: processes die again and again.
     """
     import ray
     from ray.data import ActorPoolStrategy
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own line
 
     leases: list[Row] = [{"ids": list(ids[at : at + ROWS_PER_LEASE])} for at in range(0, len(ids), ROWS_PER_LEASE)]
     # one row per block and one block per call: a batch size larger than a block would bundle blocks
@@ -67,13 +75,21 @@ def stream_embeddings(
         compute=ActorPoolStrategy(min_size=1, max_size=max(1, num_workers), initial_size=max(1, num_workers)),
         num_cpus=ask.num_cpus,
         num_gpus=ask.num_gpus,
-        max_restarts=MAX_RESTARTS,
-        max_task_retries=MAX_RESTARTS,
+        ray_remote_args_fn=lambda: {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS},
     )
-    for row in stream.iter_rows():
-        vectors = np.frombuffer(row["vectors"], np.float32)
-        found = list(row["ids"])
-        yield Embedded(found, vectors.reshape(len(found), -1), float(row["seconds"]))
+    try:
+        for row in stream.iter_rows():
+            vectors = np.frombuffer(row["vectors"], np.float32)
+            found = list(row["ids"])
+            yield Embedded(found, vectors.reshape(len(found), -1), float(row["seconds"]))
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        text = str(error)
+        if "ValueError: " not in text:
+            raise RunFailed(
+                f"embedding stopped ({text.strip().splitlines()[0][:200]}); run it again to go on"
+            ) from error
+        # a worker's one clear sentence arrives at the end of two tracebacks
+        raise ValueError(text.rsplit("ValueError: ", 1)[1].strip().splitlines()[0]) from error
 
 
 class _Read:

@@ -17,6 +17,7 @@ import numpy as np
 from engine.dataflow.attempts import judge, start_notes
 from engine.dataflow.leases import Backlog, Lease, LeaseSize
 from engine.dataflow.resources import Ask, Cluster
+from engine.dataflow.rows import Pricing
 from engine.dataflow.worker import Report, Worker, WorkerJob, read_elsewhere
 from engine.failures import RunFailed
 from engine.models.faults import DeviceFault
@@ -54,6 +55,8 @@ class _Slot:
     """In the order in which they run; only the first one has begun."""
     unwritten: list[Lease] = field(default_factory=list)
     """Leases that are made and whose rows no receipt has named yet."""
+    is_proved: bool = False
+    """It has made something, so a death from now on is not its device's fault alone."""
     is_guard: bool = False
     """It lies on a GPU that is left alone, and keeps other workers off it."""
 
@@ -88,6 +91,7 @@ class Pool:
         job: WorkerJob,
         ask: Ask,
         look: Callable[[], Cluster],
+        price: Callable[[Ask], Pricing],
         max_workers: int | None = None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ):
@@ -96,7 +100,7 @@ class Pool:
         self._backlog, self._job, self.ask, self._look = backlog, job, ask, look
         self._plan = ray.put(plan)
         self._maker = ray.put(job.maker)
-        self._most = max_workers
+        self._price, self._most = price, max_workers
         self._say = say
         self._size = LeaseSize(job.maker.rows_per_call)
         self._slots: list[_Slot] = []
@@ -254,7 +258,7 @@ class Pool:
         if slot.place in self.sick:
             slot.ready, slot.is_guard = None, True
         else:
-            slot.ready = slot.actor.load.remote()
+            slot.ready = slot.actor.load.remote(self._price(self.ask))
 
     def _lose(self, slot: _Slot, reason: str, culprit: np.ndarray | None) -> None:
         """Ends a worker that died or may not go on, and puts back what it had.
@@ -301,7 +305,9 @@ class Pool:
         """Gives a worker its next lease; a suspect gets a worker of its own, and no two workers have suspects at once."""
         if any(call.lease and call.lease.care for call in slot.calls):
             return False
-        if suspect := self._suspect(reads_elsewhere=False) if not slot.calls else None:
+        # first a lease that is no suspect, so that a sick device is not mistaken for a recipe that kills
+        is_tried = slot.is_proved or not (self._read or self._backlog)
+        if suspect := self._suspect(reads_elsewhere=False) if is_tried and not slot.calls else None:
             self._call(slot, suspect)
             return True
         if self._read:
@@ -388,6 +394,7 @@ class Pool:
         if call.lease is None:
             slot.unwritten.clear()
             return
+        slot.is_proved = True
         if slot.place:
             self._lost.pop(slot.place, None)
         made = call.lease.indices

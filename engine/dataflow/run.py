@@ -3,7 +3,6 @@
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from engine.dataflow.leases import Backlog
 from engine.dataflow.pool import Pool
 from engine.dataflow.progress import Progress
 from engine.dataflow.resources import Ask, Cluster, Device, choose_ask, current_cluster
-from engine.dataflow.rows import error_row, to_tables
+from engine.dataflow.rows import Pricing, error_row, to_tables
 from engine.dataflow.ticker import Ticker
 from engine.dataflow.worker import Report, WorkerJob
 from engine.failures import RunFailed
@@ -113,11 +112,12 @@ class Run:
             ValueError: a model cannot be loaded on the workers; the cluster can never hold a worker.
             RunFailed: too many recipes fail, commits fail for good, or recipes are missing at the end.
         """
-        result = FillResult(len(plan), len(plan))
+        result = FillResult(len(plan), 0)
         result.embedded = self._embed_present(name, plan)
         backlog = Backlog(plan, self.workspace.done_ids(), maker.reads)
         if not backlog:
             backlog.close()
+            result.present = len(plan)
             return result
         ask = self._ask(maker.gpus_per_actor, maker.needs_gpu)
         progress = Progress(name, backlog.most_left)
@@ -127,22 +127,22 @@ class Run:
             self.load_encoder,
             self.workspace.uri,
             self.run_id,
-            self._accounts.pricing(ask),
             ask.device,
             self.flush_seconds,
         )
         with (
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
-            Ticker(committer, progress, self._renew) as ticker,
-            Pool(backlog, plan, job, ask, self._look, self.max_workers) as pool,
+            Ticker(committer, progress, self._renew, self._compact_if_due) as ticker,
+            Pool(backlog, plan, job, ask, self._look, self._price, self.max_workers) as pool,
         ):
             filling = _Filling(self, plan, pool, committer, progress, result)
             for _ in range(ROUNDS):
                 for report in pool.reports():
                     ticker.check()
                     with ticker.guard:
-                        filling.take(report)
+                        result.present = backlog.num_present
                         progress.total = len(plan) - backlog.num_present
+                        filling.take(report)
                         filling.check_errors(self.max_errors)
                 missing = committer.missing(np.flatnonzero(backlog.is_pending))
                 if not len(missing):
@@ -153,9 +153,8 @@ class Run:
                     f"{len(missing):,} of {len(plan):,} recipes were neither made nor failed, the first of them number "
                     f"{missing[0]}; run the same command again"
                 )
-        result.present = backlog.num_present
         self.workspace.drop_old_errors(backlog.pending_ids(), self.run_id)
-        filling.check_errors(self.max_errors, at_end=True)
+        filling.check_all_errors(self.max_errors)
         return result
 
     def embed(self, name: str, ids: list[str]) -> int:
@@ -169,9 +168,7 @@ class Run:
         pending_ids: list[str] = []
         vectors: list[np.ndarray] = []
         written = time.monotonic()
-        for part in stream_embeddings(
-            missing, self.encoder, self.load_encoder, self.workspace.uri, ask, num_workers
-        ):
+        for part in stream_embeddings(missing, self.encoder, self.load_encoder, self.workspace.uri, ask, num_workers):
             pending_ids += part.ids
             vectors.append(part.vectors)
             usd = self._accounts.add_stage("embed", len(part.ids), part.seconds, ask)
@@ -214,19 +211,27 @@ class Run:
     def _look(self) -> Cluster:
         return current_cluster(may_grow=not self._connection.is_private)
 
-    def _renew(self) -> None:
-        """Renews the run's rows and keeps its table small, if it is time to."""
+    def _price(self, ask: Ask) -> Pricing:
+        """Prices of what a worker holds; known once there is a node that has it."""
+        self._accounts.sample(self._look().total)
+        return self._accounts.pricing(ask)
+
+    def _renew(self) -> bool:
+        """Renews the run's rows if it is time to; returns whether it was."""
         if not self._accounts.is_due():
-            return
+            return False
         if self._is_connected:
             self._accounts.sample(self._look().total)
         self._accounts.report("running")
-        self._compact(clean=False)
+        return True
+
+    def _compact_if_due(self) -> None:
+        if any(self.workspace.compaction_due(name) for name in ("images", "errors")):
+            self._compact(clean=False)
 
     def _compact(self, clean: bool) -> None:
         try:
-            if clean or any(self.workspace.compaction_due(name) for name in ("images", "errors")):
-                self.workspace.compact(clean=clean)
+            self.workspace.compact(clean=clean)
         except Exception as error:  # the rows are there: a table that stays in many files is no reason to fail
             print(f"warning: the table was not compacted ({error}); the next run tries again", file=sys.stderr)
 
@@ -234,15 +239,18 @@ class Run:
 class _Filling:
     """The books of one fill."""
 
-    def __init__(
-        self, run: Run, plan: Plan, pool: Pool, committer: Committer, progress: Progress, result: FillResult
-    ):
+    def __init__(self, run: Run, plan: Plan, pool: Pool, committer: Committer, progress: Progress, result: FillResult):
         self._run, self._plan, self._pool = run, plan, pool
         self._committer, self._progress, self._result = committer, progress, result
+        self._tried = self._failed = 0
+        self._reason = ""
 
     def take(self, report: Report) -> None:
         """Hands receipts to the committer and counts what it accepts."""
         self._take_killers()
+        self._tried += report.rows
+        self._failed += report.failed
+        self._reason = report.reason or self._reason
         if not report.receipts:
             return
         accepted = [receipt for receipt in report.receipts if self._is_accepted(receipt)]
@@ -280,16 +288,23 @@ class _Filling:
         if self._is_accepted(receipt):
             self._count([receipt], tables.work)
 
-    def check_errors(self, most: float, at_end: bool = False) -> None:
-        """Raises RunFailed when too many recipes fail."""
-        errors, tried = self._result.errors, self._result.errors + self._result.made
-        share = most if tried >= ERRORS_COUNT_FROM else max(most, 0.5)
-        if not errors or errors <= share * tried or (tried < ERRORS_COUNT_FROM and not at_end):
-            return
-        self._committer.flush()
-        reasons = Counter(self._run.workspace.errors(self._run.run_id)["reason"].to_pylist())
-        reason, times = reasons.most_common(1)[0]
-        raise RunFailed(
-            f"{errors:,} of {tried:,} recipes failed, more than {share:.0%}, {times:,} of them with: {reason}; fix that, or "
-            "allow more with --max-errors"
-        )
+    def check_errors(self, most: float) -> None:
+        """Raises RunFailed when too many recipes fail, as soon as workers say so.
+
+        Images of earlier runs count, so that a few that fail each time do not stop a run that makes nothing else.
+        """
+        if self._tried >= ERRORS_COUNT_FROM:
+            self._compare(self._failed, self._tried, most)
+
+    def check_all_errors(self, most: float) -> None:
+        """The same at the end; of few recipes, half may fail."""
+        tried = self._result.made + self._result.errors
+        few = tried + self._result.present < ERRORS_COUNT_FROM
+        self._compare(self._result.errors, tried, max(most, 0.5) if few else most)
+
+    def _compare(self, failed: int, tried: int, most: float) -> None:
+        if failed > most * (tried + self._result.present):
+            raise RunFailed(
+                f"{failed:,} of {tried:,} recipes failed, more than {most:.0%}, the last of them with: {self._reason}; fix "
+                "that, or allow more with --max-errors"
+            )

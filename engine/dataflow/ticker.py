@@ -13,10 +13,13 @@ TICK_SECONDS = 1.0
 class Ticker:
     """A thread beside a fill; one task that fails keeps no other from its turn."""
 
-    def __init__(self, committer: Committer, progress: Progress, report: Callable[[], None]):
+    def __init__(
+        self, committer: Committer, progress: Progress, renew: Callable[[], bool], maintain: Callable[[], None]
+    ):
         self.guard = threading.Lock()
         """Held by whoever touches the committer, the run's sums or the progress."""
-        self._committer, self._progress, self._report = committer, progress, report
+        self._committer, self._progress = committer, progress
+        self._renew, self._maintain = renew, maintain
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
         self._failure: BaseException | None = None
@@ -28,6 +31,7 @@ class Ticker:
 
     def tick(self) -> None:
         """One turn."""
+        renewed = False
         with self.guard:
             if self._failure is None:
                 try:
@@ -36,10 +40,12 @@ class Ticker:
                     self._failure = error
             self._progress.problem = self._committer.problem
             try:
-                self._report()
+                renewed = self._renew()
             except Exception as error:  # the next turn tries again, and the run's end tells for good
                 self._progress.problem = self._progress.problem or f"the run's row could not be renewed ({error})"
             self._progress.show()
+        if renewed:
+            self._maintain()  # may take seconds, and needs none of what the guard protects
 
     def _run(self) -> None:
         while not self._ended.wait(TICK_SECONDS):

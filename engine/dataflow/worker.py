@@ -42,7 +42,6 @@ class WorkerJob:
     uri: str
     """The workspace."""
     run_id: str
-    pricing: Pricing
     device: str
     """Torch device."""
     flush_seconds: float = 15.0
@@ -63,6 +62,10 @@ class Report:
     """Recipes of the lease that were made."""
     seconds: float = 0.0
     """Time it took."""
+    failed: int = 0
+    """Recipes of the lease that failed, …"""
+    reason: str = ""
+    """… and why the last of them did; known before their rows are written."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Worker:
         self._oldest = 0.0
         self._writes: list[Future[Report]] = []
         self._has_written = False
+        self._failed, self._reason = 0, ""
 
     def where(self) -> tuple[str, tuple[str, ...]]:
         """Node and GPUs that the actor was placed on; answered before any model is loaded."""
@@ -100,9 +104,11 @@ class Worker:
         context = ray.get_runtime_context()
         return context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ()))
 
-    def load(self) -> Preprocessing:
+    def load(self, pricing: Pricing) -> Preprocessing:
         """Loads the models; gives what a reader must know of the encoder."""
         import torch
+
+        self._pricing = pricing
 
         device = self._job.device
         if device == "cpu":
@@ -122,6 +128,7 @@ class Worker:
     def make(self, lease: Lease, token: str, notes: Any, block: ReadBlock | None = None) -> Report:
         """Makes a lease; its rows are written with this report or a later one."""
         started = time.perf_counter()
+        self._failed, self._reason = 0, ""
         if lease.reads and block is None:
             block = read_block(self._plan, self._job.maker, lease, self._encoder.preprocessing, _noting(token, notes))
         if block is not None:
@@ -137,6 +144,7 @@ class Worker:
         report = self._collect(wait=first)
         report.rest = lease.indices[made:] if made < len(lease) else None
         report.rows, report.seconds = made, time.perf_counter() - started
+        report.failed, report.reason = self._failed, self._reason
         return report
 
     def flush(self) -> Report:
@@ -189,6 +197,8 @@ class Worker:
                     row.stored = self._encoding.submit(_encode, one.pixels)
                     waiting += one.pixels.numel()
                     self._bytes += one.pixels.numel() // 2  # about what a PNG of it weighs
+            if row.reason:
+                self._failed, self._reason = self._failed + 1, row.reason
             one.pixels = None
             self._oldest = self._oldest or time.monotonic()
             self._rows.append(row)
@@ -220,7 +230,7 @@ class Worker:
 
     def _write_rows(self, rows: list[Row]) -> Report:
         job = self._job
-        tables = to_tables(rows, job.pricing, job.run_id, self._device_name, self._encoder.name)
+        tables = to_tables(rows, self._pricing, job.run_id, self._device_name, self._encoder.name)
         receipts = [
             write_fragments(job.uri, name, table, indices)
             for name, table, indices in (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.failures import RunFailed
 from engine.store.fence import WorkspaceLost
 from engine.store.receipts import Receipt
 
@@ -25,7 +26,7 @@ TRANSIENT = (OSError, RuntimeError, ValueError)
 sleep = time.sleep
 
 
-class CommitFailed(RuntimeError):
+class CommitFailed(RunFailed):
     """The store refused every try to commit; what was not committed is made again by the next run."""
 
 

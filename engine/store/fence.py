@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.failures import RunFailed
 from engine.store.durable import sync_commit
 
 FENCED = ("images", "errors")
@@ -17,7 +18,7 @@ the numbers of these files). Such a one may end just after its run was taken ove
 BARRIER_TRIES = 200
 
 
-class WorkspaceLost(RuntimeError):
+class WorkspaceLost(RunFailed):
     """Another writer committed to a table that this run holds the lock of; this run must not commit any more."""
 
 

@@ -7,9 +7,9 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,18 @@ class Scene:
         ray._private.utils.set_sigterm_handler = lambda handler: None  # nodes are added by a thread
         Path("/tmp/ray").mkdir(exist_ok=True)
         self.folder = folder
+        self._beside = ThreadPoolExecutor(1)
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
         ray.init(address=self.cluster.address, logging_level="ERROR", log_to_driver=False)
+
+    def later(self, seconds: float, action: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        """Does something to the cluster from a thread that lives on, since Ray's processes die with the thread that started them."""
+
+        def act() -> None:
+            time.sleep(seconds)
+            action(*arguments, **named)
+
+        self._beside.submit(act)
 
     def fill(self, num: int, maker: PaintMaker, num_read: int = 0, **settings: Any) -> dict[str, Any]:
         """Fills a new workspace; gives what came of it."""
@@ -84,22 +94,15 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
 
     def joins_late() -> dict[str, Any]:
         pool.WAIT_LINE_SECONDS = 1.0
-        later = threading.Timer(6.0, lambda: scene.cluster.add_node(num_cpus=1, num_gpus=2))
-        later.start()
-        try:
-            return scene.fill(24, PaintMaker(needs_gpu=True, gpus_per_actor=1.0))
-        finally:
-            later.join()
-            pool.WAIT_LINE_SECONDS = 30.0
+        scene.later(6.0, scene.cluster.add_node, num_cpus=1, num_gpus=2)
+        found = scene.fill(24, PaintMaker(needs_gpu=True, gpus_per_actor=1.0))
+        pool.WAIT_LINE_SECONDS = 30.0
+        return found
 
     def leaves() -> dict[str, Any]:
         leaving = scene.cluster.add_node(num_cpus=1, num_gpus=2)
-        later = threading.Timer(8.0, lambda: scene.cluster.remove_node(leaving, allow_graceful=False))
-        later.start()
-        try:
-            return scene.fill(400, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.4))
-        finally:
-            later.join()
+        scene.later(12.0, scene.cluster.remove_node, leaving, allow_graceful=False)
+        return scene.fill(400, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.4))
 
     return [
         ("joins_late", joins_late),
@@ -108,7 +111,7 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
         ("whole", lambda: scene.fill(96, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.4))),
         ("both", lambda: scene.fill(96, PaintMaker(gpus_per_actor=2.0))),
         ("reads", lambda: scene.fill(96, PaintMaker(gpus_per_actor=1.0, bad_seeds=(3,), poison_seeds=(40,)), 64)),
-        ("sick", lambda: scene.fill(160, PaintMaker(gpus_per_actor=1.0, sick_device="1", seconds_per_call=0.1))),
+        ("sick", lambda: scene.fill(400, PaintMaker(gpus_per_actor=1.0, sick_device="1", seconds_per_call=0.2))),
         ("all_sick", lambda: scene.fill(40, PaintMaker(gpus_per_actor=2.0, sick_device="0,1"))),
         ("embed", lambda: embeds(scene)),
         ("leaves", leaves),
@@ -120,7 +123,7 @@ def embeds(scene: Scene) -> dict[str, Any]:
     workspace = Workspace.open(scene.folder / "embedded")
     num = 600
     first: Any = PaintEncoder()
-    other: Any = PaintEncoder(name="other")
+    other: Any = PaintEncoder("other")
     with Run(workspace, first, PriceBook.load(), load_encoder=load_paint_encoder) as run:
         run.fill("paint", PaintPlan(num), PaintMaker(rows_per_call=64))
     with Run(workspace, other, PriceBook.load(), load_encoder=load_paint_encoder) as run:

@@ -126,10 +126,13 @@ def die_once(marker: str) -> None:
 class PaintEncoder:
     """Embeds a picture as its mean colour; its libraries load in a second where open_clip takes ten."""
 
-    source: str = "paint"
-    name: str = "paint-encoder"
+    source: str = "paint-encoder"
     dimension: int = 4
     preprocessing: Preprocessing = field(default_factory=lambda: Preprocessing((8, 8), "shortest", "bicubic"))
+
+    @property
+    def name(self) -> str:
+        return self.source
 
     def encode_images(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
         import torch

@@ -36,9 +36,7 @@ def taken(backlog: Backlog, size: int = 7) -> list[Lease]:
     return found
 
 
-@given(
-    st.integers(0, 300), st.integers(0, 300), st.integers(1, 3), st.sets(st.integers(0, 299)), st.integers(1, 40)
-)
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 3), st.sets(st.integers(0, 299)), st.integers(1, 40))
 def test_every_missing_recipe_is_leased_once_whatever_the_windows(num, num_read, times, done, size):
     plan = RepeatedPlan(num, min(num, num_read), times)
     done = {index for index in done if index < num}

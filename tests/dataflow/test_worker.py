@@ -28,9 +28,9 @@ class Bench:
         loaded = load_encoder(encoder)
         self.workspace.ensure_encoder(loaded.name, loaded.dimension)
         self.plan = plan
-        job = WorkerJob(maker, encoder, load_encoder, self.workspace.uri, "run-1", PRICING, "cpu", flush_seconds)
+        job = WorkerJob(maker, encoder, load_encoder, self.workspace.uri, "run-1", "cpu", flush_seconds)
         self.worker = Worker(plan, job)
-        self.preprocessing = self.worker.load()
+        self.preprocessing = self.worker.load(PRICING)
 
     def make(self, *indices: int, reads: bool = False, care: int = 0) -> Report:
         return self.worker.make(Lease(np.array(indices, np.int64), reads, care), "token", None)
@@ -43,7 +43,9 @@ class Bench:
 
     def rows(self) -> dict[int, dict]:
         """Seed → row."""
-        return {row["seed"]: row for row in self.workspace.scan(self.workspace.image_schema().names).read_all().to_pylist()}
+        return {
+            row["seed"]: row for row in self.workspace.scan(self.workspace.image_schema().names).read_all().to_pylist()
+        }
 
 
 @pytest.fixture
