@@ -101,8 +101,8 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
 
     def leaves() -> dict[str, Any]:
         leaving = scene.cluster.add_node(num_cpus=1, num_gpus=2)
-        scene.later(12.0, scene.cluster.remove_node, leaving, allow_graceful=False)
-        return scene.fill(400, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.4))
+        scene.later(20.0, scene.cluster.remove_node, leaving, allow_graceful=False)
+        return scene.fill(600, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.5))
 
     return [
         ("joins_late", joins_late),
