@@ -13,10 +13,6 @@ Config = TypeVar("Config")
 GO_ON = "What was committed stays; run the same command again to go on."
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the process is to end as it would on Ctrl-C."""
-
-
 def run_command(config_type: type[Config], action: Callable[[Config], Any], description: str) -> int:
     """Parses the command line into `config_type`, runs `action` on it, and returns the exit code.
 
@@ -26,7 +22,13 @@ def run_command(config_type: type[Config], action: Callable[[Config], Any], desc
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import tyro
 
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    terminated = []
+
+    def terminate(number: int, frame: Any) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         code = action(tyro.cli(config_type, description=description))
         return code if isinstance(code, int) else 0
@@ -35,12 +37,9 @@ def run_command(config_type: type[Config], action: Callable[[Config], Any], desc
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
-    except Terminated:
-        print(f"\nTerminated. {GO_ON}", file=sys.stderr)
-        return 143
     except KeyboardInterrupt:
-        print(f"\nInterrupted. {GO_ON}", file=sys.stderr)
-        return 130
+        print(f"\n{'Terminated' if terminated else 'Interrupted'}. {GO_ON}", file=sys.stderr)
+        return 143 if terminated else 130
     except Exception as error:
         if not _is_of_ray(error) or os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
             raise
@@ -48,10 +47,6 @@ def run_command(config_type: type[Config], action: Callable[[Config], Any], desc
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
 
 
 def _is_of_ray(error: Exception) -> bool:

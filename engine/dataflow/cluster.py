@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from engine.cpus import usable_cpus
+from engine.failures import RunFailed
 
 START_ATTEMPTS = 3
 SMALL_MACHINE = {
@@ -36,6 +37,21 @@ class RayConnection:
         self._connected = False
         self.is_private = False
         """Whether this process started the cluster for itself, so that no node will ever join it."""
+
+    def check(self) -> None:
+        """Raises RunFailed when the cluster that this process started has lost its head: Ray would end this process without
+        a word some seconds later."""
+        if not self.is_private:
+            return
+        import ray._private.worker
+
+        node = ray._private.worker._global_node
+        dead = {kind for kind, _ in node.dead_processes()} if node else set()
+        if dead & {"raylet", "gcs_server"}:
+            raise RunFailed(
+                "Ray on this machine was killed (memory that runs out is the usual reason); what was committed stays, "
+                "run the same command again to go on"
+            )
 
     def connect(self) -> None:
         """Connects, if that has not been done.
@@ -111,14 +127,14 @@ def _connected() -> Iterator[bool]:
 
 
 def _keep_words_of_deaths() -> None:
-    """Drops Ray's twelve lines for each process that dies; the pool says one of its own.
+    """Drops Ray's lines (twelve for a process, sixty for a node) about each death; the pool says one of its own.
 
     `IMAGEFOUNDRY_WORKER_LOGS=1` shows them, and what workers print.
     """
     if os.environ.get("IMAGEFOUNDRY_WORKER_LOGS") != "1":
-        from ray._private.ray_logging import global_worker_stdstream_dispatcher
+        import ray._private.worker
 
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+        ray._private.worker.print_to_stdstream = lambda *arguments, **named: None
 
 
 @contextmanager

@@ -209,6 +209,7 @@ class Run:
         return choose_ask(self._look(), gpus_per_actor, needs_gpu, self.device)
 
     def _look(self) -> Cluster:
+        self._connection.check()
         return current_cluster(may_grow=not self._connection.is_private)
 
     def _price(self, ask: Ask) -> Pricing:
