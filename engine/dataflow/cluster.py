@@ -9,7 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -144,10 +144,8 @@ def _own_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        try:
+        with suppress(ValueError):  # not the main thread, where Ray set none either
             signal.signal(signal.SIGTERM, handler)
-        except ValueError:  # not the main thread, where Ray set none either
-            pass
 
 
 def _start_locally(folder: str) -> None:

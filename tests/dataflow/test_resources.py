@@ -52,7 +52,7 @@ def test_work_that_needs_a_gpu_waits_on_a_cluster_and_is_refused_on_a_machine_wi
 
 
 def test_what_no_node_can_ever_hold_is_refused_in_one_sentence():
-    with pytest.raises(ValueError, match="needs 2 GPUs and 0.5 CPUs of one node, and no node has more than 1 GPUs"):
+    with pytest.raises(ValueError, match=r"needs 2 GPUs and 0\.5 CPUs of one node, and no node has more than 1 GPUs"):
         choose_ask(Cluster([GPU_NODE, GPU_NODE], may_grow=True), 2.0)
     assert choose_ask(Cluster([GPU_NODE], addable=[BIG_NODE], may_grow=True), 2.0).num_gpus == 2
 
