@@ -20,9 +20,7 @@ from engine.dataflow.run import Run
 from engine.store import Workspace
 from tests.dataflow.paint import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
 
-os.environ.update(
-    {"IMAGEFOUNDRY_DEVICE": "cpu", "RAY_worker_niceness": "0", "RAY_health_check_failure_threshold": "3"}
-)
+os.environ.update({"IMAGEFOUNDRY_DEVICE": "cpu", "RAY_worker_niceness": "0", "RAY_health_check_failure_threshold": "3"})
 
 
 class Scene:
