@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.recipe import Recipe
-from engine.sources import Made
+from engine.sources import Generates, Made
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class FlatPlan:
 
 
 @dataclass
-class FlatMaker:
+class FlatMaker(Generates):
     """Paints 32x32 pictures of one colour, taking `seconds_per_row` of waiting for each."""
 
     seconds_per_row: float = 0.0
@@ -53,7 +53,7 @@ class FlatMaker:
 
 
 def steady_rate(arrivals: Sequence[tuple[float, int]]) -> float:
-    """Rows a second between the first quarter and the end of (time, rows so far) pairs: without the start."""
+    """Rows per second between the first quarter and the end of (time, rows so far) pairs: without the start."""
     start = next(pair for pair in arrivals if pair[1] >= arrivals[-1][1] / 4)
     return (arrivals[-1][1] - start[1]) / (arrivals[-1][0] - start[0])
 

@@ -93,20 +93,22 @@ def bare_rate(row_ms: float, num: int) -> float:
 def engine_rate(row_ms: float, num: int) -> float:
     """Images/s of the engine, from the arrival of receipts at the driver."""
     from engine.costs import PriceBook
-    from engine.dataflow.run import Run
+    from engine.dataflow import run as run_module
     from engine.models import load_encoder
     from engine.store import Workspace
 
     arrivals: list[tuple[float, int]] = []
 
-    class Watched(Run):
-        def _count(self, result: Any, *rest: Any) -> None:
-            super()._count(result, *rest)
-            arrivals.append((time.monotonic(), result.made))
+    class Watched(run_module.Progress):
+        def add(self, rows: int, errors: int, usd: float) -> None:
+            super().add(rows, errors, usd)
+            arrivals.append((time.monotonic(), self.rows))
 
+    run_module.Progress = Watched  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(Path(folder) / "workspace")
-        with Watched(workspace, load_encoder("mini-clip"), PriceBook.load()) as run:
+        # written every second, so that arrivals are a curve and no stairs
+        with run_module.Run(workspace, load_encoder("mini-clip"), PriceBook.load(), flush_seconds=1.0) as run:
             result = run.fill("engine", (FlatPlan if row_ms else MiniPlan)(num), make_maker(row_ms))
         assert result.made == workspace.count() == num
     return steady_rate(arrivals)

@@ -152,8 +152,22 @@ def _decode_into(made: Made, data: bytes, preprocessing: Preprocessing | None) -
         made.pixels = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
+class Generates:
+    """Base of makers that generate all their images and read none."""
+
+    needs_gpu = False
+
+    def reads(self, source: str) -> bool:
+        """None of them."""
+        return False
+
+    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+        """Never called, since nothing is read."""
+        raise AssertionError("a maker that generates reads no images")
+
+
 @dataclass
-class GeneratorMaker:
+class GeneratorMaker(Generates):
     """Draws generative images with one generator."""
 
     generator: str | GeneratorSpec
@@ -171,14 +185,6 @@ class GeneratorMaker:
     def rows_per_call(self) -> int:
         """A model batch."""
         return self.batch_size
-
-    def reads(self, source: str) -> bool:
-        """None of them."""
-        return False
-
-    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
-        """Never called, since nothing is read."""
-        raise AssertionError("a generator reads no images")
 
     def load(self, device: str) -> None:
         """Reads the pipeline's weights onto the device."""

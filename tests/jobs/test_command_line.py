@@ -56,6 +56,18 @@ def test_bad_input_is_one_line_and_a_failing_exit(arguments: tuple[str, ...], me
     assert not list(tmp_path.iterdir())
 
 
+def test_a_job_of_a_cluster_refuses_places_that_are_deleted_with_it(tmp_path: Path):
+    inside = {**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    places = {"workspace": str(tmp_path / "workspace"), "report": str(tmp_path / "report")}
+    for name in places:
+        given = places | {name: f"my-{name}"}
+        flags = [part for key, value in given.items() for part in (f"--{key}", value)]
+        done = subprocess.run([sys.executable, JOB, *flags], cwd=ROOT, env=inside, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {name} 'my-{name}' is a relative path, and a Ray job runs in a copy")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_the_job_is_submitted_both_ways(tmp_path: Path, tiny_dataset: Path, tiny_encoder: str):

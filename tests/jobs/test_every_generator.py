@@ -15,7 +15,7 @@ from engine.dataflow.run import Run
 from engine.models import generator_names, generator_spec
 from engine.models.families import family_of
 from engine.recipe import Recipe
-from engine.sources import ConcatenatedPlan, GeneratorMaker, MakerBySource
+from engine.sources import ConcatenatedPlan, Generates, GeneratorMaker, MakerBySource
 from engine.sources.make import Made
 from engine.store import Workspace
 from engine.studies.genbench import GenBench, GenBenchConfig
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixt
 
 
 @dataclass
-class MakerByGenerator:
+class MakerByGenerator(Generates):
     """Hands each recipe to its generator's own maker, so that one pool of actors serves them all."""
 
     makers: dict[str, GeneratorMaker]
