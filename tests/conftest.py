@@ -77,14 +77,19 @@ def tiny_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """One Ray for all tests that need one; its pools are one actor each, as two share the cores while they start.
+    """One Ray for all tests that need one, with a logical GPU, so that every job goes the way it goes on a real one.
 
-    The tests that start a Ray of their own (submitted, killed, interrupted, the notebook) have pools of full size.
+    Its pools are one worker each, as two share the cores while they start. The tests that start a Ray of their own (submitted,
+    killed, interrupted, the notebook) have pools of full size, and no GPU; `device="cpu"` leaves the GPU alone.
     """
     from engine.dataflow import run
     from engine.dataflow.cluster import connected_cluster
 
     pool = run.Pool
-    with pytest.MonkeyPatch.context() as patch, connected_cluster():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 3, "GPU": 1}')
+        patch.setenv("IMAGEFOUNDRY_DEVICE", "cpu")
         patch.setattr(run, "Pool", lambda *arguments: pool(*arguments[:-1], 1))
-        yield
+        with connected_cluster():
+            patch.delenv("RAY_OVERRIDE_RESOURCES")
+            yield

@@ -110,7 +110,7 @@ def check_place(name: str, path: str | Path) -> None:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in text and not Path(text).expanduser().is_absolute():
         raise ValueError(
             f"{name} {text!r} is a relative path, and a Ray job runs in a copy of the project that is deleted with it; "
-            "give an absolute path that all nodes see, or s3://…"
+            f"give an absolute path that all nodes see{', or s3://…' if name == 'workspace' else ''}"
         )
 
 

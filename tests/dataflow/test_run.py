@@ -34,6 +34,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def run_over(workspace: Workspace, **settings: Any) -> Run:
     encoder: Any = settings.pop("encoder", PaintEncoder())
+    settings = {"device": "cpu", "instance_name": "azure-e32ads-v5-spot"} | settings
     return Run(workspace, encoder, PriceBook.load(), load_encoder=load_paint_encoder, **settings)
 
 
