@@ -372,6 +372,10 @@ class Pool:
                 slot.calls.popleft()
                 self._blame(slot, call, str(error.cause))
                 return Report()
+            if isinstance(error.cause, ray.exceptions.ObjectLostError):  # the block of read images went with its node
+                slot.calls.popleft()
+                self._put_back(*([call.lease] if call.lease else []))
+                return Report()
             if isinstance(error.cause, ValueError | OSError):
                 raise error.cause from None
             raise
@@ -381,10 +385,9 @@ class Pool:
             vanished = isinstance(error, ray.exceptions.ActorUnavailableError) or not self._is_node_alive(slot)
             self._blame(slot, call, _short(error), is_guilty=not vanished)
             return Report()
-        except (ray.exceptions.ObjectLostError, ray.exceptions.TaskCancelledError):  # the block of read images is gone
+        except ray.exceptions.ObjectLostError:
             slot.calls.popleft()
-            if call.lease is not None:
-                self._put_back(call.lease)
+            self._put_back(*([call.lease] if call.lease else []))
             return Report()
         slot.calls.popleft()
         self._take(slot, call, report)
@@ -443,8 +446,8 @@ class Pool:
 
     @property
     def _reads_elsewhere(self) -> bool:
-        """Where workers hold GPUs, reading and decoding is for the processors, anywhere in the cluster."""
-        return self.ask.num_gpus > 0
+        """Where workers hold GPUs, reading and decoding is for the processors, anywhere in the cluster, if one is left."""
+        return self.ask.num_gpus > 0 and self._cluster.has_spare_cpu(self.ask)
 
     def _start_reading(self) -> None:
         """Keeps some blocks ahead of the workers."""

@@ -63,6 +63,10 @@ class Cluster:
         """Actors that fit into the living nodes when they are empty."""
         return sum(_fitting(node, ask) for node in self.nodes)
 
+    def has_spare_cpu(self, ask: Ask) -> bool:
+        """Whether a node has a CPU left for a task when workers fill it."""
+        return any(node.get("CPU", 0.0) - _fitting(node, ask) * ask.num_cpus >= 1 for node in self.nodes)
+
     def could_ever_place(self, ask: Ask) -> bool:
         """Whether an actor fits into a node there is, or one that may be added."""
         return any(_fitting(node, ask) for node in (*self.nodes, *self.addable))

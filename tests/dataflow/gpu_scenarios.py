@@ -100,7 +100,7 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     def leaves() -> dict[str, Any]:
         leaving = scene.cluster.add_node(num_cpus=1, num_gpus=2)
         scene.later(20.0, scene.cluster.remove_node, leaving, allow_graceful=False)
-        return scene.fill(600, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.5))
+        return scene.fill(600, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.5), num_read=200)
 
     return [
         ("joins_late", joins_late),
