@@ -1,5 +1,7 @@
 """Blame for a dead process: from a lease to its batch, from the batch to the one recipe that ends its process."""
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,6 +68,58 @@ class Notes:
         return self._begun.pop(token, None)
 
 
+class Suspects:
+    """Leases with which a process died. One at a time is made, by one process, so that a killer never has two at once."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Lease] = deque()
+        self._out: set[str] = set()
+        self._notes: Any = None
+        self._tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, lease: Lease) -> None:
+        """Takes a lease that is to be made with care."""
+        self._waiting.append(lease)
+
+    def next(self, matches: Callable[[Lease], bool]) -> Lease | None:
+        """The next one of a kind, if none is out."""
+        lease = next((one for one in self._waiting if matches(one)), None) if not self._out else None
+        if lease is not None:
+            self._waiting.remove(lease)
+        return lease
+
+    def begin(self, lease: Lease) -> tuple[str, Any]:
+        """A token for the call that makes a lease, and the `Notes` actor where it is to be noted."""
+        self._tokens += 1
+        token = str(self._tokens)
+        if not lease.care:
+            return token, None
+        self._out.add(token)
+        if self._notes is None:
+            self._notes = start_notes()
+        return token, self._notes
+
+    def end(self, token: str) -> None:
+        """The call is over, well or not."""
+        self._out.discard(token)
+
+    def judge(self, lease: Lease, token: str) -> Verdict:
+        """`judge`, by what was noted under the token."""
+        import ray
+
+        return judge(lease, ray.get(self._notes.last.remote(token)) if lease.care else None)
+
+    def close(self) -> None:
+        """Ends the actor."""
+        import ray
+
+        if self._notes is not None:
+            ray.kill(self._notes)
+
+
 def start_notes() -> Any:
     """The handle of a `Notes` that no other node can take with it."""
     import ray
@@ -73,3 +127,9 @@ def start_notes() -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(Notes).remote()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's words that says something, 200 characters at most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,94 @@
+"""Reading for workers that hold GPUs: tasks on any processor of the cluster read, decode and resize some blocks ahead."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.dataflow.attempts import Suspects, Verdict, first_line
+from engine.dataflow.leases import Lease
+from engine.dataflow.worker import read_elsewhere
+from engine.models.preprocessing import Preprocessing
+
+BLOCKS_AHEAD = 2
+"""Blocks per worker that are read or being read."""
+
+
+@dataclass(eq=False)
+class Reading:
+    """A lease that is being read, or was."""
+
+    lease: Lease
+    token: str
+    count: Any
+    """Reference of the number of images read, which the driver fetches."""
+    block: Any
+    """Reference of the images, which it does not."""
+
+
+class Readers:
+    """Tasks that read, and the blocks that they have read."""
+
+    def __init__(self, plan: Any, maker: Any, suspects: Suspects, put_back: Callable[..., None]):
+        """`plan` and `maker` are references; `put_back` takes leases that are to be made again."""
+        self._plan, self._maker, self._suspects, self._put_back = plan, maker, suspects, put_back
+        self._reading: list[Reading] = []
+        self._read: deque[Reading] = deque()
+
+    def __len__(self) -> int:
+        return len(self._reading) + len(self._read)
+
+    @property
+    def refs(self) -> list[Any]:
+        """What is waited for."""
+        return [reading.count for reading in self._reading]
+
+    @property
+    def has_block(self) -> bool:
+        """Whether a block is ready for a worker."""
+        return bool(self._read)
+
+    def start(self, lease: Lease, preprocessing: Preprocessing) -> None:
+        """Reads a lease."""
+        import ray
+
+        token, notes = self._suspects.begin(lease)
+        task = ray.remote(num_cpus=1, max_retries=0, num_returns=2)(read_elsewhere)
+        count, block = task.remote(self._plan, self._maker, lease, preprocessing, token, notes)
+        self._reading.append(Reading(lease, token, count, block))
+
+    def take(self) -> Reading:
+        """The next block for a worker."""
+        return self._read.popleft()
+
+    def end(self, ref: Any) -> tuple[Verdict, str] | None:
+        """Takes the end of the task of `ref`; where its process died, what to do with its lease, and the reason."""
+        import ray
+
+        reading = next(one for one in self._reading if one.count == ref)
+        self._reading.remove(reading)
+        self._suspects.end(reading.token)
+        try:
+            made = ray.get(reading.count)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+            return self._suspects.judge(reading.lease, reading.token), first_line(error)
+        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
+            self._put_back(reading.lease)
+            return None
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, ValueError | OSError):
+                raise error.cause from None
+            raise
+        if made < len(reading.lease):
+            self._put_back(replace(reading.lease, indices=reading.lease.indices[made:]))
+        # what a processor could read a device can embed, so it is no suspect any more
+        reading.lease = replace(reading.lease, indices=reading.lease.indices[:made], care=0, deaths=0)
+        self._read.append(reading)
+        return None
+
+    def close(self) -> None:
+        """Ends the tasks."""
+        import ray
+
+        for reading in self._reading:
+            ray.cancel(reading.count, force=True)
