@@ -91,7 +91,7 @@ def bare_rate(row_ms: float, num: int) -> float:
 
 
 def engine_rate(row_ms: float, num: int) -> float:
-    """Images/s of the engine, from the arrival of receipts at the driver."""
+    """Images/s of the engine, from the leases that workers report as made."""
     from engine.costs import PriceBook
     from engine.dataflow import run as run_module
     from engine.models import load_encoder
@@ -99,16 +99,18 @@ def engine_rate(row_ms: float, num: int) -> float:
 
     arrivals: list[tuple[float, int]] = []
 
-    class Watched(run_module.Progress):
-        def add(self, rows: int, errors: int, usd: float) -> None:
-            super().add(rows, errors, usd)
-            arrivals.append((time.monotonic(), self.rows))
+    class Watched(run_module.Pool):
+        def reports(self) -> Any:
+            made = 0
+            for report in super().reports():
+                made += report.rows
+                arrivals.append((time.monotonic(), made))
+                yield report
 
-    run_module.Progress = Watched  # type: ignore[misc]
+    run_module.Pool = Watched  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(Path(folder) / "workspace")
-        # written every second, so that arrivals are a curve and no stairs
-        with run_module.Run(workspace, load_encoder("mini-clip"), PriceBook.load(), flush_seconds=1.0) as run:
+        with run_module.Run(workspace, load_encoder("mini-clip"), PriceBook.load()) as run:
             result = run.fill("engine", (FlatPlan if row_ms else MiniPlan)(num), make_maker(row_ms))
         assert result.made == workspace.count() == num
     return steady_rate(arrivals)
