@@ -14,14 +14,17 @@ import json
 import os
 import random
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,7 +207,7 @@ def drive(config: DriveConfig) -> None:
         load_encoder=load_chaos_encoder,  # type: ignore[arg-type]
         commit_every_seconds=0.5,
         flush_seconds=0.5,
-        max_workers=2,
+        max_workers=1 + config.seed % 2,
     )
     with run:
         _damage_commits(damage.commits)
@@ -228,11 +231,38 @@ def _damage_commits(kinds: Sequence[str]) -> None:
     lance.LanceDataset.commit = staticmethod(commit)
 
 
-def play(seed: int) -> dict[str, Any]:
-    """Plays a round; gives what came of it."""
+@contextmanager
+def shared_ray() -> Iterator[dict[str, str]]:
+    """A Ray for all rounds but those that kill a raylet, which spares each run the start of its own; the environment that names it."""
+    with tempfile.TemporaryDirectory(prefix="chaos-ray-", dir="/tmp") as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        names = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
+        start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
+        start += ["--num-cpus=16", "--include-dashboard=false", f"--temp-dir={folder}"]
+        with (Path(folder) / "log").open("wb") as log:
+            head = subprocess.Popen(start, env=_plain_environment() | names, stdout=log, stderr=log)
+        try:
+            yield names | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        finally:
+            head.terminate()
+            head.wait()
+
+
+def _plain_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
+
+
+def play(seed: int, shared: dict[str, str] | None = None) -> dict[str, Any]:
+    """Plays a round; gives what came of it. `shared`: the environment of `shared_ray`."""
     from engine.store import Workspace
 
     damage = Damage.drawn(seed)
+    environment = _plain_environment()
+    if shared and all(kind != "raylet" for kind, _ in damage.driver_events):
+        environment |= shared
     events = list(damage.driver_events)
     started = time.monotonic()
     codes: list[int] = []
@@ -241,7 +271,7 @@ def play(seed: int) -> dict[str, Any]:
         workspace = Workspace.open(Path(folder) / "workspace")
         while (not codes or codes[-1] != 0) and len(codes) < MOST_RUNS:
             event = events.pop(0) if events else None
-            code, said = _run_once(Path(folder), seed, event, workspace)
+            code, said = _run_once(Path(folder), seed, event, workspace, environment)
             codes.append(code)
         plan = ChaosPlan()
         odd = {*damage.poison, *damage.bad}
@@ -269,10 +299,10 @@ def play(seed: int) -> dict[str, Any]:
     }
 
 
-def _run_once(folder: Path, seed: int, event: tuple[str, int] | None, workspace: Any) -> tuple[int, str]:
+def _run_once(
+    folder: Path, seed: int, event: tuple[str, int] | None, workspace: Any, environment: dict[str, str]
+) -> tuple[int, str]:
     """Runs the driver, and lets the event come when the table has so many rows; its exit code and what it said."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.chaos", "drive", "--folder", str(folder), "--seed", str(seed)]
     with (folder / "said").open("w+") as said:
         driver = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
@@ -313,8 +343,9 @@ def main() -> int:
     options = parser.parse_args()
     kinds: Counter[str] = Counter()
     right = 0
-    with ThreadPoolExecutor(options.jobs) as threads:
-        for found in threads.map(play, range(options.first, options.first + options.rounds)):
+    seeds = range(options.first, options.first + options.rounds)
+    with shared_ray() as shared, ThreadPoolExecutor(options.jobs) as threads:
+        for found in threads.map(lambda seed: play(seed, shared), seeds):
             right += found["right"]
             damage = found["damage"]
             kinds.update(kind for kind, _ in (*damage["worker_kills"], *damage["driver_events"]))
