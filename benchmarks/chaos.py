@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -327,8 +327,9 @@ def _let_come(kind: str, pid: int) -> None:
         os.kill(pid, getattr(signal, kind))
         return
     for child in psutil.Process(pid).children(recursive=True):
-        if re.search(r"/raylet/raylet\b", " ".join(child.cmdline())):
-            child.kill()
+        with suppress(psutil.Error):  # a process that has just ended
+            if re.search(r"/raylet/raylet\b", " ".join(child.cmdline())):
+                child.kill()
 
 
 def main() -> int:
