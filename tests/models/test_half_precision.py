@@ -43,7 +43,7 @@ def draw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, st
 def _recipes(spec: GeneratorSpec) -> list[Recipe]:
     """Two recipes; those of twins take two steps without guidance, which would magnify what random weights do with rounding.
 
-    FLUX besides is told 1000 times its guidance in its own dtype, and bfloat16 rounds 3500 to 3504.
+    FLUX besides takes 1000 times its guidance in its own dtype, and bfloat16 rounds 3500 to 3504.
     """
     twin = spec.name != "mini"
     side = SIDE.get(spec.name, 16) if twin else spec.height
