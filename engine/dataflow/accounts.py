@@ -34,7 +34,8 @@ class Accounts:
         self._clock = clock
         self._started_at = datetime.now(UTC)
         self._started = self._reported = self._sampled = clock()
-        self._nodes = self._node_seconds = 0.0
+        self._nodes: float | None = None
+        self._node_seconds = self._usd_billed = 0.0
         self._work: dict[tuple[str, ...], dict[str, Any]] = {}
         self.images = 0
         self.errors = 0
@@ -58,12 +59,22 @@ class Accounts:
 
     def sample(self, cluster: dict[str, float]) -> None:
         """Takes the cluster's size now; it is billed from the last sample on, the first one from the run's start."""
+        if self._nodes is not None:
+            self._bill()
         if not self._is_settled and cluster.get("GPU"):
             self._instance, self._is_settled = self._find_instance(cluster), True
-        nodes = cluster_nodes(cluster, self.instance.num_cpus, self.instance.num_gpus)
+        is_first = self._nodes is None
+        self._nodes = cluster_nodes(cluster, self.instance.num_cpus, self.instance.num_gpus)
+        if is_first:
+            self._bill()
+
+    def _bill(self) -> None:
+        """Bills the nodes of the last sample up to now, by the instance that they were then."""
         now = self._clock()
-        self._node_seconds += (self._nodes or nodes) * (now - self._sampled)
-        self._nodes, self._sampled = nodes, now
+        nodes, seconds = self._nodes or 0.0, now - self._sampled
+        self._node_seconds += nodes * seconds
+        self._usd_billed += billed_usd(self.instance, nodes, seconds)
+        self._sampled = now
 
     def add(self, entry: dict[str, Any]) -> None:
         """Adds a ledger row without its run to those of its kind."""
@@ -84,20 +95,20 @@ class Accounts:
 
     def report(self, status: str) -> None:
         """Renews the run's row in `runs` and its rows in `ledger`."""
+        self._bill()
         self._reported = self._clock()
-        wall = self._clock() - self._started
-        node_seconds = self._node_seconds + self._nodes * (self._clock() - self._sampled)
+        wall = self._reported - self._started
         self._workspace.put_run(
             {
                 "run_id": self._run_id,
                 "started_at": self._started_at,
                 "wall_seconds": wall,
-                "nodes": node_seconds / wall if wall else self._nodes,
+                "nodes": self._node_seconds / wall if wall else 0.0,
                 "instance": self.instance.name,
                 "usd_per_hour": self.instance.usd_per_hour,
                 "busy_seconds": float(sum(row["busy_seconds"] for row in self._work.values())),
                 "usd_busy": float(sum(row["usd_compute"] for row in self._work.values())),
-                "usd_billed": billed_usd(self.instance, 1.0, node_seconds),
+                "usd_billed": self._usd_billed,
                 "images": self.images,
                 "errors": self.errors,
                 "status": status,

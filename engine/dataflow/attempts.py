@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.dataflow.leases import Lease
+from engine.failures import RunFailed
 
 MAX_UNMARKED_DEATHS = 3
 """Deaths of a lease without a note, from which on it is cut in halves."""
@@ -127,6 +128,13 @@ def start_notes() -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(Notes).remote()
+
+
+def told(error: Any) -> Exception:
+    """The error to raise in the driver for a worker's `RayTaskError`: its one sentence, where it has one."""
+    if isinstance(error.cause, OSError):
+        return RunFailed(f"a worker cannot go on ({first_line(error.cause)}); fix that and run the same command again")
+    return error.cause if isinstance(error.cause, ValueError | RunFailed) else error
 
 
 def first_line(error: BaseException) -> str:

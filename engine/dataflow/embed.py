@@ -42,7 +42,7 @@ def stream_embeddings(
     load_encoder: Callable[..., ImageEncoder],
     uri: str,
     ask: Ask,
-    num_workers: int,
+    num_workers: tuple[int, int],
 ) -> Iterator[Embedded]:
     """Embeds committed images by id, in any order; an id without an image is left out.
 
@@ -52,7 +52,7 @@ def stream_embeddings(
         load_encoder: loads it from its source on a device.
         uri: the workspace.
         ask: what an embedding actor holds.
-        num_workers: actors to begin with; the pool shrinks to one and grows back as the cluster does.
+        num_workers: actors to begin with, and at most; between one and these the pool follows the cluster.
 
     Raises:
         ValueError: the encoder cannot be loaded; the one sentence of the worker.
@@ -66,13 +66,14 @@ def stream_embeddings(
     leases: list[Row] = [{"ids": list(ids[at : at + ROWS_PER_LEASE])} for at in range(0, len(ids), ROWS_PER_LEASE)]
     # one row per block and one block per call: a batch size larger than a block would bundle blocks
     stream = ray.data.from_items(leases, override_num_blocks=len(leases))
+    first, most = (max(1, num) for num in num_workers)
     fuse = not ask.num_gpus
     if not fuse:
         stream = stream.map(_Read, fn_constructor_args=(uri, encoder.preprocessing), concurrency=(1, 64), num_cpus=1)
     stream = stream.map(
         _Embed,
         fn_constructor_args=(uri, encoder.source, load_encoder, ask.device, fuse),
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, num_workers), initial_size=max(1, num_workers)),
+        compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=first),
         num_cpus=ask.num_cpus,
         num_gpus=ask.num_gpus,
         ray_remote_args_fn=lambda: {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS},

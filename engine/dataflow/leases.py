@@ -73,11 +73,6 @@ class Backlog:
         ready = sum(len(indices) for indices, _ in self._ready) + sum(len(lease) for lease in self._again)
         return ready + len(self._plan) - self.num_present - int(self.is_pending.sum())
 
-    @property
-    def is_hashed(self) -> bool:
-        """Whether the whole plan has been compared with the table, so that `most_left` is exact."""
-        return self._next is None
-
     def take(self, num_rows: Callable[[bool], int]) -> Lease | None:
         """The next lease of about `num_rows(reads)` recipes; what was put back comes first. None when all is out."""
         if not self:

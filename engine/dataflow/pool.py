@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.dataflow.attempts import Suspects, Verdict, first_line
+from engine.dataflow.attempts import Suspects, Verdict, first_line, told
 from engine.dataflow.devices import Devices, Place
 from engine.dataflow.leases import Backlog, Lease, LeaseSize
 from engine.dataflow.readers import BLOCKS_AHEAD, Readers
@@ -215,7 +215,7 @@ class Pool:
             answer = ray.get(slot.starting)
         except ray.exceptions.RayTaskError as error:
             if not isinstance(error.cause, DeviceFault):
-                raise (error.cause if isinstance(error.cause, ValueError) else error) from None
+                raise told(error) from None
             self._lose(slot, str(error.cause), _NO_RECIPE)
             return
         except ray.exceptions.RayActorError as error:
@@ -308,7 +308,7 @@ class Pool:
             elif isinstance(error.cause, ray.exceptions.ObjectLostError):  # the block of read images went with its node
                 self._put_back(call.lease)
             else:
-                raise (error.cause if isinstance(error.cause, ValueError | OSError) else error) from None
+                raise told(error) from None
             return Report()
         except ray.exceptions.ObjectLostError:
             self._put_back(call.lease)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.dataflow.attempts import Suspects, Verdict, first_line
+from engine.dataflow.attempts import Suspects, Verdict, first_line, told
 from engine.dataflow.leases import Lease
 from engine.dataflow.worker import read_elsewhere
 from engine.models.preprocessing import Preprocessing
@@ -76,9 +76,7 @@ class Readers:
             self._put_back(reading.lease)
             return None
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, ValueError | OSError):
-                raise error.cause from None
-            raise
+            raise told(error) from None
         if made < len(reading.lease):
             self._put_back(replace(reading.lease, indices=reading.lease.indices[made:]))
         # what a processor could read a device can embed, so it is no suspect any more

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.costs import Instance, PriceBook
+from engine.costs import PriceBook
 from engine.dataflow.accounts import Accounts
 from engine.dataflow.cluster import RayConnection
-from engine.dataflow.embed import stream_embeddings
+from engine.dataflow.embed import ROWS_PER_LEASE, stream_embeddings
 from engine.dataflow.leases import Backlog
 from engine.dataflow.pool import Pool
 from engine.dataflow.progress import Progress
@@ -164,11 +164,14 @@ class Run:
             return 0
         ask = self._ask(EMBED_GPUS, needs_gpu=False)
         progress = Progress(f"{name}: embed", len(missing))
-        num_workers = min(self._look().room(ask), -(-len(missing) // 256), self.max_workers or len(missing))
+        cluster = self._look()
+        most = min(-(-len(missing) // ROWS_PER_LEASE), self.max_workers or len(missing))
+        num_workers = min(cluster.room(ask), most)
+        pool = (num_workers, most if cluster.may_grow else num_workers)
         pending_ids: list[str] = []
         vectors: list[np.ndarray] = []
         written = time.monotonic()
-        for part in stream_embeddings(missing, self.encoder, self.load_encoder, self.workspace.uri, ask, num_workers):
+        for part in stream_embeddings(missing, self.encoder, self.load_encoder, self.workspace.uri, ask, pool):
             pending_ids += part.ids
             vectors.append(part.vectors)
             usd = self._accounts.add_stage("embed", len(part.ids), part.seconds, ask)
@@ -186,11 +189,6 @@ class Run:
     def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
         """Enters what a stage did to images of any kind into the ledger; returns its price in US dollars."""
         return self._accounts.add_stage(stage, rows, busy_seconds, ask)
-
-    @property
-    def instance(self) -> Instance:
-        """The priced instance."""
-        return self._accounts.instance
 
     def connect(self) -> None:
         """Connects Ray, if that has not been done."""
@@ -282,6 +280,7 @@ class _Filling:
         killers, self._pool.killers = self._pool.killers, []
         if not killers:
             return
+        self._reason = killers[-1][1]
         rows = [error_row(self._plan[index], index, reason) for index, reason in killers]
         run = self._run
         tables = to_tables(rows, run._accounts.pricing(self._pool.ask), run.run_id, "", run.encoder.name)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,8 @@ class Worker:
         self._oldest = 0.0
         self._writes: list[Future[Report]] = []
         self._has_written = False
+        self._encodes: list[Future[Stored]] = []
+        self._pixel_bytes = 0
         self._failed, self._reason = 0, ""
 
     def where(self) -> tuple[str, tuple[str, ...]]:
@@ -109,7 +111,6 @@ class Worker:
         import torch
 
         self._pricing = pricing
-
         device = self._job.device
         if device == "cpu":
             torch.set_num_threads(1)  # one actor per core
@@ -182,7 +183,6 @@ class Worker:
         started = time.perf_counter()
         vectors = iter(self._embed(pixels))
         embed_seconds = (time.perf_counter() - started) / max(1, len(pixels))
-        waiting = 0
         for index, recipe, one in zip(indices, recipes, made, strict=True):
             row = Row(int(index), recipe, one, seconds + one.search_seconds)
             if not row.reason:
@@ -195,17 +195,17 @@ class Worker:
                 else:
                     assert one.pixels is not None
                     row.stored = self._encoding.submit(_encode, one.pixels)
-                    waiting += one.pixels.numel()
+                    self._encodes.append(row.stored)
+                    self._pixel_bytes += one.pixels.numel()
                     self._bytes += one.pixels.numel() // 2  # about what a PNG of it weighs
             if row.reason:
                 self._failed, self._reason = self._failed + 1, row.reason
             one.pixels = None
             self._oldest = self._oldest or time.monotonic()
             self._rows.append(row)
-        if waiting > PIXEL_BYTES:
-            for row in self._rows:
-                if not row.reason:
-                    row.image()
+        if self._pixel_bytes > PIXEL_BYTES:  # of this batch and those before it: a fast device would fill the memory
+            wait(self._encodes)
+            self._encodes, self._pixel_bytes = [], 0
         if self._bytes >= FRAGMENT_BYTES or time.monotonic() - self._oldest >= self._job.flush_seconds:
             self._write()
 

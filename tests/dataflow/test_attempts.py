@@ -1,11 +1,13 @@
 from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dataflow.attempts import judge
+from engine.dataflow.attempts import judge, told
 from engine.dataflow.leases import Lease
+from engine.failures import RunFailed
 
 
 def run(num: int, batch: int, killers: set[int], deaths_elsewhere: list[bool]) -> tuple[set[int], set[int], int]:
@@ -62,3 +64,16 @@ def test_a_lease_that_dies_without_a_note_is_halved_down_to_the_recipe():
             queue.extend(one for one in verdict.again if len(one))
             blamed += verdict.killers
     assert blamed == [5]
+
+
+def test_a_workers_own_sentence_reaches_the_user():
+    def task_error(cause: Exception) -> SimpleNamespace:
+        return SimpleNamespace(cause=cause)
+
+    full = told(task_error(OSError("No space left on device (os error 28)\nat this place")))
+    assert isinstance(full, RunFailed)
+    assert str(full).startswith("a worker cannot go on (No space left on device (os error 28)); fix that")
+    wrong = ValueError("the weights are missing; download them again")
+    assert told(task_error(wrong)) is wrong
+    other = task_error(KeyError("a mistake in the program"))
+    assert told(other) is other

@@ -182,3 +182,12 @@ def test_reading_keeps_no_full_size_pixels(tiny_dataset: Path, tiny_encoder: str
     block = read_block(plan, maker, Lease(np.arange(6), True), preprocessing, lambda part: None)
     assert block.pixels.shape == (6, 3, *preprocessing.size)
     assert all(one.pixels is None and one.stored for one in block.made)
+
+
+def test_pixels_that_wait_for_their_encoding_are_bounded_over_batches(bench, monkeypatch: pytest.MonkeyPatch):
+    bench = bench(PaintMaker(rows_per_call=1), PaintPlan(20))
+    monkeypatch.setattr(worker_module, "PIXEL_BYTES", 5 * 3 * 32 * 32)
+    waits: list[int] = []
+    monkeypatch.setattr(worker_module, "wait", lambda encodes: waits.append(len(encodes)))
+    bench.make(*range(20))
+    assert waits == [6, 6, 6]
