@@ -105,8 +105,8 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     return [
         ("joins_late", joins_late),
         ("never_fits", lambda: scene.fill(8, PaintMaker(gpus_per_actor=4.0))),
-        ("fractions", lambda: scene.fill(96, PaintMaker(gpus_per_actor=0.5, seconds_per_call=0.4))),
-        ("whole", lambda: scene.fill(96, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.4))),
+        ("fractions", lambda: scene.fill(96, PaintMaker(gpus_per_actor=0.5, meet=4))),
+        ("whole", lambda: scene.fill(96, PaintMaker(gpus_per_actor=1.0, meet=2))),
         ("both", lambda: scene.fill(96, PaintMaker(gpus_per_actor=2.0))),
         ("reads", lambda: scene.fill(96, PaintMaker(gpus_per_actor=1.0, bad_seeds=(3,), poison_seeds=(40,)), 64)),
         ("sick", lambda: scene.fill(400, PaintMaker(gpus_per_actor=1.0, sick_device="1", seconds_per_call=0.2))),

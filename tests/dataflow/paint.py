@@ -60,6 +60,8 @@ class PaintMaker:
     dies_while_loading: bool = False
     touched: str = ""
     """A folder in which each call leaves a file named by its device and process."""
+    meet: int = 0
+    """Processes that wait for each other in that folder, a minute at most, so that none is too late for its share."""
     calls: int = 0
 
     def reads(self, source: str) -> bool:
@@ -104,6 +106,9 @@ class PaintMaker:
         if self.touched:
             gpu = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"
             (Path(self.touched) / f"{gpu}.{os.getpid()}").touch()
+            patience = time.monotonic() + 60
+            while len(os.listdir(self.touched)) < self.meet and time.monotonic() < patience:
+                time.sleep(0.05)
         time.sleep(self.seconds_per_call)
         if self.sick_device and os.environ.get("CUDA_VISIBLE_DEVICES") == self.sick_device:
             raise DeviceFault(f"cuda:{self.sick_device}", "an illegal memory access was encountered")
