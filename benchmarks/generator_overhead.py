@@ -88,8 +88,8 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from tests import tiny_generators
-    from tests.models.twins import small_references
+    from engine.testing import generators as tiny_generators
+    from engine.testing.twins import small_references
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", nargs="+", default=generator_names(), help="registry entries")

@@ -4,7 +4,7 @@
 import sys
 
 from engine.command import run_command
-from engine.studies.negatives import DatabaseConfig, build_database
+from engine.studies.realrag.negatives import DatabaseConfig, build_database
 
 
 def main(config: DatabaseConfig) -> None:

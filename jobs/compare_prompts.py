@@ -4,7 +4,7 @@
 import sys
 
 from engine.command import run_command
-from engine.studies.prompts import PromptsConfig, run_prompts
+from engine.studies.genbench.prompts import PromptsConfig, run_prompts
 
 
 def main(config: PromptsConfig) -> None:

@@ -4,7 +4,7 @@
 import sys
 
 from engine.command import run_command
-from engine.studies.genbench import GenBenchConfig, run_genbench
+from engine.studies.genbench.tradeoff import GenBenchConfig, run_genbench
 
 
 def main(config: GenBenchConfig) -> None:

@@ -4,7 +4,7 @@
 import sys
 
 from engine.command import run_command
-from engine.studies.metrics import MetricsConfig, run_metrics
+from engine.studies.genbench.metrics import MetricsConfig, run_metrics
 
 
 def main(config: MetricsConfig) -> None:

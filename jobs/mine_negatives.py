@@ -4,7 +4,7 @@
 import sys
 
 from engine.command import run_command
-from engine.studies.negatives import MineConfig, mine_negatives
+from engine.studies.realrag.negatives import MineConfig, mine_negatives
 
 
 def main(config: MineConfig) -> None:

@@ -4,7 +4,7 @@
 import sys
 
 from engine.command import run_command
-from engine.studies.budget import BudgetConfig, run_budget
+from engine.studies.genbench.budget import BudgetConfig, run_budget
 
 
 def main(config: BudgetConfig) -> None:

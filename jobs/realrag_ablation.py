@@ -4,7 +4,7 @@
 import sys
 
 from engine.command import run_command
-from engine.studies.realrag import RealRagConfig, run_realrag
+from engine.studies.realrag.study import RealRagConfig, run_realrag
 
 
 def main(config: RealRagConfig) -> None:

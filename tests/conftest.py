@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import tiny
+from engine.testing import tiny
 
 settings.register_profile("busy machine", deadline=None)  # a test that was slow once is not a wrong one
 settings.load_profile("busy machine")

@@ -15,7 +15,7 @@ import pytest
         ("engine.sources", ("ray", "lance", "lancedb", "torch", "diffusers")),
         ("engine.costs", ("ray", "torch", "matplotlib")),
         ("engine.reports", ("ray", "torch", "matplotlib")),
-        ("engine.studies.genbench", ("ray", "lance", "diffusers")),
+        ("engine.studies.genbench.tradeoff", ("ray", "lance", "diffusers")),
     ],
 )
 def test_a_package_loads_without(package: str, absent: tuple[str, ...]):

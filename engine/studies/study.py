@@ -33,7 +33,7 @@ from engine.sources import (
 )
 from engine.sources.retrieval import CaptionedPool, check_pool, class_queries, class_text_features
 from engine.store import Workspace
-from engine.studies.settings import Parts, Settings, check_not_empty, check_place, check_seeds
+from engine.studies.config import Parts, Settings, check_not_empty, check_place, check_seeds
 
 SOURCES = ("generative", "retrieval", "original")
 """Kinds of external data the paper compares."""

@@ -9,7 +9,7 @@ from engine.catalog.corpus import read_images
 from engine.catalog.datasets import _catalog
 from engine.catalog.index import index_split
 from engine.names import plain_name
-from tests import tiny
+from engine.testing import tiny
 
 GENBENCH = genbench_datasets()
 

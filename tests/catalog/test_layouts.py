@@ -10,7 +10,7 @@ import pytest
 
 from engine.catalog import load_dataset
 from engine.catalog.corpus import read_images
-from tests import tiny
+from engine.testing import tiny
 
 
 def _write_images(folder: Path, counts: dict[str, int], suffix: str = "jpg") -> Path:

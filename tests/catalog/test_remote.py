@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from engine.catalog.index import index_split
-from tests import tiny
+from engine.testing import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 READ = """

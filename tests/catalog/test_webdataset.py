@@ -7,7 +7,7 @@ import pytest
 from engine.catalog.corpus import read_images
 from engine.catalog.index import index_split
 from engine.catalog.webdataset import WebDataset
-from tests import tiny
+from engine.testing import tiny
 
 NAMES = ("red apple", "green tree", "blue boat")
 

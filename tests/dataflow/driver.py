@@ -8,7 +8,7 @@ from engine.command import run_command
 from engine.costs import PriceBook
 from engine.dataflow.run import Run
 from engine.store import Workspace
-from tests.dataflow.paint import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
+from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from engine.dataflow import cluster as connection
 from engine.dataflow import pool
 from engine.dataflow.run import Run
 from engine.store import Workspace
-from tests.dataflow.paint import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
+from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
 
 os.environ.update({"IMAGEFOUNDRY_DEVICE": "cpu", "RAY_worker_niceness": "0", "RAY_health_check_failure_threshold": "3"})
 

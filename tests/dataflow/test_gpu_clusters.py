@@ -61,7 +61,9 @@ def test_images_are_read_by_processors_and_generated_on_gpus(played):
     scene = played["reads"]
     assert (scene["rows"], scene["distinct"], scene["errors"]) == (94, 94, 2)
     on_gpus = set(scene["touched"]) - {"none"}
-    assert on_gpus and on_gpus <= {"0", "1"} and "none" in scene["touched"]
+    assert on_gpus
+    assert on_gpus <= {"0", "1"}
+    assert "none" in scene["touched"]
 
 
 def test_a_sick_gpu_is_left_alone_and_named(played):

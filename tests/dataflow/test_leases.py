@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.dataflow import leases
 from engine.dataflow.leases import Backlog, Lease, LeaseSize
 from engine.store import IdSet
-from tests.dataflow.paint import PaintPlan
+from engine.testing.makers import PaintPlan
 
 
 def reads(source: str) -> bool:

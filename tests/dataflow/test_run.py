@@ -21,7 +21,7 @@ from engine.dataflow.run import FillResult, Run
 from engine.failures import RunFailed
 from engine.images import decode_image
 from engine.store import Workspace
-from tests.dataflow.paint import PaintEncoder, PaintMaker, PaintPlan, die_once, load_paint_encoder
+from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, die_once, load_paint_encoder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from engine.models import load_encoder
 from engine.models.faults import DeviceFault
 from engine.sources import CorpusMaker, OriginalPlan
 from engine.store import Committer, Workspace
-from tests.dataflow.paint import PaintMaker, PaintPlan
+from engine.testing.makers import PaintMaker, PaintPlan
 
 PRICING = Pricing(usd_per_device_second=2.0, usd_per_label={"original": 0.012, "generative": 0.0})
 

@@ -4,7 +4,7 @@ import torch
 
 from engine.evaluation import finetune_score
 from engine.models import load_encoder
-from tests import tiny
+from engine.testing import tiny
 
 
 def _images(each: int, first: int = 0) -> tuple[list[torch.Tensor], torch.Tensor]:

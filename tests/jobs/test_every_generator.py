@@ -18,9 +18,9 @@ from engine.recipe import Recipe
 from engine.sources import ConcatenatedPlan, Generates, GeneratorMaker, MakerBySource
 from engine.sources.make import Made
 from engine.store import Workspace
-from engine.studies.genbench import GenBench, GenBenchConfig
-from tests import tiny_generators
-from tests.models.twins import SIDE, small_references
+from engine.studies.genbench.tradeoff import GenBench, GenBenchConfig
+from engine.testing import generators as tiny_generators
+from engine.testing.twins import SIDE, small_references
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("cluster")]
 

@@ -19,8 +19,8 @@ from engine.models.families import family_of
 from engine.models.family import PromptCache
 from engine.recipe import Recipe
 from engine.sources import GenerativePlan, GeneratorMaker
-from tests import tiny_generators
-from tests.models.twins import SIDE, small_references
+from engine.testing import generators as tiny_generators
+from engine.testing.twins import SIDE, small_references
 
 NAMES = generator_names()
 CASES = [

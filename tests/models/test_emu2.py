@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from engine.models import DiffusionGenerator, generator_spec, load_generator
 from engine.models.references import fit
 from engine.models.weights import count_parameters
-from tests import tiny_generators
+from engine.testing import generators as tiny_generators
 from tests.models.test_generator import recipe
 
 REAL = {

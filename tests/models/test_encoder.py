@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.models import ImageEncoder, encoder_names, load_encoder
 from engine.models.faults import DeviceFault
-from tests.tiny import class_image, clip_tokenizer
+from engine.testing.tiny import class_image, clip_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_out_of_memory_halves_the_batch(tiny_encoder: str, monkeypatch: pytest.M
 
 
 def test_retrained_weights_are_another_encoder(tiny_encoder: str, encoder: ImageEncoder, tmp_path: Path):
-    from tests import tiny
+    from engine.testing import tiny
 
     other = load_encoder(str(tiny.save_encoder(tmp_path / "encoder", seed=1)))
     assert encoder.name.startswith("encoder@")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from engine.models import DiffusionGenerator, generator_spec, load_generator
-from tests import tiny_generators
+from engine.testing import generators as tiny_generators
 from tests.models.test_generator import recipe
 
 

@@ -11,8 +11,8 @@ import torch
 from engine.models import GeneratorSpec, generator_names, generator_spec, load_generator
 from engine.models.families import family_of
 from engine.recipe import Recipe
-from tests import tiny_generators
-from tests.models.twins import SIDE, small_references
+from engine.testing import generators as tiny_generators
+from engine.testing.twins import SIDE, small_references
 
 NAMES = list({generator_spec(name).pipeline: name for name in reversed(generator_names())}.values())
 """One name per pipeline class."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.models.prompt_weights import escape, prompt_embeds, read_weights
-from tests import tiny
+from engine.testing import tiny
 
 
 @given(st.text())

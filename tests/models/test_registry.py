@@ -153,7 +153,7 @@ def test_what_lies_in_8_bits_takes_half_the_memory(monkeypatch: pytest.MonkeyPat
 
 
 def test_weights_in_8_bits_draw_nearly_the_same(tmp_path: Path):
-    from tests import tiny_generators
+    from engine.testing import generators as tiny_generators
 
     saved = tiny_generators.save("flux-schnell", tmp_path)
     spec = replace(generator_spec("flux-schnell", **saved), dtype="float32")

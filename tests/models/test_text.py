@@ -8,7 +8,7 @@ import torch
 from engine.catalog import load_dataset
 from engine.models.text import load_captioner, load_sentence_writer, load_text_similarity
 from engine.prompts import load_sentences, sentences
-from tests import tiny
+from engine.testing import tiny
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from engine.models.generator import References
 from engine.recipe import Recipe
 from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan
 from engine.store import Workspace
-from tests import tiny
+from engine.testing import tiny
 from tests.models.test_generator import recipe
 
 

@@ -22,7 +22,7 @@ from engine.sources import (
     shot_ids,
 )
 from engine.sources.retrieval import class_queries, class_text_features
-from tests import tiny
+from engine.testing import tiny
 
 SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere", reference_modes={"img2img": 0.4})
 

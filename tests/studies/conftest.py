@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from engine.studies.genbench import GenBenchConfig
+from engine.studies.genbench.tradeoff import GenBenchConfig
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from engine.catalog import Dataset
-from engine.studies.metrics import MetricsConfig, assemble, measure, recall_by_class, run_metrics, times
-from engine.studies.results import Images
+from engine.studies.genbench.metrics import MetricsConfig, assemble, measure, recall_by_class, run_metrics, times
+from engine.studies.image_set import Images
 
 NAMES = ("kea", "kiwi", "emu")
 

@@ -1,7 +1,6 @@
 """What a workspace says about plans: scores, costs, errors and pictures, as rows of tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,20 +13,18 @@ from engine.costs import PriceBook, attribute_billed, summarise, totals
 from engine.costs.ledger import COST_COLUMNS
 from engine.dataflow.progress import Progress
 from engine.evaluation.protocols import Protocol as ProbeProtocol
-from engine.images import decode_image
 from engine.models import ImageEncoder
-from engine.recipe import embedding_column
 from engine.reports import ContactSheet
 from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds
 from engine.sources import OriginalPlan, Plan, shot_ids
 from engine.sources.plan import ClassPlan
 from engine.store import IdSet, Workspace
+from engine.studies.image_set import Images, load_images, pixels_of, stored_images
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from engine.evaluation.finetune import Pixels
 
 FIGURE_2 = "GenBench Figure 2: what generated images of the most shots improve on zero-shot; bars one standard deviation over seeds."
 SHEET_IMAGES = 24
@@ -95,51 +92,6 @@ def tradeoff_rows(
             money = {name: cost[name] for name in ("images", "usd_busy", "usd_billed", "usd_per_image")}
             rows.append(row | scores_of(dataset, texts, test, part, seed, probe) | money)
     return rows
-
-
-@dataclass
-class Images:
-    """Committed images of a plan's first recipes."""
-
-    ids: list[str]
-    indices: np.ndarray
-    """`[N]` index in the plan, ascending."""
-    classes: np.ndarray
-    """`[N]` int64, the class that each was bought for."""
-    labels: np.ndarray
-    """`[N]` int64, or `[N, C]` of 0 and 1 where an image has several labels."""
-    features: np.ndarray
-    """`[N, D]` float32."""
-
-    def first(self, num: int) -> "Images":
-        """Those among the first `num` recipes."""
-        return self.where(np.arange(len(self.ids)) < np.searchsorted(self.indices, num))
-
-    def where(self, kept: np.ndarray) -> "Images":
-        """Those of a mask `[N] bool`."""
-        ids = [name for name, keep in zip(self.ids, kept, strict=True) if keep]
-        return Images(ids, self.indices[kept], self.classes[kept], self.labels[kept], self.features[kept])
-
-
-def load_images(workspace: Workspace, encoder: str, plan: Plan, num: int) -> Images:
-    """The images that the workspace has of a plan's first `num` recipes, with their embeddings by an encoder."""
-    recipes = [plan[index] for index in range(num)]
-    ids = [recipe.id for recipe in recipes]
-    column = embedding_column(encoder)
-    table = workspace.fetch(ids, ["id", column])
-    place = {name: number for number, name in enumerate(table.column("id").to_pylist())}
-    # a recipe without an image (an error row) leaves a gap, so a class may have fewer than n images in its n-shot set
-    indices = np.array([number for number, name in enumerate(ids) if name in place], np.int64)
-    classes = np.array([recipes[number].class_index for number in indices], np.int64)
-    dimension = table.schema.field(column).type.list_size
-    vectors = pc.list_flatten(table.column(column)).to_numpy().reshape(-1, dimension)
-    return Images(
-        ids=[ids[number] for number in indices],
-        indices=indices,
-        classes=classes,
-        labels=plan.labels[indices] if isinstance(plan, OriginalPlan) else classes,
-        features=vectors[np.array([place[ids[number]] for number in indices], np.int64)],
-    )
 
 
 def scores_of(
@@ -224,29 +176,6 @@ def _finetuned(
         return finetune_score(encoder, pixels[0], train.labels, pixels[1], test.labels, texts, **settings).score
 
     return float(cached_value("finetuned", inputs, compute, packages=("engine.evaluation", "engine.models"), edition=1))
-
-
-def stored_images(workspace: Workspace, ids: Sequence[str]) -> dict[str, bytes]:
-    """Id → the encoded image."""
-    table = workspace.fetch(list(dict.fromkeys(ids)), ["image"])
-    return dict(zip(table.column("id").to_pylist(), table.column("image").to_pylist(), strict=True))
-
-
-def stored_pixels(workspace: Workspace, ids: Sequence[str]) -> "Pixels":
-    """The stored images, held encoded and decoded as they are asked for."""
-    encoded = stored_images(workspace, ids)
-    return pixels_of([encoded[name] for name in ids])
-
-
-def pixels_of(encoded: Sequence[bytes]) -> "Pixels":
-    """Rows of these encoded images → their pixels, decoded as they are asked for."""
-    import torch
-
-    def decode(rows: Sequence[int]) -> list[torch.Tensor]:
-        images = [decode_image(encoded[row]) for row in rows]
-        return [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in images]
-
-    return decode
 
 
 def improvements(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import byte_alphabet, clip_text, clip_tokenizer, save_pipeline, sharpen, t5_config, t5_tokenizer
+from engine.testing.tiny import (
+    byte_alphabet,
+    clip_text,
+    clip_tokenizer,
+    save_pipeline,
+    sharpen,
+    t5_config,
+    t5_tokenizer,
+)
 
 if find_spec("glide_text2im") is None:  # OpenAI's package is in no index; where it is installed, the tests use it
     sys.path.append(str(Path(__file__).parent / "stand_ins"))

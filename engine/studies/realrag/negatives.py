@@ -9,7 +9,7 @@ from engine.models.registry import encoder_source
 from engine.retriever.database import Database, DatabasePlan, duplicate_counts, duplicates
 from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, plan_ids
 from engine.store import IdSet, Workspace
-from engine.studies.settings import Parts, Settings, load_datasets
+from engine.studies.config import Parts, Settings, load_datasets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,7 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
 
 
-def clip_tokenizer(pad_token: str = "<|endoftext|>"):
+def clip_tokenizer(pad_token: str = "<|endoftext|>") -> Any:
     """A CLIP tokenizer of single letters."""
     from transformers import CLIPTokenizer
 
@@ -116,7 +117,7 @@ def save_pipeline(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def clip_text(tokenizer, projection: int = 0, width: int = 16):
+def clip_text(tokenizer: Any, projection: int = 0, width: int = 16) -> Any:
     """A random CLIP text tower, with a projection if asked for."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -134,7 +135,7 @@ def clip_text(tokenizer, projection: int = 0, width: int = 16):
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval()
 
 
-def t5_tokenizer(length: int = 64):
+def t5_tokenizer(length: int = 64) -> Any:
     """A T5 tokenizer of single letters and a few words."""
     import string
 
@@ -150,7 +151,7 @@ def t5_tokenizer(length: int = 64):
     return T5Tokenizer(vocab=vocabulary, model_max_length=length, extra_ids=0)
 
 
-def t5_config(tokenizer, width: int = 16):
+def t5_config(tokenizer: Any, width: int = 16) -> Any:
     """A small T5."""
     from transformers import T5Config
 
@@ -165,7 +166,7 @@ def t5_config(tokenizer, width: int = 16):
     )
 
 
-def sharpen(model, factor: float = 6.0):
+def sharpen(model: Any, factor: float = 6.0) -> Any:
     """The model with larger matrices: as initialised, all inputs come to nearly the same."""
     import torch
 
@@ -258,7 +259,7 @@ def save_blip2(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def sdxl_pipeline(seed: int = 0):
+def sdxl_pipeline(seed: int = 0) -> Any:
     """The text side of a random SDXL pipeline: it embeds prompts and draws nothing."""
     import torch
     from diffusers import StableDiffusionXLPipeline
@@ -276,7 +277,7 @@ def sdxl_pipeline(seed: int = 0):
     )
 
 
-def flux_pipeline(seed: int = 0):
+def flux_pipeline(seed: int = 0) -> Any:
     """The text side of a random FLUX.1 pipeline: it embeds prompts and draws nothing."""
     import torch
     from diffusers import FluxPipeline

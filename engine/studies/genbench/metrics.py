@@ -34,8 +34,9 @@ from engine.recipe import Recipe
 from engine.reports import Report
 from engine.reports.figures import bar_figure, scatter_figure
 from engine.store import Workspace
-from engine.studies.results import Images, error_rows, load_images, stored_pixels
-from engine.studies.settings import check_not_empty
+from engine.studies.config import check_not_empty
+from engine.studies.image_set import Images, load_images, stored_pixels
+from engine.studies.scoring import error_rows
 from engine.studies.study import (
     SOURCES,
     Study,

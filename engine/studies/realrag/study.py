@@ -21,9 +21,8 @@ from engine.retriever.negatives import mine
 from engine.retriever.retriever import Retriever, plain_head
 from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, OriginalPlan, plan_ids
 from engine.store import Workspace
-from engine.studies.head_options import compare_options
-from engine.studies.realrag_pictures import reference_sheet, space_sheet
-from engine.studies.realrag_scores import (
+from engine.studies.config import Parts, Settings, check_not_empty, check_place, check_seeds
+from engine.studies.realrag.judge import (
     ImageSet,
     Judge,
     Row,
@@ -36,8 +35,9 @@ from engine.studies.realrag_scores import (
     score_rows,
     summary,
 )
-from engine.studies.results import Bills, cost_tables, error_rows
-from engine.studies.settings import Parts, Settings, check_not_empty, check_place, check_seeds
+from engine.studies.realrag.options import compare_options
+from engine.studies.realrag.pictures import reference_sheet, space_sheet
+from engine.studies.scoring import Bills, cost_tables, error_rows
 
 METHODS = ("none", "zero", "normal", "realrag")
 """No reference; references by plain CLIP, by a head without and with reflective negatives (RealRAG section 5)."""

@@ -15,17 +15,9 @@ from engine.reports import Report
 from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds
 from engine.store import Workspace
-from engine.studies.results import (
-    Bills,
-    Images,
-    contact_sheet,
-    cost_tables,
-    error_rows,
-    load_images,
-    scores_of,
-    tradeoff_rows,
-)
-from engine.studies.settings import check_not_empty
+from engine.studies.config import check_not_empty
+from engine.studies.image_set import Images, load_images
+from engine.studies.scoring import Bills, contact_sheet, cost_tables, error_rows, scores_of, tradeoff_rows
 from engine.studies.study import Study, StudyConfig, Variant, check_shots, run_study
 
 STRATEGIES = (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.studies.allocation import (
+from engine.studies.genbench.allocation import (
     Curve,
     Option,
     allocate,

@@ -22,7 +22,7 @@ from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds, format_usd
 from engine.sources import Maker, Plan
 from engine.store import Workspace
-from engine.studies.allocation import (
+from engine.studies.genbench.allocation import (
     Curve,
     Option,
     allocate,
@@ -33,8 +33,9 @@ from engine.studies.allocation import (
     spread_evenly,
     worth_keeping,
 )
-from engine.studies.prompts import join
-from engine.studies.results import Bills, Images, cost_tables, error_rows, load_images, scores_of
+from engine.studies.genbench.prompts import join
+from engine.studies.image_set import Images, load_images
+from engine.studies.scoring import Bills, cost_tables, error_rows, scores_of
 from engine.studies.study import SOURCES, Study, StudyConfig, Variant, check_shots, check_sources, run_study
 
 PLANNED, EVERYWHERE = "the plan", "original + retrieval evenly"

@@ -12,10 +12,10 @@ from engine.models import generator_spec
 from engine.retriever.fit import TrainingConfig
 from engine.retriever.head import load_head
 from engine.store import Workspace
-from engine.studies.realrag import RealRag, RealRagConfig, run_realrag
-from engine.studies.realrag_pictures import project
-from engine.studies.realrag_scores import paired_tests, paper_tables, summary
-from tests import tiny
+from engine.studies.realrag.judge import paired_tests, paper_tables, summary
+from engine.studies.realrag.pictures import project
+from engine.studies.realrag.study import RealRag, RealRagConfig, run_realrag
+from engine.testing import tiny
 
 
 @pytest.fixture

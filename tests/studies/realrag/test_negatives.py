@@ -7,8 +7,8 @@ import pytest
 
 from engine.retriever.database import Database, DatabasePlan
 from engine.store import Workspace
-from engine.studies.negatives import DatabaseConfig, MineConfig, build_database, mine_negatives
-from tests import tiny
+from engine.studies.realrag.negatives import DatabaseConfig, MineConfig, build_database, mine_negatives
+from engine.testing import tiny
 from tests.retriever.test_mining import brute_force
 
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from engine.store import Workspace
-from engine.studies.budget import EVERYWHERE, PLANNED, BudgetConfig, run_budget, shot_numbers, summarise, verdict
+from engine.studies.genbench.budget import (
+    EVERYWHERE,
+    PLANNED,
+    BudgetConfig,
+    run_budget,
+    shot_numbers,
+    summarise,
+    verdict,
+)
 
 
 def _rows(planned: tuple[float, float]) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from engine.models.prompt_weights import read_weights
 from engine.prompts import load_sentences
 from engine.store import Workspace
 from engine.studies import study
-from engine.studies.genbench import GenBench, GenBenchConfig, run_genbench
-from tests import tiny
+from engine.studies.genbench.tradeoff import GenBench, GenBenchConfig, run_genbench
+from engine.testing import tiny
 
 TRADEOFF = {
     "dataset",
@@ -76,7 +76,7 @@ def test_images_are_made_scored_priced_and_shown_once(config: GenBenchConfig):
 
 REPORT_AGAIN = """
 import pickle, sys
-from engine.studies.genbench import GenBench
+from engine.studies.genbench.tradeoff import GenBench
 from engine.store import Workspace
 config, folder = pickle.loads(sys.stdin.buffer.read())
 study = GenBench(config)

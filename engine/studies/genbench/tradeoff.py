@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from engine.prompts import strategy_name
 from engine.reports import Report
 from engine.store import Workspace
-from engine.studies.results import (
+from engine.studies.config import check_not_empty
+from engine.studies.scoring import (
     FIGURE_2,
     Bills,
     add_finetuned,
@@ -17,7 +18,6 @@ from engine.studies.results import (
     paper_tables,
     tradeoff_rows,
 )
-from engine.studies.settings import check_not_empty
 from engine.studies.study import (
     SOURCES,
     Study,

@@ -10,7 +10,7 @@ from engine.dataflow.progress import Progress
 from engine.retriever.data import RetrieverData
 from engine.retriever.fit import TrainingConfig, fit_head
 from engine.retriever.mining import cut_blocks, top_k
-from engine.studies.realrag_scores import ImageSet, Row
+from engine.studies.realrag.judge import ImageSet, Row
 
 OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("as configured", {}),

@@ -10,9 +10,10 @@ import pytest
 
 from engine.prompts import load_sentences
 from engine.store import Workspace
-from engine.studies import prompts, study
-from engine.studies.metrics import MetricsConfig, run_metrics
-from engine.studies.prompts import (
+from engine.studies import study
+from engine.studies.genbench import prompts
+from engine.studies.genbench.metrics import MetricsConfig, run_metrics
+from engine.studies.genbench.prompts import (
     BY_CLASS,
     HINDSIGHT,
     SINGLE,
@@ -25,8 +26,8 @@ from engine.studies.prompts import (
     run_prompts,
     table_2,
 )
-from engine.studies.results import Images
-from tests import tiny
+from engine.studies.image_set import Images
+from engine.testing import tiny
 
 
 def _images(name: str, classes: list[int]) -> Images:

@@ -8,7 +8,7 @@ import numpy as np
 from engine.catalog import Dataset
 from engine.reports import ContactSheet
 from engine.store import Workspace
-from engine.studies.realrag_scores import ImageSet
+from engine.studies.realrag.judge import ImageSet
 
 SHOWN_CLASSES = 4
 """Classes of a sheet, spread evenly over the data set."""

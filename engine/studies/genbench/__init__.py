@@ -1,0 +1,1 @@
+"""GenBench's experiments: sources and shots, prompt strategies, metrics, budgets."""

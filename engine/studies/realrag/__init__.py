@@ -1,0 +1,1 @@
+"""RealRAG's experiments: database, mined negatives, trained retrievers, judged images."""

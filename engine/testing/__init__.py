@@ -1,0 +1,1 @@
+"""Tiny models, tiny data and makers for tests, benchmarks and users of the library."""
