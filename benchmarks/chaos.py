@@ -194,24 +194,24 @@ def drive(config: DriveConfig) -> None:
     from engine.costs import PriceBook
     from engine.dataflow import pool
     from engine.dataflow.run import Run
+    from engine.dataflow.stages import Embed
     from engine.store import Workspace
 
     damage = Damage.drawn(config.seed)
     pool.Worker = ChaosWorker  # type: ignore[misc]
     workspace = Workspace.open(config.folder / "workspace")
     encoder: Any = ChaosEncoder()
+    loader: Any = load_chaos_encoder
     run = Run(
         workspace,
-        encoder,
         PriceBook.load(),
-        load_encoder=load_chaos_encoder,  # type: ignore[arg-type]
         commit_every_seconds=0.5,
         flush_seconds=0.5,
         max_workers=1 + config.seed % 2,
     )
     with run:
         _damage_commits(damage.commits)
-        run.fill("chaos", ChaosPlan(), ChaosMaker(damage, str(config.folder)))
+        run.fill("chaos", ChaosPlan(), ChaosMaker(damage, str(config.folder)), [Embed.of(encoder, loader)])
 
 
 def _damage_commits(kinds: Sequence[str]) -> None:

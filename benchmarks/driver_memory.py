@@ -19,13 +19,15 @@ def fill(num: int) -> None:
     from engine.costs import PriceBook
     from engine.dataflow.cluster import connected_cluster
     from engine.dataflow.run import Run
+    from engine.dataflow.stages import Embed
     from engine.models import load_encoder
     from engine.store import Workspace
 
     with tempfile.TemporaryDirectory() as folder, connected_cluster():
         workspace = Workspace.open(Path(folder) / "workspace")
-        with Run(workspace, load_encoder("mini-clip"), PriceBook.load()) as run:
-            assert run.fill("flat", FlatPlan(num), FlatMaker()).made == num
+        with Run(workspace, PriceBook.load()) as run:
+            stages = [Embed.of(load_encoder("mini-clip"))]
+            assert run.fill("flat", FlatPlan(num), FlatMaker(), stages).made == num
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

@@ -93,25 +93,22 @@ def bare_rate(row_ms: float, num: int) -> float:
 def engine_rate(row_ms: float, num: int) -> float:
     """Images/s of the engine, from the leases that workers report as made."""
     from engine.costs import PriceBook
-    from engine.dataflow import run as run_module
+    from engine.dataflow.run import Run
+    from engine.dataflow.stages import Embed
     from engine.models import load_encoder
     from engine.store import Workspace
 
     arrivals: list[tuple[float, int]] = []
 
-    class Watched(run_module.Pool):
-        def reports(self) -> Any:
-            made = 0
-            for report in super().reports():
-                made += report.rows
-                arrivals.append((time.monotonic(), made))
-                yield report
+    def arrive(report: Any) -> None:
+        made = arrivals[-1][1] if arrivals else 0
+        arrivals.append((time.monotonic(), made + report.rows))
 
-    run_module.Pool = Watched  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(Path(folder) / "workspace")
-        with run_module.Run(workspace, load_encoder("mini-clip"), PriceBook.load()) as run:
-            result = run.fill("engine", (FlatPlan if row_ms else MiniPlan)(num), make_maker(row_ms))
+        with Run(workspace, PriceBook.load(), on_report=arrive) as run:
+            stages = [Embed.of(load_encoder("mini-clip"))]
+            result = run.fill("engine", (FlatPlan if row_ms else MiniPlan)(num), make_maker(row_ms), stages)
         assert result.made == workspace.count() == num
     return steady_rate(arrivals)
 

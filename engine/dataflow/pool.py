@@ -106,7 +106,8 @@ class Pool:
         self._suspects = Suspects()
         self._devices = Devices(say)
         self._readers = Readers(self._plan, ray.put(job.maker), self._suspects, self._put_back)
-        self._preprocessing: Preprocessing | None = None
+        self._sizes: list[Preprocessing | None] | None = None
+        """Sizes in which the workers' stages take images; known once one of them is loaded."""
         self._start_deaths = 0
         self._cluster = look()
         self._looked = self._placed = time.monotonic()
@@ -229,7 +230,7 @@ class Pool:
             self._lose(slot, first_line(error), _NO_RECIPE if is_alive else None)
             return
         if slot.place is not None:
-            slot.starting, slot.is_ready, self._preprocessing, self._start_deaths = None, True, answer, 0
+            slot.starting, slot.is_ready, self._sizes, self._start_deaths = None, True, answer, 0
             return
         node, gpus = answer
         slot.place = node, tuple(gpus)
@@ -276,13 +277,13 @@ class Pool:
     def _start_reading(self) -> None:
         """Keeps some blocks ahead of the workers."""
         most = BLOCKS_AHEAD * sum(slot.is_ready for slot in self._slots)
-        while self._reads_elsewhere and self._preprocessing and len(self._readers) < most:
+        while self._reads_elsewhere and self._sizes is not None and len(self._readers) < most:
             lease = self._suspects.next(lambda lease: lease.reads)
             if lease is None and self._backlog.next_reads:
                 lease = self._backlog.take(self._rows_of_next)
             if lease is None:
                 return
-            self._readers.start(lease, self._preprocessing)
+            self._readers.start(lease, self._sizes)
 
     def _rows_of_next(self, reads: bool) -> int:
         ready = sum(slot.is_ready for slot in self._slots)

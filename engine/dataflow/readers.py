@@ -1,7 +1,7 @@
 """Reading for workers that hold GPUs: tasks on any processor of the cluster read, decode and resize some blocks ahead."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,13 +48,13 @@ class Readers:
         """Whether a block is ready for a worker."""
         return bool(self._read)
 
-    def start(self, lease: Lease, preprocessing: Preprocessing) -> None:
+    def start(self, lease: Lease, sizes: Sequence[Preprocessing | None]) -> None:
         """Reads a lease."""
         import ray
 
         token, notes = self._suspects.begin(lease)
         task = ray.remote(num_cpus=1, max_retries=0, num_returns=2)(read_elsewhere)
-        count, block = task.remote(self._plan, self._maker, lease, preprocessing, token, notes)
+        count, block = task.remote(self._plan, self._maker, lease, sizes, token, notes)
         self._reading.append(Reading(lease, token, count, block))
 
     def take(self) -> Reading:

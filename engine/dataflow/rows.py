@@ -1,4 +1,4 @@
-"""Rows of one model batch on their way to the table: images, errors, and the work they took."""
+"""Rows on their way to the tables: images, errors, and the work that they took."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from engine.recipe import ERROR_SCHEMA, IMAGE_SCHEMA, Recipe, embedding_column
+from engine.dataflow.stages import column_of
+from engine.recipe import ERROR_SCHEMA, IMAGE_SCHEMA, Recipe
 from engine.sources import Made, Stored
 
 KINDS = ("stage", "source", "dataset", "strategy", "generator")
@@ -36,17 +36,25 @@ class Row:
     recipe: Recipe
     made: Made
     make_seconds: float
-    embed_seconds: float = 0.0
-    embedding: np.ndarray | None = None
-    """`[D]` float32, unit norm."""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """Stage → busy seconds."""
+    added: dict[str, Any] = field(default_factory=dict)
+    """Column → value that a stage has added."""
     stored: "Future[Stored] | Stored | None" = None
     stage: str = ""
     reason: str = ""
     """Why there is no image; `` for an image."""
+    is_rejected: bool = False
+    """A stage rejects the image, which is not a failure."""
 
     def __post_init__(self) -> None:
         if self.made.reason:
             self.reason, self.stage = self.made.reason, "make"
+
+    @property
+    def seconds(self) -> float:
+        """Busy seconds of all that was done for it."""
+        return self.make_seconds + sum(self.stage_seconds.values())
 
     def image(self) -> Stored:
         """The stored image; waits for its encoding."""
@@ -65,15 +73,15 @@ class RowTables:
     error_indices: list[int]
     """Plan index of each error."""
     work: list[dict[str, Any]] = field(default_factory=list)
-    """Ledger rows without their run: what making and embedding took, by kind of image."""
+    """Ledger rows without their run: the work of making and of each stage, by kind of image."""
 
 
-def to_tables(rows: Sequence[Row], pricing: Pricing, run_id: str, device_name: str, encoder: str) -> RowTables:
-    """Tables of `IMAGE_SCHEMA` with the encoder's column, and of `ERROR_SCHEMA`."""
+def to_tables(rows: Sequence[Row], pricing: Pricing, run_id: str, device_name: str, added: pa.Schema) -> RowTables:
+    """Tables of `IMAGE_SCHEMA` with the columns that stages have `added`, and of `ERROR_SCHEMA`."""
     images = [row for row in rows if not row.reason]
     errors = [row for row in rows if row.reason]
     return RowTables(
-        _image_table(images, pricing, run_id, device_name, encoder),
+        _image_table(images, pricing, run_id, device_name, added),
         [row.index for row in images],
         _error_table(errors, run_id),
         [row.index for row in errors],
@@ -86,10 +94,10 @@ def error_row(recipe: Recipe, index: int, reason: str) -> Row:
     return Row(index, recipe, Made(reason=reason), make_seconds=0.0)
 
 
-def _image_table(rows: list[Row], pricing: Pricing, run_id: str, device_name: str, encoder: str) -> pa.Table:
+def _image_table(rows: list[Row], pricing: Pricing, run_id: str, device_name: str, added: pa.Schema) -> pa.Table:
     columns: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
-        image, seconds = row.image(), row.make_seconds + row.embed_seconds
+        image, seconds = row.image(), row.seconds
         values = row.recipe.as_dict() | {
             "id": row.recipe.id,
             "image": image.encoded,
@@ -107,11 +115,9 @@ def _image_table(rows: list[Row], pricing: Pricing, run_id: str, device_name: st
         for name, value in values.items():
             columns[name].append(value)
     table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in IMAGE_SCHEMA})
-    if not rows:
-        return table
-    vectors = np.stack([row.embedding for row in rows if row.embedding is not None])
-    flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
-    return table.append_column(embedding_column(encoder), pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+    for one in added:
+        table = table.append_column(one, column_of([row.added[one.name] for row in rows], one.type))
+    return table
 
 
 def _error_table(rows: list[Row], run_id: str) -> pa.Table:
@@ -121,7 +127,7 @@ def _error_table(rows: list[Row], run_id: str) -> pa.Table:
             "id": row.recipe.id,
             "stage": row.stage,
             "reason": row.reason,
-            "device_seconds": row.make_seconds + row.embed_seconds,
+            "device_seconds": row.seconds,
             "run_id": run_id,
         }
         for name, value in values.items():
@@ -138,7 +144,7 @@ def _sum_work(rows: Sequence[Row], pricing: Pricing) -> list[dict[str, Any]]:
     sums: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
         recipe = row.recipe
-        for stage, seconds in (("make", row.make_seconds), ("embed", row.embed_seconds)):
+        for stage, seconds in (("make", row.make_seconds), *row.stage_seconds.items()):
             key = (stage, recipe.source, recipe.dataset, recipe.strategy, recipe.generator)
             start = dict(zip(KINDS, key, strict=True)) | {"rows": 0} | dict.fromkeys(SUMS[1:], 0.0)
             entry = sums.setdefault(key, start)

@@ -1,9 +1,9 @@
-"""A run fills plans: what the table lacks is made, embedded and committed, every few seconds, until all is there."""
+"""A run fills plans: it makes the images that the table lacks, runs stages on them, and commits them every few seconds."""
 
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,21 +11,22 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from engine.costs import PriceBook
 from engine.dataflow.accounts import Accounts
+from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
-from engine.dataflow.embed import ROWS_PER_LEASE, stream_embeddings
 from engine.dataflow.leases import Backlog
 from engine.dataflow.pool import Pool
 from engine.dataflow.progress import Progress
 from engine.dataflow.resources import Ask, Cluster, Device, choose_ask, current_cluster
 from engine.dataflow.rows import Pricing, error_row, to_tables
+from engine.dataflow.stages import Embed, Stage, check_stages
 from engine.dataflow.ticker import Ticker
 from engine.dataflow.worker import Report, WorkerJob
 from engine.failures import RunFailed
 from engine.models import ImageEncoder, load_encoder
-from engine.recipe import embedding_column
 from engine.sources import Maker, Plan, plan_ids
 from engine.store import Committer, Receipt, Workspace, write_fragments
 
@@ -33,25 +34,26 @@ ERRORS_COUNT_FROM = 200
 """Recipes from which on the share of errors may stop a run; with fewer, half of them may fail."""
 ROUNDS = 3
 """Times that recipes without a receipt are made again before the run says that they are missing."""
-EMBED_GPUS = 0.25
-"""Share of a GPU that an embedding actor holds."""
 ROWS_PER_FILL = 65_536
-"""Vectors that are written at once, since each write rewrites the column of the fragments it touches …"""
+"""Rows whose columns are written at once, since each write rewrites the columns of the fragments it touches …"""
 FILL_SECONDS = 60.0
 """… or those of so many seconds."""
 
 
 @dataclass
 class FillResult:
-    """What became of a plan."""
+    """Counts of a filled plan."""
 
     planned: int
     present: int
-    """Recipes whose image was in the table already, or that repeat another of the plan."""
+    """Recipes whose image was in the table or rejected already, or that repeat another of the plan."""
     made: int = 0
     errors: int = 0
-    embedded: int = 0
-    """Images of earlier runs that were embedded with this run's encoder."""
+    """Recipes that failed."""
+    rejected: int = 0
+    """Images that a stage rejected."""
+    updated: int = 0
+    """Images of earlier runs that lacked a column of a stage and have it now."""
 
 
 @dataclass
@@ -62,14 +64,11 @@ class Run:
     """
 
     workspace: Workspace
-    encoder: ImageEncoder
     prices: PriceBook
     instance_name: str | None = None
     """Instance of the price book to price by; the cluster's accelerator decides when it is None."""
     config: dict[str, Any] = field(default_factory=dict)
-    """What to record of the run's configuration."""
-    load_encoder: Callable[..., ImageEncoder] = load_encoder
-    """How workers load the encoder from its source."""
+    """Configuration to record with the run."""
     commit_every_seconds: float = 5.0
     flush_seconds: float = 15.0
     """Most seconds that a worker keeps a row before it writes it."""
@@ -81,6 +80,10 @@ class Run:
     """Share of failing recipes that stops the run."""
     max_workers: int | None = None
     """Most workers of a pool; as many as fit into the cluster when it is None."""
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
+    """Takes lines about workers that die and GPUs that fail."""
+    on_report: Callable[[Report], None] = lambda report: None
+    """Is called with each report of a worker."""
 
     def __enter__(self) -> "Run":
         self.run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
@@ -90,7 +93,6 @@ class Run:
             self._connection = self.ray or stack.enter_context(RayConnection())
             self._is_connected = False
             self.workspace.settle_runs()
-            self.workspace.ensure_encoder(self.encoder.name, self.encoder.dimension)
             self._stack = stack.pop_all()
         return self
 
@@ -105,39 +107,46 @@ class Run:
             if kind is None:
                 self._compact(clean=True)
 
-    def fill(self, name: str, plan: Plan, maker: Maker) -> FillResult:
-        """Makes what the table lacks of a plan, and embeds what it has without this run's encoder.
+    def fill(self, name: str, plan: Plan, maker: Maker, stages: Sequence[Stage] = ()) -> FillResult:
+        """Makes the images of a plan that the table lacks, and runs the stages on them before their rows are written.
+
+        Images of earlier runs that lack a column of a stage get it too.
+
+        Args:
+            name: of the progress line.
+            plan: recipes.
+            maker: makes them.
+            stages: run in this order, in the worker that made the image; `Embed.of(encoder)` for embeddings.
 
         Raises:
-            ValueError: a model cannot be loaded on the workers; the cluster can never hold a worker.
+            ValueError: a model cannot be loaded on the workers; the cluster can never hold a worker; two stages add the
+                same column.
             RunFailed: too many recipes fail, commits fail for good, or recipes are missing at the end.
         """
+        check_stages(stages)
+        for stage in stages:
+            self.workspace.ensure_columns(stage.columns)
         result = FillResult(len(plan), 0)
-        result.embedded = self._embed_present(name, plan)
-        backlog = Backlog(plan, self.workspace.done_ids(), maker.reads)
+        result.updated = self._update_present(name, plan, stages)
+        done = self.workspace.done_ids([stage.name for stage in stages if stage.rejects])
+        backlog = Backlog(plan, done, maker.reads)
         if not backlog:
             backlog.close()
             result.present = len(plan)
             return result
-        ask = self._ask(maker.gpus_per_actor, maker.needs_gpu)
+        shares = [maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]
+        ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
         progress = Progress(name, backlog.most_left)
-        job = WorkerJob(
-            maker,
-            self.encoder.source,
-            self.load_encoder,
-            self.workspace.uri,
-            self.run_id,
-            ask.device,
-            self.flush_seconds,
-        )
+        job = WorkerJob(maker, tuple(stages), self.workspace.uri, self.run_id, ask.device, self.flush_seconds)
         with (
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
             Ticker(committer, progress, self._renew, self._compact_if_due) as ticker,
-            Pool(backlog, plan, job, ask, self._look, self._price, self.max_workers) as pool,
+            Pool(backlog, plan, job, ask, self._look, self._price, self.max_workers, self.say) as pool,
         ):
-            filling = _Filling(self, plan, pool, committer, progress, result)
+            filling = _Filling(self, plan, job, pool, committer, progress, result)
             for _ in range(ROUNDS):
                 for report in pool.reports():
+                    self.on_report(report)
                     ticker.check()
                     with ticker.guard:
                         result.present = backlog.num_present
@@ -157,32 +166,60 @@ class Run:
         filling.check_all_errors(self.max_errors)
         return result
 
-    def embed(self, name: str, ids: list[str]) -> int:
-        """Embeds those of the committed images that lack this run's encoder; returns how many. Makes no image."""
-        missing = self.workspace.ids_without(self.encoder.name, ids)
+    def embed(
+        self,
+        encoder: ImageEncoder,
+        what: Plan | Sequence[str],
+        name: str = "",
+        load_encoder: Callable[..., ImageEncoder] = load_encoder,
+    ) -> int:
+        """Embeds those committed images of a plan, or of these ids, that lack an encoder's embedding. Makes no image.
+
+        Returns the number of images that it embedded. `load_encoder` loads the encoder from its source on the workers.
+        """
+        return self.apply(Embed.of(encoder, load_encoder), what, name or f"embed by {encoder.name}")
+
+    def apply(self, stage: Stage, what: Plan | Sequence[str], name: str = "") -> int:
+        """Runs a stage on those committed images of a plan, or of these ids, that lack one of its columns.
+
+        Returns the number of images that have them now. Makes no image.
+
+        Raises:
+            ValueError: the stage rejects images, and these are committed; it cannot be loaded on the workers.
+            RunFailed: processes die again and again.
+        """
+        if stage.rejects or not stage.columns.names:
+            raise ValueError(
+                f"stage {stage.name} adds no column or rejects images, and committed images stay; give it to a fill"
+            )
+        self.workspace.ensure_columns(stage.columns)
+        ids = what if isinstance(what, list) else plan_ids(what)  # type: ignore[arg-type]
+        missing = self.workspace.ids_lacking(stage.columns.names, ids)
         if not missing:
             return 0
-        ask = self._ask(EMBED_GPUS, needs_gpu=False)
-        progress = Progress(f"{name}: embed", len(missing))
+        ask = self._ask(stage.num_gpus, stage.needs_gpu)
+        progress = Progress(name or stage.name, len(missing))
         cluster = self._look()
         most = min(-(-len(missing) // ROWS_PER_LEASE), self.max_workers or len(missing))
         num_workers = min(cluster.room(ask), most)
         pool = (num_workers, most if cluster.may_grow else num_workers)
-        pending_ids: list[str] = []
-        vectors: list[np.ndarray] = []
+        pending: list[pa.Table] = []
         written = time.monotonic()
-        for part in stream_embeddings(missing, self.encoder, self.load_encoder, self.workspace.uri, ask, pool):
-            pending_ids += part.ids
-            vectors.append(part.vectors)
-            usd = self._accounts.add_stage("embed", len(part.ids), part.seconds, ask)
-            progress.add(len(part.ids), 0, usd)
+        for part in apply_stage(missing, stage, self.workspace.uri, ask, pool):
+            pending.append(part.table)
+            usd = self._accounts.add_stage(stage.name, part.table.num_rows, part.seconds, ask)
+            num_failed = part.num_images - part.table.num_rows
+            if num_failed:
+                self.say(f"{num_failed} images keep no {stage.columns.names[0]} ({part.reason})")
+            progress.add(part.table.num_rows, num_failed, usd)
             progress.show()
-            if len(pending_ids) >= ROWS_PER_FILL or time.monotonic() - written >= FILL_SECONDS:
-                self.workspace.fill_embeddings(self.encoder.name, pending_ids, np.concatenate(vectors))
-                pending_ids, vectors, written = [], [], time.monotonic()
+            rows = sum(table.num_rows for table in pending)
+            if rows >= ROWS_PER_FILL or time.monotonic() - written >= FILL_SECONDS:
+                self.workspace.fill_columns(pa.concat_tables(pending))
+                pending, written = [], time.monotonic()
             self._renew()
-        if pending_ids:
-            self.workspace.fill_embeddings(self.encoder.name, pending_ids, np.concatenate(vectors))
+        if pending:
+            self.workspace.fill_columns(pa.concat_tables(pending))
         progress.close()
         return progress.rows
 
@@ -196,11 +233,14 @@ class Run:
         self._is_connected = True
         self._accounts.sample(self._look().total)
 
-    def _embed_present(self, name: str, plan: Plan) -> int:
-        column = embedding_column(self.encoder.name)
-        if not self.workspace.count(f"{column} IS NULL"):
+    def _update_present(self, name: str, plan: Plan, stages: Sequence[Stage]) -> int:
+        """Number of images of earlier runs that got a column that they lacked."""
+        adding = [stage for stage in stages if stage.columns.names and not stage.rejects]
+        lacking = " OR ".join(f"{column} IS NULL" for stage in adding for column in stage.columns.names)
+        if not lacking or not self.workspace.count(lacking):
             return 0
-        return self.embed(name, plan_ids(plan))
+        ids = plan_ids(plan)
+        return max(self.apply(stage, ids, f"{name}: {stage.name}") for stage in adding)
 
     def _ask(self, gpus_per_actor: float, needs_gpu: bool) -> Ask:
         self.connect()
@@ -238,8 +278,17 @@ class Run:
 class _Filling:
     """The books of one fill."""
 
-    def __init__(self, run: Run, plan: Plan, pool: Pool, committer: Committer, progress: Progress, result: FillResult):
-        self._run, self._plan, self._pool = run, plan, pool
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        job: WorkerJob,
+        pool: Pool,
+        committer: Committer,
+        progress: Progress,
+        result: FillResult,
+    ):
+        self._run, self._plan, self._job, self._pool = run, plan, job, pool
         self._committer, self._progress, self._result = committer, progress, result
         self._tried = self._failed = 0
         self._reason = ""
@@ -254,7 +303,7 @@ class _Filling:
             return
         accepted = [receipt for receipt in report.receipts if self._is_accepted(receipt)]
         # a report's work is that of all its receipts; a refused one is paid work all the same
-        self._count(accepted, report.work)
+        self._count(accepted, report.work, report.rejected)
 
     def _is_accepted(self, receipt: Receipt) -> bool:
         refused = self._committer.refused
@@ -263,11 +312,13 @@ class _Filling:
             self._pool.make_again(again)
         return self._committer.refused == refused
 
-    def _count(self, receipts: list[Receipt], work: list[dict[str, Any]]) -> None:
+    def _count(self, receipts: list[Receipt], work: list[dict[str, Any]], rejected: int = 0) -> None:
         images = sum(receipt.rows for receipt in receipts if receipt.table_name == "images")
         errors = sum(receipt.rows for receipt in receipts if receipt.table_name == "errors")
         self._result.made += images
-        self._result.errors += errors
+        rejected = min(rejected, errors)  # a refused receipt's are not there
+        self._result.errors += errors - rejected
+        self._result.rejected += rejected
         accounts = self._run._accounts
         accounts.images += images
         accounts.errors += errors
@@ -283,7 +334,7 @@ class _Filling:
         self._reason = killers[-1][1]
         rows = [error_row(self._plan[index], index, reason) for index, reason in killers]
         run = self._run
-        tables = to_tables(rows, run._accounts.pricing(self._pool.ask), run.run_id, "", run.encoder.name)
+        tables = to_tables(rows, run._accounts.pricing(self._pool.ask), run.run_id, "", self._job.added)
         receipt = write_fragments(run.workspace.uri, "errors", tables.errors, tables.error_indices)
         if self._is_accepted(receipt):
             self._count([receipt], tables.work)
@@ -298,7 +349,7 @@ class _Filling:
 
     def check_all_errors(self, most: float) -> None:
         """The same at the end; of few recipes, half may fail."""
-        tried = self._result.made + self._result.errors
+        tried = self._result.made + self._result.errors + self._result.rejected
         few = tried + self._result.present < ERRORS_COUNT_FROM
         self._compare(self._result.errors, tried, max(most, 0.5) if few else most)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from engine.dataflow.leases import Lease
 from engine.dataflow.rows import Pricing, Row, to_tables
+from engine.dataflow.stages import Stage, Stages, Views, values_of
 from engine.images import content_hash, encode_png
 from engine.models.device import device_name
-from engine.models.encoder import ImageEncoder
 from engine.models.faults import DeviceFault, is_device_fault
 from engine.models.preprocessing import Preprocessing
 from engine.recipe import Recipe
@@ -35,10 +36,8 @@ class WorkerJob:
     """What a worker is made from; picklable."""
 
     maker: Maker
-    encoder: str
-    """What the encoder is loaded from."""
-    load_encoder: Callable[..., ImageEncoder]
-    """`engine.models.load_encoder`, or another function of a source and a device."""
+    stages: tuple[Stage, ...]
+    """Run in this order on what is made."""
     uri: str
     """The workspace."""
     run_id: str
@@ -46,6 +45,11 @@ class WorkerJob:
     """Torch device."""
     flush_seconds: float = 15.0
     """… or when its oldest row is this old, so that a killed actor loses little."""
+
+    @property
+    def added(self) -> pa.Schema:
+        """Columns that the stages add."""
+        return pa.schema([one for stage in self.stages for one in stage.columns])
 
 
 @dataclass
@@ -62,6 +66,8 @@ class Report:
     """Recipes of the lease that were made."""
     seconds: float = 0.0
     """Time it took."""
+    rejected: int = 0
+    """Images of `receipts` that a stage rejects; rows of `errors`, and no failures."""
     failed: int = 0
     """Recipes of the lease that failed, …"""
     reason: str = ""
@@ -76,14 +82,14 @@ class ReadBlock:
     """`[N]` int64 plan indices, the first of the lease."""
     made: list[Made]
     """Results without their pixels."""
-    pixels: np.ndarray
-    """`[G, 3, h, w]` uint8 of the results that have an image, in their order."""
+    views: Views
+    """Size → uint8 images of the results that have one, in their order: `[G, 3, h, w]`, or a list of `[3, H, W]` for None."""
     seconds: float
     """Time that reading took."""
 
 
 class Worker:
-    """Actor: makes the recipes of leases, embeds the pixels on the device that made them, and writes fragments.
+    """Actor: makes the recipes of leases, runs the stages on the device that made them, and writes fragments.
 
     Encoding and writing run in threads beside, so the device does not wait for them.
     """
@@ -106,8 +112,8 @@ class Worker:
         context = ray.get_runtime_context()
         return context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ()))
 
-    def load(self, pricing: Pricing) -> Preprocessing:
-        """Loads the models; gives what a reader must know of the encoder."""
+    def load(self, pricing: Pricing) -> list[Preprocessing | None]:
+        """Loads the models; gives the sizes in which the stages take images."""
         import torch
 
         self._pricing = pricing
@@ -115,7 +121,7 @@ class Worker:
         if device == "cpu":
             torch.set_num_threads(1)  # one actor per core
         try:
-            self._encoder = self._job.load_encoder(self._job.encoder, device=device)
+            self._stages = Stages(self._job.stages, device)
             self._job.maker.load(device)
         except RuntimeError as error:
             if is_device_fault(error):
@@ -124,14 +130,14 @@ class Worker:
         self._device_name = device_name(device)
         self._encoding = ThreadPoolExecutor(1 if device == "cpu" else 8)
         self._writing = ThreadPoolExecutor(1)
-        return self._encoder.preprocessing
+        return self._stages.preprocessings
 
     def make(self, lease: Lease, token: str, notes: Any, block: ReadBlock | None = None) -> Report:
         """Makes a lease; its rows are written with this report or a later one."""
         started = time.perf_counter()
         self._failed, self._reason = 0, ""
         if lease.reads and block is None:
-            block = read_block(self._plan, self._job.maker, lease, self._encoder.preprocessing, _noting(token, notes))
+            block = read_block(self._plan, self._job.maker, lease, self._stages.preprocessings, _noting(token, notes))
         if block is not None:
             self._add_read(block)
             made = len(block.indices)
@@ -163,33 +169,35 @@ class Worker:
         made = self._job.maker.make(recipes)
         seconds = (time.perf_counter() - started) / len(recipes)
         pixels = [one.pixels for one in made if one.pixels is not None]
-        self._add(indices, recipes, made, pixels, seconds)
+        self._add(indices, recipes, made, {None: pixels}, seconds)
 
     def _add_read(self, block: ReadBlock) -> None:
         import torch
 
         recipes = [self._plan[int(index)] for index in block.indices]
         seconds = block.seconds / max(1, len(recipes))
-        self._add(block.indices, recipes, block.made, torch.from_numpy(block.pixels), seconds)
+        views = {
+            size: torch.from_numpy(pixels) if size else [torch.from_numpy(one) for one in pixels]
+            for size, pixels in block.views.items()
+        }
+        self._add(block.indices, recipes, block.made, views, seconds)
 
     def _add(
         self,
         indices: np.ndarray,
         recipes: Sequence[Recipe],
         made: Sequence[Made],
-        pixels: "Sequence[torch.Tensor] | torch.Tensor",
+        views: Views,
         seconds: float,
     ) -> None:
-        started = time.perf_counter()
-        vectors = iter(self._embed(pixels))
-        embed_seconds = (time.perf_counter() - started) / max(1, len(pixels))
-        for index, recipe, one in zip(indices, recipes, made, strict=True):
-            row = Row(int(index), recipe, one, seconds + one.search_seconds)
+        rows = [
+            Row(int(index), recipe, one, seconds + one.search_seconds)
+            for index, recipe, one in zip(indices, recipes, made, strict=True)
+        ]
+        self._run_stages([row for row in rows if not row.reason], views)
+        for row, one in zip(rows, made, strict=True):
             if not row.reason:
-                row.embed_seconds, row.embedding = embed_seconds, next(vectors)
-                if not np.isfinite(row.embedding).all():
-                    row.reason, row.stage = "the embedding is not finite", "embed"
-                elif one.stored is not None:
+                if one.stored is not None:
                     row.stored = one.stored
                     self._bytes += len(one.stored.encoded)
                 else:
@@ -198,7 +206,7 @@ class Worker:
                     self._encodes.append(row.stored)
                     self._pixel_bytes += one.pixels.numel()
                     self._bytes += one.pixels.numel() // 2  # about what a PNG of it weighs
-            if row.reason:
+            elif not row.is_rejected:
                 self._failed, self._reason = self._failed + 1, row.reason
             one.pixels = None
             self._oldest = self._oldest or time.monotonic()
@@ -209,16 +217,15 @@ class Worker:
         if self._bytes >= FRAGMENT_BYTES or time.monotonic() - self._oldest >= self._job.flush_seconds:
             self._write()
 
-    def _embed(self, pixels: "Sequence[torch.Tensor] | torch.Tensor") -> np.ndarray:
-        """`[N, D]` float32, unit norm."""
-        if not len(pixels):
-            return np.zeros((0, self._encoder.dimension), np.float32)
-        try:
-            return np.asarray(self._encoder.encode_images(pixels).cpu().numpy())
-        except RuntimeError as error:
-            if is_device_fault(error):
-                raise DeviceFault(self._job.device, str(error)) from None
-            raise
+    def _run_stages(self, rows: Sequence[Row], views: Views) -> None:
+        staged = self._stages.run([row.recipe for row in rows], views)
+        for at, row in enumerate(rows):
+            row.stage_seconds = {name: float(seconds[at]) for name, seconds in staged.seconds.items()}
+        for at, (stage, reason) in staged.reasons.items():
+            rows[at].stage, rows[at].reason, rows[at].is_rejected = stage.name, reason, stage.rejects
+        for name, column in staged.columns.items():
+            for at, value in zip(staged.kept, values_of(column), strict=True):
+                rows[at].added[name] = value
 
     def _write(self) -> None:
         self._has_written = True
@@ -230,7 +237,7 @@ class Worker:
 
     def _write_rows(self, rows: list[Row]) -> Report:
         job = self._job
-        tables = to_tables(rows, self._pricing, job.run_id, self._device_name, self._encoder.name)
+        tables = to_tables(rows, self._pricing, job.run_id, self._device_name, job.added)
         receipts = [
             write_fragments(job.uri, name, table, indices)
             for name, table, indices in (
@@ -239,7 +246,7 @@ class Worker:
             )
             if table.num_rows
         ]
-        return Report(receipts, tables.work)
+        return Report(receipts, tables.work, rejected=sum(row.is_rejected for row in rows))
 
     def _collect(self, wait: bool) -> Report:
         report, unfinished = Report(), []
@@ -248,6 +255,7 @@ class Worker:
                 written = write.result()
                 report.receipts += written.receipts
                 report.work += written.work
+                report.rejected += written.rejected
             else:
                 unfinished.append(write)
         self._writes = unfinished
@@ -258,7 +266,7 @@ def read_block(
     plan: Plan,
     maker: Maker,
     lease: Lease,
-    preprocessing: Preprocessing,
+    sizes: Sequence[Preprocessing | None],
     note: Callable[[np.ndarray], None],
 ) -> ReadBlock:
     """Reads and resizes the images of a lease, on any processor of the cluster, until the block is full."""
@@ -269,24 +277,27 @@ def read_block(
     for start in range(0, len(lease), step):
         part = lease.indices[start : start + step]
         note(part)
-        read = maker.read([plan[int(index)] for index in part], preprocessing)
+        read = maker.read([plan[int(index)] for index in part], sizes)
         weight += sum(len(one.stored.encoded) for one in read if one.stored)
-        weight += sum(one.pixels.numel() for one in read if one.pixels is not None)
+        weight += sum(view.numel() for one in read for view in one.views)
         made += read
         if weight >= READ_BYTES:
             break
-    pixels = [one.pixels.numpy() for one in made if one.pixels is not None]
-    stacked = np.stack(pixels) if pixels else np.zeros((0, 3, *preprocessing.size), np.uint8)
+    views: dict[Preprocessing | None, Any] = {}
+    for number, size in enumerate(sizes):
+        pixels = [one.views[number].numpy() for one in made if one.views]
+        empty = np.zeros((0, 3, *(size.size if size else (1, 1))), np.uint8)
+        views[size] = pixels if size is None else np.stack(pixels) if pixels else empty
     for one in made:
-        one.pixels = None
-    return ReadBlock(lease.indices[: len(made)], made, stacked, time.perf_counter() - started)
+        one.views = []
+    return ReadBlock(lease.indices[: len(made)], made, views, time.perf_counter() - started)
 
 
 def read_elsewhere(
-    plan: Plan, maker: Maker, lease: Lease, preprocessing: Preprocessing, token: str, notes: Any
+    plan: Plan, maker: Maker, lease: Lease, sizes: Sequence[Preprocessing | None], token: str, notes: Any
 ) -> tuple[int, ReadBlock]:
     """Task: `read_block`, and the number of its images as a small result that the driver may fetch."""
-    block = read_block(plan, maker, lease, preprocessing, _noting(token, notes))
+    block = read_block(plan, maker, lease, sizes, _noting(token, notes))
     return len(block.indices), block
 
 

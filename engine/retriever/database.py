@@ -61,8 +61,8 @@ class Database:
         self.encoder = encoder
         self.workspace = workspace
         self._column = embedding_column(encoder)
-        if self._column not in workspace.encoders():
-            known = ", ".join(name.removeprefix("embedding_") for name in workspace.encoders()) or "none"
+        if self._column not in workspace.embedding_columns():
+            known = ", ".join(name.removeprefix("embedding_") for name in workspace.embedding_columns()) or "none"
             raise ValueError(
                 f"workspace {workspace.uri} has no embeddings of {encoder} (it has: {known}); "
                 "embed the database with this encoder, or name another"

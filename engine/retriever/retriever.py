@@ -146,7 +146,7 @@ class Retriever:
 
     def _check_database(self) -> None:
         column = embedding_column(self.name)
-        if column not in self.workspace.encoders() or not self.workspace.count(f"{column} IS NOT NULL"):
+        if column not in self.workspace.embedding_columns() or not self.workspace.count(f"{column} IS NOT NULL"):
             raise ValueError(
                 f"the database holds no image embedded by {self.name}; build it, and embed its images with this retriever"
             )

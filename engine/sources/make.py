@@ -40,7 +40,9 @@ class Made:
     """The result of one recipe: pixels, or the reason why there are none."""
 
     pixels: "torch.Tensor | None" = None
-    """`[3, H, W]` uint8 on the maker's device; of an image that was read, resized to the encoder's size."""
+    """`[3, H, W]` uint8 on the maker's device; of a generated image."""
+    views: "list[torch.Tensor]" = field(default_factory=list)
+    """uint8 `[3, h, w]` of an image that was read, in each size that was asked for."""
     stored: Stored | None = None
     """The image as its source stores it; None for generated pixels, which are encoded without loss."""
     reason: str = ""
@@ -86,8 +88,8 @@ class Maker(Protocol):
         """
         ...
 
-    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
-        """The same for sources that are read; pixels resized for the encoder, which bounds their memory."""
+    def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:
+        """The same for sources that are read; one view for each of `sizes`, None for the image's own size."""
         ...
 
 
@@ -112,9 +114,12 @@ class CorpusMaker:
 
     def make(self, recipes: Sequence[Recipe]) -> list[Made]:
         """Images at their own size."""
-        return self.read(recipes)
+        made = self.read(recipes)
+        for one in made:
+            one.pixels = one.views[0] if one.views else None
+        return made
 
-    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+    def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:
         """Decoded images, one at a time, so that few full-size pixels exist at once; a bad image gives its reason."""
         made = [
             Made(search_seconds=self.search_seconds.get((recipe.source, recipe.dataset), 0.0)) for recipe in recipes
@@ -125,7 +130,7 @@ class CorpusMaker:
                 try:
                     if isinstance(data, Exception):
                         raise data
-                    _decode_into(made[number], data, preprocessing)
+                    _decode_into(made[number], data, sizes)
                 except ValueError as error:
                     made[number].reason = str(error)
         return made
@@ -140,16 +145,15 @@ class CorpusMaker:
             return [data for key in keys for data in self._contents(corpus, [key])]
 
 
-def _decode_into(made: Made, data: bytes, preprocessing: Preprocessing | None) -> None:
+def _decode_into(made: Made, data: bytes, sizes: Sequence[Preprocessing | None]) -> None:
     """Raises ValueError for bytes that are no image."""
     import torch
 
     pixels = decode_image(data)
     made.stored = Stored(data, content_hash(pixels), pixels.shape[0], pixels.shape[1])
-    if preprocessing is not None:
-        made.pixels = torch.from_numpy(preprocessing.resize_array(pixels))
-    else:
-        made.pixels = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    for size in sizes:
+        shown = np.moveaxis(pixels, 2, 0).copy() if size is None else size.resize_array(pixels)
+        made.views.append(torch.from_numpy(shown))
 
 
 class Generates:
@@ -161,7 +165,7 @@ class Generates:
         """None of them."""
         return False
 
-    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+    def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:
         """Never called, since nothing is read."""
         raise AssertionError("a maker that generates reads no images")
 
@@ -274,12 +278,12 @@ class MakerBySource:
         """As the source's maker says."""
         return self.makers[source].reads(source)
 
-    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+    def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:
         """Results in the order of the recipes, all of sources that are read."""
         made: dict[int, Made] = {}
         for source in dict.fromkeys(recipe.source for recipe in recipes):
             rows = [number for number, recipe in enumerate(recipes) if recipe.source == source]
-            read = self.makers[source].read([recipes[number] for number in rows], preprocessing)
+            read = self.makers[source].read([recipes[number] for number in rows], sizes)
             made.update(zip(rows, read, strict=True))
         return [made[number] for number in range(len(recipes))]
 

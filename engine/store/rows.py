@@ -1,4 +1,4 @@
-"""Rows of a table by image id: found, fetched in order, and given their embeddings."""
+"""Rows of a table by image id: found, fetched in order, and given values of columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -49,23 +49,32 @@ def fetch(dataset: Any, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
     return table
 
 
-def fill(dataset: Any, column: str, ids: Sequence[str], vectors: np.ndarray) -> None:
-    """Commits `vectors` as the values of `column` in the rows with these ids; see `Workspace.fill_embeddings`."""
-    import lance
-
-    dimension = dataset.schema.field(column).type.list_size
+def embedding_table(column: str, ids: Sequence[str], vectors: np.ndarray, dimension: int) -> pa.Table:
+    """`id` and an embedding column. Raises ValueError if `vectors` are not `[N, D]` for N ids and D dimensions."""
     if vectors.shape != (len(ids), dimension):
         raise ValueError(f"{len(ids)} ids need vectors of shape {(len(ids), dimension)}, not {vectors.shape}")
-    if not len(ids):
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+    arrays = [pa.array(ids, pa.string()), pa.FixedSizeListArray.from_arrays(flat, dimension)]
+    return pa.Table.from_arrays(arrays, names=["id", column])
+
+
+def fill(dataset: Any, table: pa.Table) -> None:
+    """Commits the columns of `table` as those of the rows with its ids; see `Workspace.fill_columns`."""
+    import lance
+
+    for name in table.column_names:
+        if name not in dataset.schema.names:
+            raise ValueError(f"the table has no column {name}; call ensure_columns first")
+    if not table.num_rows:
         return
-    asked = pa.array(ids, pa.string())
+    asked = table.column("id").combine_chunks()
     found, _, fragments = locate(dataset, asked)
     if len(asked.unique()) != len(asked) or len(found) != len(asked):
-        raise ValueError(f"{len(ids)} ids name {len(found)} rows of the table; give the id of each committed row once")
-    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
-    schema = pa.schema([dataset.schema.field("id"), dataset.schema.field(column)])
-    values = pa.Table.from_arrays([asked, pa.FixedSizeListArray.from_arrays(flat, dimension)], schema=schema)
-    values = values.take(pc.index_in(found, value_set=asked))
+        raise ValueError(
+            f"{len(asked)} ids name {len(found)} rows of the table; give the id of each committed row once"
+        )
+    schema = pa.schema([dataset.schema.field(name) for name in table.column_names])
+    values = table.cast(schema).take(pc.index_in(found, value_set=asked))
 
     # merge_insert would write whole rows again, encoded images and all; update_columns writes this column alone
     updated, modified = [], set()
@@ -80,4 +89,4 @@ def fill(dataset: Any, column: str, ids: Sequence[str], vectors: np.ndarray) -> 
     before = dataset.count_rows()
     after = lance.LanceDataset.commit(dataset.uri, update, read_version=dataset.version).count_rows()
     if after != before:
-        raise RuntimeError(f"the table went from {before} to {after} rows while {column} was filled")
+        raise RuntimeError(f"the table went from {before} to {after} rows while columns were filled")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.recipe import IMAGE_SCHEMA, embedding_column
+from engine.recipe import embedding_column
 from engine.store import compaction, maintenance, rows, runs, search
 from engine.store.checks import check_folder, check_schema, normal_uri
 from engine.store.durable import synced
@@ -120,58 +120,93 @@ class Workspace:
         schema: pa.Schema = self.dataset("images").schema
         return schema
 
-    def encoders(self) -> dict[str, int]:
+    def embedding_columns(self) -> dict[str, int]:
         """Embedding columns of `images` and their dimensions."""
         return {
-            field.name: field.type.list_size for field in self.image_schema() if field.name not in IMAGE_SCHEMA.names
+            field.name: field.type.list_size
+            for field in self.image_schema()
+            if field.name.startswith("embedding_") and pa.types.is_fixed_size_list(field.type)
         }
 
-    def ensure_encoder(self, encoder: str, dimension: int) -> None:
-        """Adds the encoder's column to `images` when it is missing; the rows there are null in it.
+    def ensure_columns(self, columns: pa.Schema) -> None:
+        """Adds those columns to `images` that are missing; they are null in the rows that are there.
 
-        Raises ValueError when the column holds vectors of another dimension.
+        Raises ValueError if the table has a column of one of these names and another type.
+        """
+        schema = self.image_schema()
+        missing = [field for field in columns if field.name not in schema.names]
+        for field in columns:
+            if field.name in schema.names and schema.field(field.name).type != field.type:
+                found = f"column {field.name} of type {schema.field(field.name).type}, not {field.type}"
+                fix = "give the encoder or the stage's column another name, or use another workspace"
+                raise ValueError(f"workspace {self.uri} has a {found}; {fix}")
+        if missing:
+            with self.writing("images") as images:
+                images.add_columns(missing)
+
+    def ensure_encoder(self, encoder: str, dimension: int) -> None:
+        """Adds the encoder's column to `images` if it is missing; the rows there are null in it.
+
+        Raises ValueError if the column holds vectors of another dimension.
         """
         column = embedding_column(encoder)
-        existing = self.encoders().get(column)
-        if existing is None:
-            with self.writing("images") as images:
-                images.add_columns([pa.field(column, pa.list_(pa.float32(), dimension))])
-        elif existing != dimension:
-            cure = "give the encoder another name or use another workspace"
+        existing = self.embedding_columns().get(column, dimension)
+        if existing != dimension:
+            fix = "give the encoder another name or use another workspace"
             found = f"embeddings of {encoder} with {existing} numbers, not {dimension}"
-            raise ValueError(f"workspace {self.uri} holds {found}; {cure}")
+            raise ValueError(f"workspace {self.uri} holds {found}; {fix}")
+        self.ensure_columns(pa.schema([pa.field(column, pa.list_(pa.float32(), dimension))]))
 
     def _embedding(self, encoder: str) -> str:
         column = embedding_column(encoder)
-        if column not in self.encoders():
+        if column not in self.embedding_columns():
             raise ValueError(f"workspace {self.uri} has no embeddings of {encoder}; call ensure_encoder first")
         return column
 
-    def ids_without(self, encoder: str, ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that are committed and not embedded by this encoder, in the order given."""
-        column = self._embedding(encoder)
-        empty = IdSet(batch.column("id") for batch in self.scan(["id"], f"{column} IS NULL"))
+    def ids_lacking(self, columns: Sequence[str], ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that are committed and null in one of `columns`, in the order given."""
+        if not columns:
+            return []
+        empty = IdSet(
+            batch.column("id") for batch in self.scan(["id"], " OR ".join(f"{column} IS NULL" for column in columns))
+        )
         return [name for name, missing in zip(ids, empty.contains(ids), strict=True) if missing]
 
-    def fill_embeddings(self, encoder: str, ids: Sequence[str], vectors: np.ndarray) -> None:
-        """Sets the embeddings `[N, D] float32` of rows that are in `images`; all else in the table stays as it is.
+    def ids_without(self, encoder: str, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that are committed and not embedded by this encoder, in the order given."""
+        return self.ids_lacking([self._embedding(encoder)], ids)
 
-        Writes the column alone, once for each fragment that holds one of `ids`, so fill many rows in a call, and under
-        the lock when other runs may write.
+    def fill_columns(self, table: pa.Table) -> None:
+        """Sets columns of rows that are in `images`, by `id`; all else in the table stays as it is.
+
+        Writes these columns alone, once per fragment that holds one of the ids, so fill many rows in a call, and under
+        the lock if other runs may write.
+        Raises ValueError for an id that is given twice or is not in the table, and for a column that it lacks.
+        """
+        with self.writing("images") as images:
+            rows.fill(images, table)
+
+    def fill_embeddings(self, encoder: str, ids: Sequence[str], vectors: np.ndarray) -> None:
+        """Sets the embeddings `[N, D] float32` of rows that are in `images`, as `fill_columns` does.
+
         Raises ValueError for shapes that do not agree, and for an id that is given twice or is not in the table.
         """
         column = self._embedding(encoder)
-        with self.writing("images") as images:
-            rows.fill(images, column, ids, vectors)
+        self.fill_columns(rows.embedding_table(column, ids, vectors, self.embedding_columns()[column]))
 
     def count(self, where: str | None = None) -> int:
         """Number of images, or of those for which the SQL condition `where` holds."""
         return int(self.dataset("images").count_rows(where))
 
-    def done_ids(self) -> IdSet:
-        """Ids of all committed images. Raises ValueError when the table is damaged."""
+    def done_ids(self, rejected_by: Sequence[str] = ()) -> IdSet:
+        """Ids of all committed images, and of those that one of these stages has rejected.
+
+        Raises ValueError if the table is damaged.
+        """
+        names = ", ".join(rows.quote(name) for name in rejected_by)
+        rejected = self._read("errors", f"stage IN ({names})").column("id").chunks if names else []
         try:
-            return IdSet(batch.column("id") for batch in self.scan(["id"]))
+            return IdSet([*rejected, *(batch.column("id") for batch in self.scan(["id"]))])
         except (OSError, ValueError, RuntimeError) as error:
             check_files(self)
             raise damaged(self.uri, _short(error)) from error

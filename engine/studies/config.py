@@ -64,14 +64,13 @@ class Parts:
             self.prices.instance(self.config.instance)
         _ = self.prices, self.datasets
 
-    def run(self, workspace: "Workspace", encoder: ImageEncoder, connection: "RayConnection") -> "Run":
+    def run(self, workspace: "Workspace", connection: "RayConnection") -> "Run":
         """A run over the workspace with these settings."""
         from engine.dataflow.run import Run
 
         config = self.config
         return Run(
             workspace,
-            encoder,
             self.prices,
             config.instance,
             asdict(config),

@@ -311,17 +311,16 @@ def run_study(study: Study) -> Report:
         ValueError: one sentence on what is wrong with the input and how to mend it.
     """
     from engine.dataflow.cluster import RayConnection
+    from engine.dataflow.stages import Embed
 
     study.check()
     config = study.config
     workspace = Workspace.open(config.workspace)
-    with RayConnection() as connection:
-        with study.run(workspace, study.encoder, connection) as run:
-            for name, plan, maker in study.work():
-                run.fill(name, plan, maker)
+    with RayConnection() as connection, study.run(workspace, connection) as run:
+        for name, plan, maker in study.work():
+            run.fill(name, plan, maker, [Embed.of(study.encoder)])
         for other, recipes in study.also_embed():
-            with study.run(workspace, other, connection) as run:
-                run.embed(other.name, [recipe.id for recipe in recipes])
+            run.embed(other, [recipe.id for recipe in recipes])
     report = study.report(workspace)
     report.write(config.report)
     return report

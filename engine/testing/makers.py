@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from engine.dataflow.stages import Embed
 from engine.images import content_hash, encode_png
 from engine.models.faults import DeviceFault
 from engine.models.preprocessing import Preprocessing
@@ -85,7 +86,7 @@ class PaintMaker:
             for recipe in recipes
         ]
 
-    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+    def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:
         import numpy as np
         import torch
 
@@ -96,9 +97,9 @@ class PaintMaker:
                 made.append(Made(reason="this colour does not exist"))
                 continue
             pixels = np.full((32, 32, 3), recipe.seed % 256, np.uint8)
-            shown = preprocessing.resize_array(pixels) if preprocessing else np.moveaxis(pixels, 2, 0).copy()
+            shown = [size.resize_array(pixels) if size else np.moveaxis(pixels, 2, 0).copy() for size in sizes]
             stored = Stored(encode_png(pixels), content_hash(pixels), 32, 32)
-            made.append(Made(torch.from_numpy(shown), stored))
+            made.append(Made(views=[torch.from_numpy(one) for one in shown], stored=stored))
         return made
 
     def _begin(self, recipes: Sequence[Recipe]) -> None:
@@ -149,3 +150,10 @@ class PaintEncoder:
 def load_paint_encoder(source: str, *, device: str = "cpu") -> PaintEncoder:
     """As `engine.models.load_encoder`."""
     return PaintEncoder(source)
+
+
+def paint_embed(name: str = "paint-encoder") -> Embed:
+    """The stage of a `PaintEncoder`."""
+    encoder: Any = PaintEncoder(name)
+    loader: Any = load_paint_encoder
+    return Embed.of(encoder, loader)

@@ -2,13 +2,12 @@
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.command import run_command
 from engine.costs import PriceBook
 from engine.dataflow.run import Run
 from engine.store import Workspace
-from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
+from engine.testing.makers import PaintMaker, PaintPlan, paint_embed
 
 
 @dataclass(frozen=True)
@@ -24,19 +23,16 @@ class Config:
 
 
 def main(config: Config) -> None:
-    encoder: Any = PaintEncoder()
     run = Run(
         Workspace.open(config.workspace),
-        encoder,
         PriceBook.load(),
-        load_encoder=load_paint_encoder,
         commit_every_seconds=0.5,
         flush_seconds=0.5,
         max_workers=config.max_workers,
         max_errors=config.max_errors,
     )
     with run:
-        result = run.fill("paint", PaintPlan(config.num, config.num_read), config.maker)
+        result = run.fill("paint", PaintPlan(config.num, config.num_read), config.maker, [paint_embed()])
         print(result)
 
 

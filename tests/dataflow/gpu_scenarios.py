@@ -18,7 +18,7 @@ from engine.dataflow import cluster as connection
 from engine.dataflow import pool
 from engine.dataflow.run import Run
 from engine.store import Workspace
-from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder
+from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, load_paint_encoder, paint_embed
 
 os.environ.update({"IMAGEFOUNDRY_DEVICE": "cpu", "RAY_worker_niceness": "0", "RAY_health_check_failure_threshold": "3"})
 
@@ -55,23 +55,14 @@ class Scene:
         (place / "touched").mkdir()
         maker.touched = str(place / "touched")
         workspace = Workspace.open(place / "workspace")
-        encoder: Any = PaintEncoder()
         settings = {"commit_every_seconds": 0.5, "flush_seconds": 0.5} | settings
         said: list[str] = []
-        real = pool.Pool.__init__
-
-        def listening(self: Any, *arguments: Any, **named: Any) -> None:
-            real(self, *arguments, **named, say=said.append)
-
-        pool.Pool.__init__ = listening  # type: ignore[method-assign]
         error = ""
         try:
-            with Run(workspace, encoder, PriceBook.load(), load_encoder=load_paint_encoder, **settings) as run:
-                run.fill("paint", PaintPlan(num, num_read), maker)
+            with Run(workspace, PriceBook.load(), say=said.append, **settings) as run:
+                run.fill("paint", PaintPlan(num, num_read), maker, [paint_embed()])
         except (ValueError, RuntimeError) as failure:
             error = f"{type(failure).__name__}: {failure}"
-        finally:
-            pool.Pool.__init__ = real  # type: ignore[method-assign]
         ids = workspace.scan(["id"]).read_all()["id"].to_pylist()
         touched = [path.name.split(".")[0] for path in (place / "touched").iterdir()]
         runs = workspace.runs().to_pylist()
@@ -120,12 +111,10 @@ def embeds(scene: Scene) -> dict[str, Any]:
     """A second encoder through Ray Data: read on processors, embedded by workers that hold GPUs."""
     workspace = Workspace.open(scene.folder / "embedded")
     num = 600
-    first: Any = PaintEncoder()
     other: Any = PaintEncoder("other")
-    with Run(workspace, first, PriceBook.load(), load_encoder=load_paint_encoder) as run:
-        run.fill("paint", PaintPlan(num), PaintMaker(rows_per_call=64))
-    with Run(workspace, other, PriceBook.load(), load_encoder=load_paint_encoder) as run:
-        embedded = run.embed("other", [PaintPlan(num)[index].id for index in range(num)])
+    with Run(workspace, PriceBook.load()) as run:
+        run.fill("paint", PaintPlan(num), PaintMaker(rows_per_call=64), [paint_embed()])
+        embedded = run.embed(other, PaintPlan(num), load_encoder=load_paint_encoder)
     table = workspace.scan(["embedding_paint_encoder", "embedding_other"]).read_all()
     same = table["embedding_other"].to_pylist() == table["embedding_paint_encoder"].to_pylist()
     return {"embedded": embedded, "same": same}

@@ -21,7 +21,7 @@ from engine.dataflow.run import FillResult, Run
 from engine.failures import RunFailed
 from engine.images import decode_image
 from engine.store import Workspace
-from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, die_once, load_paint_encoder
+from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, die_once, load_paint_encoder, paint_embed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 ROOT = Path(__file__).parents[2]
@@ -33,16 +33,16 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def run_over(workspace: Workspace, **settings: Any) -> Run:
-    encoder: Any = settings.pop("encoder", PaintEncoder())
     settings = {"device": "cpu", "instance_name": "azure-e32ads-v5-spot"} | settings
-    return Run(workspace, encoder, PriceBook.load(), load_encoder=load_paint_encoder, **settings)
+    return Run(workspace, PriceBook.load(), **settings)
 
 
 def fill(
     workspace: Workspace, num: int, maker: PaintMaker | None = None, num_read: int = 0, **settings: Any
 ) -> FillResult:
+    stages = settings.pop("stages", [paint_embed()])
     with run_over(workspace, **settings) as run:
-        return run.fill("paint", PaintPlan(num, num_read), maker or PaintMaker())
+        return run.fill("paint", PaintPlan(num, num_read), maker or PaintMaker(), stages)
 
 
 def committed(workspace: Workspace) -> list[str]:
@@ -89,8 +89,8 @@ def test_a_recipe_that_fails_again_is_one_error_row(workspace: Workspace):
 
 def test_a_second_encoder_fills_its_column_of_the_rows_there(workspace: Workspace):
     fill(workspace, 10, num_read=5)
-    other = PaintEncoder("other")
-    assert fill(workspace, 16, num_read=5, encoder=other) == FillResult(planned=16, present=10, made=6, embedded=10)
+    both = [paint_embed(), paint_embed("other")]
+    assert fill(workspace, 16, num_read=5, stages=both) == FillResult(planned=16, present=10, made=6, updated=10)
     assert_exactly_planned(workspace, 16, num_read=5)
     ids = [PaintPlan(16, 5)[index].id for index in range(16)]
     both = workspace.fetch(ids, ["embedding_paint_encoder", "embedding_other"])
@@ -102,9 +102,10 @@ def test_a_second_encoder_fills_its_column_of_the_rows_there(workspace: Workspac
 def test_embedding_makes_no_image(workspace: Workspace):
     fill(workspace, 10)
     ids = [PaintPlan(16)[index].id for index in range(16)]
-    with run_over(workspace, encoder=PaintEncoder("other")) as run:
-        assert run.embed("other", ids) == 10
-        assert run.embed("other", ids) == 0
+    other: Any = PaintEncoder("other")
+    with run_over(workspace) as run:
+        assert run.embed(other, ids, load_encoder=load_paint_encoder) == 10
+        assert run.embed(other, PaintPlan(16), load_encoder=load_paint_encoder) == 0
     assert_exactly_planned(workspace, 10)
 
 
@@ -226,7 +227,7 @@ def test_one_failed_commit_stops_nothing(workspace: Workspace, monkeypatch: pyte
 
     with run_over(workspace, commit_every_seconds=0.0) as run:
         monkeypatch.setattr(lance.LanceDataset, "commit", staticmethod(shaky))
-        assert run.fill("paint", PaintPlan(60), PaintMaker()).made == 60
+        assert run.fill("paint", PaintPlan(60), PaintMaker(), [paint_embed()]).made == 60
     assert next(failures, None) is None
     assert_exactly_planned(workspace, 60)
 
@@ -254,8 +255,9 @@ def test_nothing_to_do_starts_nothing(workspace: Workspace, monkeypatch: pytest.
 
 def test_a_run_that_cannot_begin_frees_the_workspace(workspace: Workspace):
     fill(workspace, 4)
-    with pytest.raises(ValueError, match="embeddings of paint-encoder with 4 numbers, not 5"):
-        fill(workspace, 8, encoder=PaintEncoder(dimension=5))
+    wider = replace(paint_embed(), dimension=5)
+    with pytest.raises(ValueError, match=r"column embedding_paint_encoder of type fixed_size_list.*\[4\], not .*\[5\]"):
+        fill(workspace, 8, stages=[wider])
     assert fill(workspace, 8).made == 4
 
 

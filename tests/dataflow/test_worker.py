@@ -9,6 +9,7 @@ from engine.catalog import load_dataset
 from engine.dataflow import worker as worker_module
 from engine.dataflow.leases import Lease
 from engine.dataflow.rows import Pricing
+from engine.dataflow.stages import Embed
 from engine.dataflow.worker import Report, Worker, WorkerJob, read_block
 from engine.images import content_hash, decode_image
 from engine.models import load_encoder
@@ -25,12 +26,12 @@ class Bench:
 
     def __init__(self, folder: Path, encoder: str, maker: object, plan: object, flush_seconds: float = 1e9):
         self.workspace = Workspace.open(folder / "workspace")
-        loaded = load_encoder(encoder)
-        self.workspace.ensure_encoder(loaded.name, loaded.dimension)
+        self.embed = Embed.of(load_encoder(encoder))
+        self.workspace.ensure_columns(self.embed.columns)
         self.plan = plan
-        job = WorkerJob(maker, encoder, load_encoder, self.workspace.uri, "run-1", "cpu", flush_seconds)
+        job = WorkerJob(maker, (self.embed,), self.workspace.uri, "run-1", "cpu", flush_seconds)
         self.worker = Worker(plan, job)
-        self.preprocessing = self.worker.load(PRICING)
+        (self.preprocessing,) = self.worker.load(PRICING)
 
     def make(self, *indices: int, reads: bool = False, care: int = 0) -> Report:
         return self.worker.make(Lease(np.array(indices, np.int64), reads, care), "token", None)
@@ -132,7 +133,7 @@ def test_search_time_is_part_of_a_retrieved_image(bench, tiny_dataset: Path):
 
 def test_an_embedding_that_is_not_finite_is_an_error(bench, monkeypatch: pytest.MonkeyPatch):
     bench = bench(PaintMaker(), PaintPlan(5))
-    encoder = bench.worker._encoder
+    encoder = bench.embed._loaded
     real = encoder.encode_images
 
     def spoiled(images: list[torch.Tensor]) -> torch.Tensor:
@@ -153,7 +154,7 @@ def test_a_device_fault_while_embedding_is_no_error_row(bench, monkeypatch: pyte
     def broken(images: list[torch.Tensor]) -> torch.Tensor:
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr(bench.worker._encoder, "encode_images", broken)
+    monkeypatch.setattr(bench.embed._loaded, "encode_images", broken)
     with pytest.raises(DeviceFault):
         bench.make(0, 1, 2)
 
@@ -179,9 +180,9 @@ def test_reading_keeps_no_full_size_pixels(tiny_dataset: Path, tiny_encoder: str
     preprocessing = load_encoder(tiny_encoder).preprocessing
     plan = OriginalPlan(dataset, 2)
     maker = CorpusMaker({dataset.name: dataset.location})
-    block = read_block(plan, maker, Lease(np.arange(6), True), preprocessing, lambda part: None)
-    assert block.pixels.shape == (6, 3, *preprocessing.size)
-    assert all(one.pixels is None and one.stored for one in block.made)
+    block = read_block(plan, maker, Lease(np.arange(6), True), [preprocessing], lambda part: None)
+    assert block.views[preprocessing].shape == (6, 3, *preprocessing.size)
+    assert all(one.pixels is None and not one.views and one.stored for one in block.made)
 
 
 def test_pixels_that_wait_for_their_encoding_are_bounded_over_batches(bench, monkeypatch: pytest.MonkeyPatch):

@@ -12,6 +12,7 @@ import pytest
 import tyro
 
 from engine.dataflow.run import Run
+from engine.dataflow.stages import Embed
 from engine.models import generator_names, generator_spec
 from engine.models.families import family_of
 from engine.recipe import Recipe
@@ -106,9 +107,10 @@ def test_every_generator_makes_its_set(config: Callable[[str], GenBenchConfig], 
     # the longest holds what the others read, and the reference images besides
     longest, reader = max(read, key=lambda pair: len(pair[0]))
     one = studies["sd21"]
-    with Run(workspace, one.encoder, one.prices, None, {}) as run:
-        run.fill("read", longest, reader)
-        result = run.fill("generate", ConcatenatedPlan(drawn), MakerByGenerator(makers))
+    stages = [Embed.of(one.encoder)]
+    with Run(workspace, one.prices, None, {}) as run:
+        run.fill("read", longest, reader, stages)
+        result = run.fill("generate", ConcatenatedPlan(drawn), MakerByGenerator(makers), stages)
     assert [(error["generator"], error["reason"]) for error in workspace.errors().to_pylist()] == []
     assert (result.made, result.errors) == (3 * len(studies), 0)
     for name, study in studies.items():

@@ -168,4 +168,4 @@ def test_generated_images_that_are_not_embedded_are_refused(workspace):
     workspace.fill_embeddings("other", add(workspace, "original", [2], np.eye(8)[:1], first=20), np.ones((1, 4)))
     with pytest.raises(ValueError, match="1 generated images are not embedded by other"):
         mine(workspace, "other", generated, "source = 'original'")
-    assert embedding_column("other") in workspace.encoders()
+    assert embedding_column("other") in workspace.embedding_columns()

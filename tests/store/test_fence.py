@@ -73,7 +73,7 @@ def test_a_run_that_was_taken_over_stops_at_any_change_and_the_other_goes_on(wor
     with first.lock("first"), stolen(second, "second"):
         with pytest.raises(WorkspaceLost):
             change(first)
-        assert "b" not in first.encoders()
+        assert "b" not in first.embedding_columns()
         assert first.ids_without("a", recipe_ids(range(3))) == recipe_ids(range(3))
         add(second, image_rows(range(3, 6)))
         add(second, error_rows([8]), "errors")

@@ -121,7 +121,7 @@ def test_an_encoder_gets_a_column_and_keeps_its_dimension(workspace):
     workspace.ensure_encoder("ViT-B-32/openai", 8)
     workspace.ensure_encoder("ViT-B-32/openai", 8)
     workspace.ensure_encoder("b", 4)
-    assert workspace.encoders() == {"embedding_vit_b_32_openai": 8, "embedding_b": 4}
+    assert workspace.embedding_columns() == {"embedding_vit_b_32_openai": 8, "embedding_b": 4}
     assert workspace.image_schema() == image_schema({"ViT-B-32/openai": 8, "b": 4})
     assert workspace.image_schema().metadata == IMAGE_SCHEMA.metadata
     with pytest.raises(ValueError, match="holds embeddings of b with 4 numbers, not 5"):

@@ -86,6 +86,7 @@ def build_database(config: DatabaseConfig) -> DatabaseReport:
         ValueError: one sentence on what is wrong with the input and how to mend it.
     """
     from engine.dataflow.cluster import RayConnection
+    from engine.dataflow.stages import Embed
 
     parts = Parts(config)
     parts.check()
@@ -93,14 +94,14 @@ def build_database(config: DatabaseConfig) -> DatabaseReport:
     workspace = Workspace.open(config.workspace)
     encoder = parts.encoder
     corpora = {plan.dataset.name: plan.dataset.location for plan in plans}
-    with RayConnection() as connection, parts.run(workspace, encoder, connection) as run:
-        filled = run.fill("database", ConcatenatedPlan(plans), CorpusMaker(corpora))
-    if filled.made or filled.embedded:
+    with RayConnection() as connection, parts.run(workspace, connection) as run:
+        filled = run.fill("database", ConcatenatedPlan(plans), CorpusMaker(corpora), [Embed.of(encoder)])
+    if filled.made or filled.updated:
         with workspace.lock(f"{run.run_id}-index"):
             workspace.build_indices(encoder.name)
     ids = IdSet([plan.ids() for plan in plans])
     return DatabaseReport(
-        filled.planned, filled.made, filled.errors, filled.embedded, duplicate_counts(duplicates(workspace, among=ids))
+        filled.planned, filled.made, filled.errors, filled.updated, duplicate_counts(duplicates(workspace, among=ids))
     )
 
 
@@ -112,6 +113,7 @@ def mine_negatives(config: MineConfig) -> dict[str, Any]:
     """
     from engine.dataflow.cluster import RayConnection
     from engine.dataflow.mining import mine_shards
+    from engine.dataflow.stages import Embed
 
     parts = Parts(config)
     parts.check()
@@ -127,8 +129,9 @@ def mine_negatives(config: MineConfig) -> dict[str, Any]:
     selected = [one for plan in plans for one in plan.ids()]
     database = Database(workspace, encoder.name, selected)
     size = config.batch_size or spec.batch_size
-    with RayConnection() as connection, parts.run(workspace, encoder, connection) as run:
-        run.fill("generate", drawn, GeneratorMaker(spec, size, spec.num_gpus, needs_gpu=spec.needs_gpu))
+    with RayConnection() as connection, parts.run(workspace, connection) as run:
+        maker = GeneratorMaker(spec, size, spec.num_gpus, needs_gpu=spec.needs_gpu)
+        run.fill("generate", drawn, maker, [Embed.of(encoder)])
         wanted = plan_ids(drawn)
         there = workspace.done_ids().contains(wanted)  # a prompt that could not be drawn is a row of errors
         wanted = [one for one, made in zip(wanted, there, strict=True) if made]

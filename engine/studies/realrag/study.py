@@ -19,7 +19,7 @@ from engine.retriever.database import DatabasePlan
 from engine.retriever.fit import Trained, TrainingConfig, fit_head
 from engine.retriever.negatives import mine
 from engine.retriever.retriever import Retriever, plain_head
-from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, OriginalPlan, plan_ids
+from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, OriginalPlan
 from engine.store import Workspace
 from engine.studies.config import Parts, Settings, check_not_empty, check_place, check_seeds
 from engine.studies.realrag.judge import (
@@ -135,22 +135,19 @@ def run_realrag(config: RealRagConfig) -> Report:
         ValueError: one sentence on what is wrong with the input and how to mend it.
     """
     from engine.dataflow.cluster import RayConnection
+    from engine.dataflow.stages import Embed
 
     study = RealRag(config)
     study.check()
     workspace = Workspace.open(config.workspace)
-    with RayConnection() as connection:
-        with study.run(workspace, study.encoder, connection) as run:
-            run.fill("database", study.database_plan, study.corpus_maker)
-            for generator, plan in study.training_plans():
-                run.fill(f"{generator}: training prompts", plan, study.generator_maker(generator))
-            study.learn(workspace)
-            for generator, plan in study.judged_plans():
-                run.fill(f"{generator}: references", plan, study.generator_maker(generator))
-        with study.run(workspace, study.judge, connection) as run:
-            run.embed("judge the database", plan_ids(study.database_plan))
-            for generator, plan in study.judged_plans():
-                run.embed(f"judge {generator}", plan_ids(plan))
+    clip, judge = Embed.of(study.encoder), Embed.of(study.judge)
+    with RayConnection() as connection, study.run(workspace, connection) as run:
+        run.fill("database", study.database_plan, study.corpus_maker, [clip, judge])
+        for generator, plan in study.training_plans():
+            run.fill(f"{generator}: training prompts", plan, study.generator_maker(generator), [clip])
+        study.learn(workspace)
+        for generator, plan in study.judged_plans():
+            run.fill(f"{generator}: references", plan, study.generator_maker(generator), [clip, judge])
     report = study.report(workspace)
     report.write(config.report)
     return report

@@ -41,7 +41,7 @@ def test_a_database_grows_and_each_generated_image_gets_its_negatives_once(
     assert {row["prompt"] for row in rows if row["class_name"] == "yellow sun"} == {"a photo of yellow sun"}
 
     # against all images of other classes, by hand
-    (column,) = workspace.encoders()
+    (column,) = workspace.embedding_columns()
     of_rank_1 = [row for row in rows if row["rank"] == 1]
     searched = Database(workspace, rows[0]["encoder"], [one for plan in both.plans() for one in plan.ids()])
     ids = searched.id_of(np.arange(len(searched)))  # each picture once

@@ -1,0 +1,163 @@
+"""Stages over committed images, through Ray Data: read and resize on processors, process on devices.
+
+No image is made here, and the same value may be written twice, so Ray Data's own retries are all that a death needs.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine.dataflow.resources import Ask
+from engine.dataflow.stages import Stage, Stages, Views
+from engine.failures import RunFailed
+from engine.images import decode_image
+from engine.models.preprocessing import Preprocessing
+from engine.store import Workspace
+
+ROWS_PER_LEASE = 256
+MAX_RESTARTS = 3
+"""Times that Ray replaces a lost process before the run fails."""
+
+Lease = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Columns that a stage has added to some images."""
+
+    table: pa.Table
+    """`id` and the stage's columns, of the images that it gave no reason."""
+    num_images: int
+    """Images that it processed."""
+    seconds: float
+    """Busy seconds of the device."""
+    reason: str
+    """Reason of the last image that has one."""
+
+
+def apply_stage(
+    ids: Sequence[str], stage: Stage, uri: str, ask: Ask, num_workers: tuple[int, int]
+) -> Iterator[Applied]:
+    """Runs a stage on committed images, in any order; an id without an image is left out.
+
+    Args:
+        ids: of committed images.
+        stage: is loaded anew on each worker.
+        uri: the workspace.
+        ask: what a worker holds.
+        num_workers: workers to begin with, and at most; between one and these the pool follows the cluster.
+
+    Raises:
+        ValueError: the stage cannot be loaded; the one sentence of the worker.
+        RunFailed: processes die again and again.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own line
+
+    leases: list[Lease] = [{"ids": list(ids[at : at + ROWS_PER_LEASE])} for at in range(0, len(ids), ROWS_PER_LEASE)]
+    # one row per block and one block per call: a batch size larger than a block would bundle blocks
+    stream = ray.data.from_items(leases, override_num_blocks=len(leases))
+    first, most = (max(1, num) for num in num_workers)
+    # images of one size travel as an array; those of their own sizes are read where they are processed
+    reads_elsewhere = bool(ask.num_gpus) and stage.preprocessing is not None
+    if reads_elsewhere:
+        stream = stream.map(_Read, fn_constructor_args=(uri, stage.preprocessing), concurrency=(1, 64), num_cpus=1)
+    stream = stream.map(
+        _Apply,
+        fn_constructor_args=(uri, stage, ask.device),
+        compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=first),
+        num_cpus=ask.num_cpus,
+        num_gpus=ask.num_gpus,
+        ray_remote_args_fn=lambda: {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS},
+    )
+    try:
+        for row in stream.iter_rows():
+            yield Applied(_read_ipc(row["table"]), int(row["num_images"]), float(row["seconds"]), row["reason"])
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        text = str(error)
+        if "ValueError: " not in text:
+            raise RunFailed(
+                f"stage {stage.name} stopped ({text.strip().splitlines()[0][:200]}); run it again to go on"
+            ) from error
+        # a worker's one clear sentence arrives at the end of two tracebacks
+        raise ValueError(text.rsplit("ValueError: ", 1)[1].strip().splitlines()[0]) from error
+
+
+class _Read:
+    """On a processor: ids in, resized pixels out."""
+
+    def __init__(self, uri: str, size: Preprocessing):
+        self._workspace = Workspace.open(uri, create=False)
+        self._size = size
+
+    def __call__(self, lease: Lease) -> Lease:
+        images = self._workspace.fetch(list(lease["ids"]), ["image"])
+        return {"ids": images.column("id").to_pylist(), "pixels": _stack(images, self._size).tobytes()}
+
+
+class _Apply:
+    """On a device: ids and pixels in, columns out; reads the pixels itself where none come with the ids."""
+
+    def __init__(self, uri: str, stage: Stage, device: str):
+        import torch
+
+        if device == "cpu":
+            torch.set_num_threads(1)  # one actor per core
+        self._workspace = Workspace.open(uri, create=False)
+        self._stage = stage
+        self._stages = Stages([stage], device)
+
+    def __call__(self, lease: Lease) -> Lease:
+        import torch
+
+        ids, size = list(lease["ids"]), self._stage.preprocessing
+        started = time.perf_counter()
+        if "pixels" in lease:
+            assert size is not None
+            pixels: Any = torch.from_numpy(np.frombuffer(bytearray(lease["pixels"]), np.uint8)).view(-1, 3, *size.size)
+            rows = self._workspace.fetch(ids, list(self._stage.inputs)) if self._stage.inputs else None
+        else:
+            images = self._workspace.fetch(ids, ["image", *self._stage.inputs])
+            ids, rows = images.column("id").to_pylist(), images.drop_columns(["image"])
+            pixels = torch.from_numpy(_stack(images, size)) if size else _tensors(images)
+        views: Views = {size: pixels}
+        staged = self._stages.run_on(ids, views, rows)
+        seconds = time.perf_counter() - started
+        kept = pa.array([ids[at] for at in staged.kept], pa.string())
+        table = pa.table({"id": kept} | staged.columns)
+        reason = next(iter(staged.reasons.values()), (None, ""))[1]
+        return {"table": _ipc(table), "num_images": len(ids), "seconds": seconds, "reason": reason}
+
+
+def _stack(images: pa.Table, size: Preprocessing) -> np.ndarray:
+    """`[N, 3, h, w]` uint8; one full-size image exists at a time."""
+    pixels = [size.resize_array(decode_image(data.as_py())) for data in images.column("image")]
+    return np.stack(pixels) if pixels else np.zeros((0, 3, *size.size), np.uint8)
+
+
+def _tensors(images: pa.Table) -> list[Any]:
+    import torch
+
+    arrays = (decode_image(data.as_py()) for data in images.column("image"))
+    return [torch.from_numpy(np.moveaxis(array, 2, 0).copy()) for array in arrays]
+
+
+def _ipc(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    found: bytes = sink.getvalue().to_pybytes()
+    return found
+
+
+def _read_ipc(data: bytes) -> pa.Table:
+    with pa.ipc.open_stream(data) as reader:
+        table: pa.Table = reader.read_all()
+    return table

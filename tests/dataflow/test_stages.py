@@ -1,0 +1,130 @@
+"""Stages beside a maker and over committed images: what they add, read and reject."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from engine.costs import PriceBook
+from engine.dataflow.run import FillResult, Run
+from engine.models.preprocessing import Preprocessing
+from engine.store import Workspace
+from engine.testing.makers import PaintMaker, PaintPlan, paint_embed
+
+
+@dataclass
+class Brightness:
+    """Adds the mean level of an image and a sentence about it."""
+
+    name: str = "brightness"
+    columns: pa.Schema = field(
+        default_factory=lambda: pa.schema([("brightness", pa.float32()), ("caption", pa.string())])
+    )
+    inputs: tuple[str, ...] = ("class_name", "seed")
+    num_gpus: float = 0.0
+    needs_gpu: bool = False
+    rejects: bool = False
+    preprocessing: Preprocessing | None = None
+
+    def load(self, device: str) -> None:
+        self.device = device
+
+    def __call__(self, block: pa.RecordBatch, pixels: Any) -> pa.RecordBatch:
+        levels = [float(image.float().mean()) for image in pixels]
+        assert levels == [seed % 256 for seed in block.column("seed").to_pylist()]
+        names = block.column("class_name").to_pylist()
+        captions = [f"{name} of {level:.0f}" for name, level in zip(names, levels, strict=True)]
+        return pa.RecordBatch.from_pydict({"brightness": levels, "caption": captions}, schema=self.columns)
+
+
+@dataclass
+class KeepBright:
+    """Rejects images that are darker than a level; reads what another stage has added."""
+
+    least: float
+    name: str = "keep bright"
+    columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    inputs: tuple[str, ...] = ("brightness",)
+    num_gpus: float = 0.0
+    needs_gpu: bool = False
+    rejects: bool = True
+    preprocessing: Preprocessing | None = None
+
+    def load(self, device: str) -> None:
+        self.calls = 0
+
+    def __call__(self, block: pa.RecordBatch, pixels: Any) -> pa.RecordBatch:
+        levels = block.column("brightness").to_pylist()
+        reasons = [None if level >= self.least else f"too dark ({level:.0f})" for level in levels]
+        return pa.RecordBatch.from_arrays([pa.array(reasons, pa.string())], ["reason"])
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+def run_over(workspace: Workspace) -> Run:
+    return Run(workspace, PriceBook.load(), "azure-e32ads-v5-spot", device="cpu")
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_caption_and_a_filter_are_two_more_stages(workspace: Workspace):
+    stages = [Brightness(), KeepBright(20), paint_embed()]
+    maker = PaintMaker(bad_seeds=(25,))
+    with run_over(workspace) as run:
+        result = run.fill("paint", PaintPlan(40, num_read=30), maker, stages)
+        assert result == FillResult(planned=40, present=0, made=19, errors=1, rejected=20)
+    # a rejection is final and a failure is tried again
+    with run_over(workspace) as run:
+        again = run.fill("paint", PaintPlan(40, num_read=30), PaintMaker(), stages)
+        assert again == FillResult(planned=40, present=39, made=1)
+    rows = workspace.scan(["seed", "brightness", "caption", "embedding_paint_encoder"]).read_all().to_pylist()
+    assert sorted(row["seed"] for row in rows) == list(range(20, 40))
+    assert all(row["brightness"] == row["seed"] and row["caption"] == f"colour of {row['seed']}" for row in rows)
+    assert all(row["embedding_paint_encoder"] for row in rows)
+    errors = workspace.errors().to_pylist()
+    assert {(error["seed"], error["stage"], error["reason"]) for error in errors} == {
+        (seed, "keep bright", f"too dark ({seed})") for seed in range(20)
+    }
+    ledger = workspace.ledger().to_pylist()
+    assert {entry["stage"] for entry in ledger} == {"make", "brightness", "keep bright", "embed"}
+    assert sum(entry["rows"] for entry in ledger if entry["stage"] == "keep bright") == 20
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_stage_runs_over_what_is_committed_and_makes_nothing(workspace: Workspace):
+    with run_over(workspace) as run:
+        run.fill("paint", PaintPlan(30, num_read=10), PaintMaker(), [paint_embed()])
+        assert run.apply(Brightness(), PaintPlan(60, 10)) == 30
+        assert run.apply(Brightness(), PaintPlan(60, 10)) == 0
+        # a fill brings the rows of earlier runs up to date
+        assert run.fill("paint", PaintPlan(40, 10), PaintMaker(), [Brightness(), paint_embed("other")]) == FillResult(
+            planned=40, present=30, made=10, updated=30
+        )
+    rows = workspace.scan(["seed", "brightness", "caption", "embedding_other"]).read_all().to_pylist()
+    assert sorted(row["seed"] for row in rows) == list(range(40))
+    assert all(row["brightness"] == row["seed"] and row["embedding_other"] for row in rows)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([paint_embed(), paint_embed()], "two stages add the column embedding_paint_encoder"),
+        ([KeepBright(3)], "stage keep bright reads brightness, which no row has"),
+    ],
+)
+def test_stages_that_do_not_fit_are_one_sentence(workspace: Workspace, stages: list, message: str):
+    with run_over(workspace) as run, pytest.raises(ValueError, match=message):
+        run.fill("paint", PaintPlan(8), PaintMaker(), stages)
+
+
+def test_a_filter_is_not_for_committed_images(workspace: Workspace):
+    with run_over(workspace) as run, pytest.raises(ValueError, match="committed images stay; give it to a fill"):
+        run.apply(KeepBright(3), PaintPlan(8))
