@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.common import machine
 from benchmarks.vectors import ClusteredVectors
-from engine.retriever.mining import cut_blocks, top_k
+from engine.retriever.exact_search import cut_blocks, top_k
 
 
 def timed(action: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:

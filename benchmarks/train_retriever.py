@@ -87,7 +87,7 @@ def main() -> None:
 
     from engine.dataflow.cluster import connected_cluster
     from engine.retriever.fit import TrainingConfig
-    from engine.retriever.train import train_heads
+    from engine.retriever.ray_training import train_heads
 
     torch.set_num_threads(options.workers)
     print(machine())

@@ -4,7 +4,8 @@
 import sys
 
 from engine.command import run_command
-from engine.studies.realrag.study import RealRagConfig, run_realrag
+from engine.studies.realrag.config import RealRagConfig
+from engine.studies.realrag.study import run_realrag
 
 
 def main(config: RealRagConfig) -> None:

@@ -82,14 +82,13 @@ def cluster() -> Iterator[None]:
     Its pools are one worker each, as two share the cores while they start. The tests that start a Ray of their own (submitted,
     killed, interrupted, the notebook) have pools of full size, and no GPU; `device="cpu"` leaves the GPU alone.
     """
-    from engine.dataflow import run
     from engine.dataflow.cluster import connected_cluster
+    from engine.dataflow.run import MAX_WORKERS_VARIABLE
 
-    pool = run.Pool
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 3, "GPU": 1}')
         patch.setenv("IMAGEFOUNDRY_DEVICE", "cpu")
-        patch.setattr(run, "Pool", lambda *arguments: pool(*arguments[:-1], 1))
+        patch.setenv(MAX_WORKERS_VARIABLE, "1")
         with connected_cluster():
             patch.delenv("RAY_OVERRIDE_RESOURCES")
             yield

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device = options.device
-    mining, vectors = load("mining", "engine/retriever/mining.py"), load("vectors", "benchmarks/vectors.py")
+    mining, vectors = load("mining", "engine/retriever/exact_search.py"), load("vectors", "benchmarks/vectors.py")
     data = vectors.ClusteredVectors(options.dimension, decay=options.decay)
     queries, codes = data.draw(options.queries, 1)
     parts = list(data.blocks(options.rows, 2))

@@ -1,5 +1,6 @@
 """A run fills plans: it makes the images that the table lacks, runs stages on them, and commits them every few seconds."""
 
+import os
 import sys
 import time
 import uuid
@@ -32,6 +33,7 @@ from engine.store import Committer, Receipt, Workspace, write_fragments
 
 ERRORS_COUNT_FROM = 200
 """Recipes from which on the share of errors may stop a run; with fewer, half of them may fail."""
+MAX_WORKERS_VARIABLE = "IMAGEFOUNDRY_MAX_WORKERS"
 ROUNDS = 3
 """Times that recipes without a receipt are made again before the run says that they are missing."""
 ROWS_PER_FILL = 65_536
@@ -78,8 +80,8 @@ class Run:
     """Where models run."""
     max_errors: float = 0.2
     """Share of failing recipes that stops the run."""
-    max_workers: int | None = None
-    """Most workers of a pool; as many as fit into the cluster when it is None."""
+    max_workers: int | None = field(default_factory=lambda: int(os.environ.get(MAX_WORKERS_VARIABLE, "0")) or None)
+    """Most workers per pool; as many as fit into the cluster if it is None. `IMAGEFOUNDRY_MAX_WORKERS` is the default."""
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
     """Takes lines about workers that die and GPUs that fail."""
     on_report: Callable[[Report], None] = lambda report: None

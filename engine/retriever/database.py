@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from engine.catalog import Dataset
 from engine.names import plain_name
 from engine.recipe import Recipe, embedding_column
-from engine.retriever.mining import NO_CLASS, Block
+from engine.retriever.exact_search import NO_CLASS, Block
 from engine.sources import OriginalPlan
 from engine.store import IdSet, Workspace
 from engine.store.ids import id_bytes, id_names
@@ -95,6 +95,10 @@ class Database:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def ids(self) -> list[str]:
+        """Ids of all its images, sorted."""
+        return id_names(self._ids)
 
     def id_of(self, rows: np.ndarray) -> list[str]:
         """Ids of row numbers, as `blocks` numbers them."""

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from engine.retriever.data import Batch, RetrieverData
+from engine.retriever.exact_search import Block, top_k
 from engine.retriever.head import Head, HeadSpec
 from engine.retriever.loss import reflective_loss
-from engine.retriever.mining import Block, top_k
 
 MOST_VALIDATION_TEXTS = 4096
 """Texts that the validation asks for, spread evenly over all, so that choosing the epoch stays cheap."""

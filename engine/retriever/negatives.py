@@ -8,7 +8,7 @@ import pyarrow as pa
 from engine.names import plain_name
 from engine.recipe import embedding_column
 from engine.retriever.database import Database, unit_vectors
-from engine.retriever.mining import NO_CLASS, top_k
+from engine.retriever.exact_search import NO_CLASS, top_k
 from engine.store import NEGATIVE_SCHEMA, Workspace
 
 _OF_QUERY = ("dataset", "class_index", "class_name", "prompt")

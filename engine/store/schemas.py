@@ -1,4 +1,4 @@
-"""The columns of the five tables of a workspace, and the cast of any Arrow table to one of them."""
+"""The columns of the six tables of a workspace, and the cast of any Arrow table to one of them."""
 
 import pyarrow as pa
 
@@ -69,11 +69,31 @@ NEGATIVE_SCHEMA = _required(
 many were asked for. `score`: cosine similarity of the two embeddings.
 """
 
+HEAD_SCHEMA = _required(
+    name=pa.string(),
+    trained_from=pa.string(),
+    label=pa.string(),
+    encoder=pa.string(),
+    epoch=pa.int32(),
+    kept=pa.bool_(),
+    spec=pa.string(),
+    curves=pa.string(),
+    weights=pa.large_binary(),
+    run_id=pa.string(),
+    created_at=pa.timestamp("us", tz="UTC"),
+)
+"""One row per trained head of a retriever.
+
+`name`: name of its embeddings. `trained_from`: hash of its data and its training settings. `kept`: the head of an epoch
+that was kept beside the chosen one. `spec`, `curves`: JSON. `weights`: safetensors.
+"""
+
 TABLES = {
     "errors": ERROR_SCHEMA,
     "runs": RUN_SCHEMA,
     "ledger": LEDGER_SCHEMA,
     "negatives": NEGATIVE_SCHEMA,
+    "heads": HEAD_SCHEMA,
     "images": IMAGE_SCHEMA,
 }
 """Name → schema. `images` is made last, so a folder that has it is a workspace; a table that an older release did not know is added."""

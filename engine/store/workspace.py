@@ -1,4 +1,4 @@
-"""A folder or bucket prefix of five Lance tables: images, errors, runs, ledger, negatives."""
+"""A folder or bucket prefix of six Lance tables: images, errors, runs, ledger, negatives, heads."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -240,10 +240,21 @@ class Workspace:
 
     def add_negatives(self, table: pa.Table) -> None:
         """Appends rows to `negatives`. Raises ValueError for a column that is missing, unknown or of the wrong type."""
+        self._append("negatives", table)
+
+    def heads(self, where: str | None = None) -> pa.Table:
+        """Trained heads of retrievers (`HEAD_SCHEMA`), all or those for which the SQL condition `where` holds."""
+        return self._read("heads", where)
+
+    def add_heads(self, table: pa.Table) -> None:
+        """Appends rows to `heads`. Raises ValueError for a column that is missing, unknown or of the wrong type."""
+        self._append("heads", table)
+
+    def _append(self, name: str, table: pa.Table) -> None:
         import lance
 
-        with self.writing("negatives") as negatives:
-            lance.write_dataset(conform(table, TABLES["negatives"]), negatives, mode="append")
+        with self.writing(name) as dataset:
+            lance.write_dataset(conform(table, TABLES[name]), dataset, mode="append")
 
     def _read(self, name: str, where: str | None = None) -> pa.Table:
         table: pa.Table = self.dataset(name).to_table(filter=where)

@@ -1,11 +1,11 @@
 """What all studies share: their data sets, sources and models, the plans these make, and how a workspace is filled with them."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -17,7 +17,6 @@ from engine.models.registry import GeneratorSpec
 from engine.names import unknown_name
 from engine.prompts import Materials, load_sentences, strategy_name
 from engine.recipe import Recipe
-from engine.reports import Report
 from engine.sources import (
     ConcatenatedPlan,
     CorpusMaker,
@@ -33,7 +32,11 @@ from engine.sources import (
 )
 from engine.sources.retrieval import CaptionedPool, check_pool, class_queries, class_text_features
 from engine.store import Workspace
-from engine.studies.config import Parts, Settings, check_not_empty, check_place, check_seeds
+from engine.studies.base import Phase, Study
+from engine.studies.config import Settings, check_not_empty, check_place, check_seeds
+
+if TYPE_CHECKING:
+    from engine.dataflow.run import Run
 
 SOURCES = ("generative", "retrieval", "original")
 """Kinds of external data the paper compares."""
@@ -121,8 +124,8 @@ class Variant(NamedTuple):
         return "retrieval_augmented" in self.strategy.split("+")
 
 
-class Study(Parts, ABC):
-    """The parts of a study, each made when it is first needed."""
+class SourceStudy(Study):
+    """A study that compares ways to get images; its parts are made when they are first needed."""
 
     config: StudyConfig
 
@@ -130,10 +133,6 @@ class Study(Parts, ABC):
     @abstractmethod
     def variants(self) -> dict[str, Variant]:
         """Name → the way to get images; what is made is every one of them on every data set with every seed."""
-
-    @abstractmethod
-    def report(self, workspace: Workspace) -> Report:
-        """What the workspace holds of this study, scored."""
 
     def check(self) -> None:
         """Looks at every name and file the run will need, before anything is started.
@@ -225,6 +224,21 @@ class Study(Parts, ABC):
             return self._original(dataset, seed, variant.shots)
         return self._retrievals[dataset.name]  # the nearest captions are the same whatever the seed
 
+    def phases(self) -> Iterator[Phase]:
+        """Makes the images, and embeds them by the study's other encoders."""
+        yield "images", self._fill
+        yield "other encoders", self._embed
+
+    def _fill(self, run: "Run") -> None:
+        from engine.dataflow.stages import Embed
+
+        for name, plan, maker in self.work():
+            run.fill(name, plan, maker, [Embed.of(self.encoder)])
+
+    def _embed(self, run: "Run") -> None:
+        for encoder, recipes in self.also_embed():
+            run.embed(encoder, [recipe.id for recipe in recipes])
+
     def work(self) -> Iterator[tuple[str, Plan, Maker]]:
         """What is to be filled: all at once where the models can share a pool of actors, else a pool each."""
         plans: dict[str, list[Plan]] = {source: [] for source in SOURCES}
@@ -302,25 +316,3 @@ class Study(Parts, ABC):
 
     def _retrieval(self, dataset: Dataset) -> RetrievalPlan:
         return RetrievalPlan(dataset, self.pool, class_queries(self.encoder, dataset), self._retrieved_shots)
-
-
-def run_study(study: Study) -> Report:
-    """Makes what the workspace lacks, scores it, prices it, and writes the report.
-
-    Raises:
-        ValueError: one sentence on what is wrong with the input and how to mend it.
-    """
-    from engine.dataflow.cluster import RayConnection
-    from engine.dataflow.stages import Embed
-
-    study.check()
-    config = study.config
-    workspace = Workspace.open(config.workspace)
-    with RayConnection() as connection, study.run(workspace, connection) as run:
-        for name, plan, maker in study.work():
-            run.fill(name, plan, maker, [Embed.of(study.encoder)])
-        for other, recipes in study.also_embed():
-            run.embed(other, [recipe.id for recipe in recipes])
-    report = study.report(workspace)
-    report.write(config.report)
-    return report

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def played() -> dict[str, dict[str, Any]]:
     """Scenario → what came of it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "IMAGEFOUNDRY_MAX_"))
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tests.dataflow.gpu_scenarios"],
         cwd=ROOT,

@@ -10,7 +10,7 @@ from engine.retriever.database import Database, DatabasePlan, duplicate_counts, 
 from engine.retriever.negatives import mine
 from engine.sources import OriginalPlan
 from engine.store import NEGATIVE_SCHEMA, Committer, Workspace, write_fragments
-from tests.retriever.test_mining import brute_force, draw
+from tests.retriever.test_exact_search import brute_force, draw
 
 NAMES = ("red apple", "green tree", "blue boat")
 

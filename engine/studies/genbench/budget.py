@@ -22,6 +22,7 @@ from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds, format_usd
 from engine.sources import Maker, Plan
 from engine.store import Workspace
+from engine.studies.base import run_study
 from engine.studies.genbench.allocation import (
     Curve,
     Option,
@@ -36,7 +37,7 @@ from engine.studies.genbench.allocation import (
 from engine.studies.genbench.prompts import join
 from engine.studies.image_set import Images, load_images
 from engine.studies.scoring import Bills, cost_tables, error_rows, scores_of
-from engine.studies.study import SOURCES, Study, StudyConfig, Variant, check_shots, check_sources, run_study
+from engine.studies.study import SOURCES, SourceStudy, StudyConfig, Variant, check_shots, check_sources
 
 PLANNED, EVERYWHERE = "the plan", "original + retrieval evenly"
 
@@ -99,7 +100,7 @@ def run_budget(config: BudgetConfig) -> Report:
     return run_study(BudgetStudy(config))
 
 
-class BudgetStudy(Study):
+class BudgetStudy(SourceStudy):
     """A pilot, a decision for each seed, and the purchase."""
 
     config: BudgetConfig

@@ -34,17 +34,17 @@ from engine.recipe import Recipe
 from engine.reports import Report
 from engine.reports.figures import bar_figure, scatter_figure
 from engine.store import Workspace
+from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
 from engine.studies.image_set import Images, load_images, stored_pixels
 from engine.studies.scoring import error_rows
 from engine.studies.study import (
     SOURCES,
-    Study,
+    SourceStudy,
     StudyConfig,
     Variant,
     check_shots,
     check_sources,
-    run_study,
 )
 
 METRICS = ("cler", "cler_ensemble", "clip_score", "fid", "precision_at_5", "recall_at_5")
@@ -97,7 +97,7 @@ def run_metrics(config: MetricsConfig) -> Report:
     return run_study(MetricStudy(config))
 
 
-class MetricStudy(Study):
+class MetricStudy(SourceStudy):
     """Every metric on every point, and the correlations between them."""
 
     config: MetricsConfig

@@ -15,10 +15,11 @@ from engine.reports import Report
 from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds
 from engine.store import Workspace
+from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
 from engine.studies.image_set import Images, load_images
 from engine.studies.scoring import Bills, contact_sheet, cost_tables, error_rows, scores_of, tradeoff_rows
-from engine.studies.study import Study, StudyConfig, Variant, check_shots, run_study
+from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots
 
 STRATEGIES = (
     "simple_template",
@@ -72,7 +73,7 @@ def run_prompts(config: PromptsConfig) -> Report:
     return run_study(PromptStudy(config))
 
 
-class PromptStudy(Study):
+class PromptStudy(SourceStudy):
     """Every strategy at the same shots; retrieved images beside them as another candidate for a class."""
 
     config: PromptsConfig

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from engine.prompts import strategy_name
 from engine.reports import Report
 from engine.store import Workspace
+from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
 from engine.studies.scoring import (
     FIGURE_2,
@@ -20,12 +21,11 @@ from engine.studies.scoring import (
 )
 from engine.studies.study import (
     SOURCES,
-    Study,
+    SourceStudy,
     StudyConfig,
     Variant,
     check_shots,
     check_sources,
-    run_study,
 )
 
 
@@ -63,7 +63,7 @@ def run_genbench(config: GenBenchConfig) -> Report:
     return run_study(GenBench(config))
 
 
-class GenBench(Study):
+class GenBench(SourceStudy):
     """The study of the paper's section 3.1."""
 
     config: GenBenchConfig

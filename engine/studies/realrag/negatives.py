@@ -112,8 +112,8 @@ def mine_negatives(config: MineConfig) -> dict[str, Any]:
     `present` before. Raises ValueError, one sentence, for what is wrong with the input.
     """
     from engine.dataflow.cluster import RayConnection
-    from engine.dataflow.mining import mine_shards
     from engine.dataflow.stages import Embed
+    from engine.retriever.ray_mining import mine_missing
 
     parts = Parts(config)
     parts.check()
@@ -126,36 +126,17 @@ def mine_negatives(config: MineConfig) -> dict[str, Any]:
     )
     workspace = Workspace.open(config.workspace)
     encoder = parts.encoder
-    selected = [one for plan in plans for one in plan.ids()]
-    database = Database(workspace, encoder.name, selected)
     size = config.batch_size or spec.batch_size
+    wanted = plan_ids(drawn)
+    database = Database(workspace, encoder.name, [one for plan in plans for one in plan.ids()])
     with RayConnection() as connection, parts.run(workspace, connection) as run:
         maker = GeneratorMaker(spec, size, spec.num_gpus, needs_gpu=spec.needs_gpu)
         run.fill("generate", drawn, maker, [Embed.of(encoder)])
-        wanted = plan_ids(drawn)
-        there = workspace.done_ids().contains(wanted)  # a prompt that could not be drawn is a row of errors
-        wanted = [one for one, made in zip(wanted, there, strict=True) if made]
-        mined = IdSet([_mined(workspace, encoder.name, database, config.k, config.mask)]).contains(wanted)
-        missing = [one for one, done in zip(wanted, mined, strict=True) if not done]
-        if missing:
-            run.connect()
-        for table, seconds, ask in mine_shards(
-            workspace, encoder.name, missing, selected, k=config.k, mask=config.mask
-        ):
-            workspace.check_lock()
-            workspace.add_negatives(table)
-            run.add_work("mine", table.num_rows, seconds, ask)
+        mined = mine_missing(run, wanted, database, k=config.k, mask=config.mask)
     return {
         "name": database.name,
         "images": len(database),
         "duplicates": database.num_duplicates,
-        "mined": len(missing),
-        "present": len(wanted) - len(missing),
+        "mined": mined,
+        "present": int(workspace.done_ids().contains(wanted).sum()) - mined,
     }
-
-
-def _mined(workspace: Workspace, encoder: str, database: Database, k: int, mask: bool) -> list[str]:
-    quoted = encoder.replace("'", "''")
-    same = f"encoder = '{quoted}' AND database = '{database.name}' AND k = {k} AND masked = {str(mask).lower()}"
-    found: list[str] = workspace.negatives(f"{same} AND rank = 1")["generated_id"].to_pylist()
-    return found

@@ -8,8 +8,8 @@ import numpy as np
 
 from engine.dataflow.progress import Progress
 from engine.retriever.data import RetrieverData
+from engine.retriever.exact_search import cut_blocks, top_k
 from engine.retriever.fit import TrainingConfig, fit_head
-from engine.retriever.mining import cut_blocks, top_k
 from engine.studies.realrag.judge import ImageSet, Row
 
 OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -9,7 +9,7 @@ from engine.retriever.database import Database, DatabasePlan
 from engine.store import Workspace
 from engine.studies.realrag.negatives import DatabaseConfig, MineConfig, build_database, mine_negatives
 from engine.testing import tiny
-from tests.retriever.test_mining import brute_force
+from tests.retriever.test_exact_search import brute_force
 
 
 @pytest.mark.cluster

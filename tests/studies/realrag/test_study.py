@@ -2,20 +2,37 @@
 
 import builtins
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.models import generator_spec
+from engine.recipe import Recipe
 from engine.retriever.fit import TrainingConfig
-from engine.retriever.head import load_head
+from engine.retriever.heads import load_kept_head
+from engine.sources import GeneratorMaker, Made
 from engine.store import Workspace
+from engine.studies.realrag.config import RealRagConfig, RetrieverSettings, TrainRetrieverConfig
 from engine.studies.realrag.judge import paired_tests, paper_tables, summary
 from engine.studies.realrag.pictures import project
-from engine.studies.realrag.study import RealRag, RealRagConfig, run_realrag
+from engine.studies.realrag.retrievers import train_retriever
+from engine.studies.realrag.study import RealRag, run_realrag
 from engine.testing import tiny
+
+
+@dataclass
+class FailsWhile(GeneratorMaker):
+    """Fails on the first class while a file is there."""
+
+    file: str = ""
+
+    def make(self, recipes: Sequence[Recipe]) -> list[Made]:
+        made = super().make(recipes)
+        fails = [recipe.class_index == 0 and Path(self.file).exists() for recipe in recipes]
+        return [Made(reason="no") if failed else one for failed, one in zip(fails, made, strict=True)]
 
 
 @pytest.fixture
@@ -75,14 +92,77 @@ def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig
     assert len({row["change"] for row in tables["head_options"]}) > 10
     assert all(row["seeds"] == 2 for row in tables["realrag_table_5"])
     assert "index.html" in {path.name for path in config.report.iterdir()}
-    assert load_head(next((config.report / "heads").glob("*-realrag-1"))).spec.label == "realrag"
+    # the heads, those of kept epochs among them, are in the workspace; the negatives are those that training used
+    assert load_kept_head(workspace, "realrag").spec.label == "realrag"
+    assert workspace.heads("NOT kept").num_rows == 4
+    assert workspace.heads("kept").num_rows == 2
+    assert {row["masked"] for row in workspace.negatives().to_pylist()} == {True, False}
+    stages = {entry["stage"] for entry in workspace.ledger().to_pylist()}
+    assert stages == {"make", "embed", "mine", "train"}
+    assert not (Path(config.workspace) / "training").exists()
 
     before = workspace.count()
     run_realrag(config)
     assert workspace.count() == before
     again = json.loads((config.report / "report.json").read_text())["tables"]
     assert again["realrag_by_seed"] == tables["realrag_by_seed"]
+    assert again["training_curves"] == tables["training_curves"]
+    assert workspace.heads().num_rows == 6
     assert again["errors"] == []
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_retrievers_are_trained_without_the_study_and_found_by_it(config: RealRagConfig, monkeypatch):
+    shared = {name: getattr(config, name) for name in vars(RetrieverSettings()) if name in vars(config)}
+    alone = TrainRetrieverConfig(
+        **shared | {"generator": config.generators[0], "methods": ("zero", "realrag"), "seeds": (0,)}
+    )
+    report = train_retriever(alone)
+    assert {row["method"] for row in report.tables["retrieval"]} == {"zero", "realrag"}
+    (row,) = report.tables["heads"]
+    workspace = Workspace.open(config.workspace, create=False)
+    head = load_kept_head(workspace, row["head"])
+    assert (head.name, head.spec.label) == (row["head"], "realrag")
+    assert workspace.count("split = 'test'") == 0
+    # what is there is not made, mined or trained again
+    before = workspace.count(), workspace.negatives().num_rows
+
+    def never(*arguments: object, **named: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("engine.retriever.ray_training.train_heads", never)
+    assert train_retriever(alone).tables["retrieval"] == report.tables["retrieval"]
+    assert (workspace.count(), workspace.negatives().num_rows) == before
+    with pytest.raises(ValueError, match="unknown head 'realrga'"):
+        load_kept_head(workspace, "realrga")
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_an_image_that_failed_is_not_made_by_the_judge(
+    config: RealRagConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """A recipe that fails is an error row; the second run makes it, and embeds it by both encoders."""
+    small = replace(config, methods=("none", "zero"), checkpoints=(), options=False, seeds=(0,))
+    broken = tmp_path / "broken"
+    broken.touch()
+
+    def shaky(self: RealRag, generator: str) -> GeneratorMaker:
+        return FailsWhile(**vars(real(self, generator)), file=str(broken))
+
+    real = RealRag.generator_maker
+    monkeypatch.setattr(RealRag, "generator_maker", shaky)
+    run_realrag(replace(small, max_errors=0.9))
+    broken.unlink()
+    workspace = Workspace.open(config.workspace, create=False)
+    assert workspace.errors().num_rows
+    run_realrag(small)
+    assert workspace.errors().num_rows == 0
+    assert (
+        workspace.count(" OR ".join(f"{name} IS NULL" for name in workspace.embedding_columns() if "zero" not in name))
+        == 0
+    )
 
 
 def seed_row(method: str, seed: int, accuracy: float, dataset: str = "birds", **changes) -> dict:

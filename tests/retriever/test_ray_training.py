@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine.retriever.fit import TrainingConfig, fit_head
-from engine.retriever.train import train_heads
+from engine.retriever.ray_training import train_heads
 from tests.retriever.test_fit import make_data
 
 

@@ -3,13 +3,23 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from engine.dataflow.resources import choose_ask, current_cluster
+from engine.models.device import torch_device
 from engine.retriever.data import RetrieverData
 from engine.retriever.fit import Fit, Trained, TrainingConfig, check_training
+from engine.retriever.heads import find_trained, keep_trained, trained_from
+
+if TYPE_CHECKING:
+    from engine.dataflow.run import Run
+
+TRAINING_FOLDER = "training"
+"""Folder of a workspace that holds the checkpoints of heads while they are trained."""
 
 MAX_FAILURES = 8
 """Times that lost workers are replaced before the run is given up."""
@@ -36,7 +46,7 @@ def train_heads(
     """
     import ray.data
     from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     for config in configs.values():
         check_training(data, config, num_workers)
@@ -45,11 +55,14 @@ def train_heads(
     if trained := _finished(data, configs, f"{folder.rstrip('/')}/{name}"):
         return trained
     texts, images = data.to_tables()
+    device = torch_device(float(use_gpu))
     trainer = TorchTrainer(
         _train_on_worker,
+        torch_config=TorchConfig(backend="gloo" if device == "cpu" else None),
         train_loop_config={
             "encoder": data.encoder,
             "configs": {name: asdict(config) for name, config in configs.items()},
+            "device": device,
         },
         datasets={
             name: ray.data.from_arrow(
@@ -96,6 +109,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     from ray.train import Checkpoint
     from ray.train.torch import get_device
 
+    device = get_device() if settings["device"] != "cpu" else "cpu"
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     parts = {
@@ -109,7 +123,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         if resumed:
             resumed.to_directory(last)
         for name, values in settings["configs"].items():
-            fits[name] = fit = Fit(data, TrainingConfig(**values), get_device(), rank, world_size)
+            fits[name] = fit = Fit(data, TrainingConfig(**values), device, rank, world_size)
             if (Path(last) / name).is_dir():
                 fit.restore(Path(last) / name)
             while not fit.done:
@@ -138,3 +152,53 @@ def _fingerprint(data: RetrieverData, configs: Mapping[str, TrainingConfig], num
     if data.generated is not None:
         digest.update(data.generated.tobytes())
     return digest.hexdigest()
+
+
+Lesson = tuple[RetrieverData, TrainingConfig]
+"""Data and settings of one head."""
+
+
+def train_missing(run: "Run", lessons: Mapping[Any, Lesson], *, num_workers: int = 1) -> dict[Any, Trained]:
+    """Trains, through Ray Train, the heads that the workspace does not hold yet, and keeps them there.
+
+    A head is found by the hash of what it is trained from (`engine.retriever.heads.trained_from`), so a second call trains
+    nothing. Training runs on GPUs where the cluster has some, unless the run is for processors.
+
+    Args:
+        run: an open run over the workspace.
+        lessons: key → data and settings of a head; heads of the same data are trained in one Ray Train job.
+        num_workers: workers that share each batch.
+
+    Raises:
+        ValueError: as `Fit` does.
+    """
+    hashes = {key: trained_from(data, config) for key, (data, config) in lessons.items()}
+    found = find_trained(run.workspace, list(hashes.values()))
+    missing: dict[int, tuple[RetrieverData, dict[str, TrainingConfig]]] = {}
+    for key, (data, config) in lessons.items():
+        if hashes[key] not in found:
+            missing.setdefault(id(data), (data, {}))[1].setdefault(hashes[key], config)
+    for data, configs in missing.values():
+        run.connect()
+        cluster = current_cluster(may_grow=False)
+        ask = choose_ask(cluster, 1.0, device="auto" if cluster.knows_gpus and run.device != "cpu" else "cpu")
+        storage = f"{run.workspace.uri}/{TRAINING_FOLDER}"
+        run.say(f"training {len(configs)} heads on {num_workers} worker(s), {ask.device}")
+        trained = train_heads(data, configs, storage, num_workers=num_workers, use_gpu=bool(ask.num_gpus))
+        run.workspace.check_lock()
+        keep_trained(run.workspace, trained, run.run_id)
+        for digest, one in trained.items():
+            seconds = sum(row["seconds"] for row in one.curves)
+            run.add_work("train", len(data.text_class), seconds * num_workers, ask)
+            found[digest] = one
+        _remove(storage)
+    return {key: found[digest] for key, digest in hashes.items()}
+
+
+def _remove(storage: str) -> None:
+    """Deletes the checkpoints of runs whose heads are kept."""
+    from pyarrow.fs import FileSystem
+
+    system, path = FileSystem.from_uri(storage if "://" in storage else Path(storage).absolute().as_uri())
+    with suppress(OSError):  # what stays costs disk alone
+        system.delete_dir(path)

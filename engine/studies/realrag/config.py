@@ -1,0 +1,127 @@
+"""Settings of retrievers and of the RealRAG study."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.models.registry import encoder_source
+from engine.names import unknown_name
+from engine.prompts import strategy_name
+from engine.retriever.fit import TrainingConfig
+from engine.studies.config import Settings, check_not_empty, check_place, check_seeds
+
+METHODS = ("none", "zero", "normal", "realrag")
+"""No reference; references by plain CLIP, by a head without and with reflective negatives (RealRAG section 5)."""
+TRAINED = ("normal", "realrag")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieverSettings(Settings):
+    """A database of real images, the prompts that retrievers learn from, and their training. The encoder is the CLIP whose
+    frozen towers the retrievers stand on."""
+
+    methods: tuple[str, ...] = METHODS
+    """Any of `none`, `zero`, `normal`, `realrag`."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Each trains its own heads and generates its own images."""
+    database_shots: int = 120
+    """Real images per class: one half to mine and learn from, the other to retrieve from; fewer where a class has fewer."""
+    texts: int = 20
+    """Training prompts per class; an image is generated for each, to mine its negatives."""
+    training_strategy: str = "defined_template"
+    """Prompt strategy of the training prompts."""
+    strategy: str = "simple_template"
+    """Prompt strategy of queries and of the images that are judged ("A photo of a [CLASS NAME]")."""
+    max_distance: float | None = None
+    """References farther than this cosine distance are left out, and the image is generated from text alone."""
+    negatives_mined: int = 4
+    """Negatives that are mined per prompt; `training.num_negatives` of them are used."""
+    mask_own_class: bool = True
+    """Never mine an image of the prompt's own class."""
+    validation_share: float = 0.2
+    """Share of the mining half's images that chooses the epoch instead of teaching."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Training of the heads; `normal` is trained in the same way without reflective negatives."""
+    batch_size: int | None = None
+    """Images that a generator makes at once; its own default otherwise."""
+    report: Path = Path("report")
+    """Folder for report.json and index.html."""
+
+    def check(self) -> None:
+        """Raises ValueError, one sentence, for an invalid configuration."""
+        super().check()
+        check_place("report", self.report)
+        check_not_empty(methods=self.methods)
+        for name in self.methods:
+            if name not in METHODS:
+                raise ValueError(unknown_name("method", name, METHODS))
+        for name in ("texts", "negatives_mined"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.database_shots < 2:
+            raise ValueError(f"database_shots is {self.database_shots}; give 2 or more, for two halves")
+        check_seeds(self.seeds)
+        for strategy in (self.strategy, self.training_strategy):
+            if "retrieval_augmented" in strategy_name(strategy).split("+"):
+                raise ValueError("retrieval_augmented is what the methods add; leave it out of the strategies")
+        self.training.check()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRetrieverConfig(RetrieverSettings):
+    """A database, one generator, and the retrievers to train on its mistakes."""
+
+    methods: tuple[str, ...] = ("zero", "normal", "realrag")
+    """Retrievers to train and compare: `zero` is plain CLIP, `normal` has no reflective negatives."""
+    seeds: tuple[int, ...] = (0,)
+    """Each trains its own heads."""
+    generator: str = "mini"
+    """Generator whose images the negatives are mined for: a registry name or a diffusers folder."""
+
+    def check(self) -> None:
+        """Raises ValueError, one sentence, for an invalid configuration."""
+        super().check()
+        if "none" in self.methods:
+            raise ValueError("the method none has no retriever; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealRagConfig(RetrieverSettings):
+    """Which generators and retrievers, and how they are judged. All data sets together are the database."""
+
+    generators: tuple[str, ...] = ("mini",)
+    """Registry names (`python -m engine.models list`) or diffusers folders; each must take a reference image."""
+    reference_mode: str = ""
+    """How the reference enters; each generator's own default if empty."""
+    reference_scale: float | None = None
+    """Its strength in the units of its mode; the generator's own default if None."""
+    judge: str = "mini-judge"
+    """Another encoder: a linear probe on its features of real images says whether a generated image shows its class."""
+    inception: Path | None = None
+    """Inception weights (safetensors) for FID; the judge's features otherwise."""
+    images: int = 10
+    """Judged images per class."""
+    test_images: int | None = None
+    """Real test images per class to judge against; all if None."""
+    references: int = 10
+    """Nearest images of a class that its shots take in turn; 1 is the nearest for all."""
+    checkpoints: tuple[int, ...] = (2, 4, 6, 8, 10)
+    """Epochs whose heads are compared for the first seed (RealRAG Fig. 7); none to leave it out."""
+    checkpoint_images: int = 2
+    """Judged images per class of each such head."""
+    options: bool = False
+    """Also compare ways to train the head (one change at a time, retrieval only)."""
+
+    def check(self) -> None:
+        """Raises ValueError, one sentence, for an invalid configuration."""
+        super().check()
+        check_not_empty(generators=self.generators)
+        encoder_source(self.judge)
+        for name in ("images", "references", "checkpoint_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.test_images is not None and self.test_images < 1:
+            raise ValueError(f"test_images is {self.test_images}; give 1 or more, or leave it out for all")
+        if min(self.checkpoints, default=1) < 1:
+            raise ValueError("a checkpoint before the first epoch is no trained head; give epochs of 1 or more")
+        if self.options and "realrag" not in self.methods:
+            raise ValueError("options compare ways to train realrag; add it to the methods")

@@ -1,0 +1,102 @@
+"""Lessons of a retriever: training prompts, the mining half of the database, and the negatives mined for one generator."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.catalog import Dataset
+from engine.models import ImageEncoder
+from engine.models.registry import GeneratorSpec
+from engine.retriever.data import RetrieverData, choose_validation
+from engine.retriever.database import Database, DatabasePlan
+from engine.retriever.ray_mining import mine_missing, read_negatives
+from engine.sources import ConcatenatedPlan, GenerativePlan
+from engine.store import Workspace
+from engine.studies.realrag.config import RetrieverSettings
+from engine.studies.realrag.judge import encode_prompts, load_images
+
+if TYPE_CHECKING:
+    from engine.dataflow.run import Run
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Everything that the heads of one generator learn from (RealRAG Eq. 3-5)."""
+
+    config: RetrieverSettings
+    datasets: Sequence[Dataset]
+    encoder: ImageEncoder
+    generator: GeneratorSpec
+    mining: Mapping[str, DatabasePlan]
+    """Data set → the half of the database to mine and learn from."""
+
+    @cached_property
+    def plan(self) -> ConcatenatedPlan:
+        """One image per training prompt."""
+        config = self.config
+        plans = [
+            GenerativePlan(dataset, self.generator, config.training_strategy, config.texts) for dataset in self.datasets
+        ]
+        return ConcatenatedPlan(plans)
+
+    def database(self, workspace: Workspace) -> Database:
+        """The mining half, as it is in the workspace."""
+        return Database(workspace, self.encoder.name, [one for plan in self.mining.values() for one in plan.ids()])
+
+    def mine(self, run: "Run", *, mask: bool) -> int:
+        """Mines the negatives that are missing; returns the number of generated images that were mined now."""
+        ids = [self.plan[index].id for index in range(len(self.plan))]
+        return mine_missing(run, ids, self.database(run.workspace), k=self.config.negatives_mined, mask=mask)
+
+    def data(self, workspace: Workspace) -> RetrieverData:
+        """Prompts, images, and the negatives that the table holds; none where nothing was mined."""
+        codes = {pair: code for code, pair in enumerate(self._classes)}
+        recipes = [self.plan[index] for index in range(len(self.plan))]
+        images = load_images(workspace, self._mining_ids, [self.encoder.name])
+        image_class = np.array([codes[pair] for pair in images.classes], np.int64)
+        return RetrieverData(
+            encoder=self.encoder.name,
+            text_features=encode_prompts(self.encoder, [recipe.prompt for recipe in recipes]),
+            text_class=np.array([codes[recipe.dataset, recipe.class_index] for recipe in recipes], np.int64),
+            image_features=images.features[self.encoder.name],
+            image_class=image_class,
+            negatives=self.negatives(workspace, mask=self.config.mask_own_class),
+            validation=choose_validation(image_class, self.config.validation_share),
+            generated=self._generated(workspace),
+        )
+
+    def negatives(self, workspace: Workspace, *, mask: bool) -> np.ndarray:
+        """`[T, K]` rows of the mining half's images nearest to the image generated for each prompt; -1 for none."""
+        row_of = {
+            name: row for row, name in enumerate(load_images(workspace, self._mining_ids, [self.encoder.name]).ids)
+        }
+        text_of = {self.plan[index].id: index for index in range(len(self.plan))}
+        found = read_negatives(workspace, self.database(workspace), k=self.config.negatives_mined, mask=mask)
+        negatives = np.full((len(text_of), self.config.negatives_mined), -1)
+        names = (found.column(name).to_pylist() for name in ("generated_id", "rank", "negative_id"))
+        for generated, rank, negative in zip(*names, strict=True):
+            if generated in text_of:  # other prompts may have been mined from the same database
+                negatives[text_of[generated], rank - 1] = row_of[negative]
+        return negatives
+
+    def _generated(self, workspace: Workspace) -> np.ndarray | None:
+        """`[T, D]` embeddings of the generated images, zeros where one failed; None where there are none."""
+        ids = [self.plan[index].id for index in range(len(self.plan))]
+        drawn = load_images(workspace, ids, [self.encoder.name])
+        if not drawn.ids:
+            return None
+        text_of = {name: row for row, name in enumerate(ids)}
+        embeddings: np.ndarray = np.zeros((len(ids), self.encoder.dimension), np.float32)
+        embeddings[[text_of[name] for name in drawn.ids]] = drawn.features[self.encoder.name]
+        return embeddings
+
+    @property
+    def _mining_ids(self) -> list[str]:
+        return [one for plan in self.mining.values() for one in plan.ids()]
+
+    @property
+    def _classes(self) -> list[tuple[str, int]]:
+        return [(dataset.name, number) for dataset in self.datasets for number in range(len(dataset.class_names))]
