@@ -9,8 +9,9 @@ import numpy as np
 
 from engine.catalog import Dataset
 from engine.models import ImageEncoder, generator_spec, load_encoder
-from engine.models.families import family_of
-from engine.models.registry import GeneratorSpec, encoder_source
+from engine.models.generators import adapter_of
+from engine.models.registry import encoder_source
+from engine.models.spec import GeneratorSpec
 from engine.names import unknown_name
 from engine.prompts import Materials, strategy_name
 from engine.reports import Report
@@ -181,9 +182,9 @@ class RealRag(Parts):
         encoder_source(self.config.judge)
         for spec in self.generators.values():
             spec.check_reference_mode(self.config.reference_mode or spec.reference_mode)
-            if family_of(spec.pipeline).needs_reference and {"none", "realrag"} & set(self.config.methods):
+            if adapter_of(spec.pipeline).needs_reference and {"none", "realrag"} & set(self.config.methods):
                 raise ValueError(
-                    f"generator {spec.name} draws nothing from text alone; compare zero and normal with it"
+                    f"generator {spec.name} requires a reference image; leave out the methods none and realrag"
                 )
         for dataset in self.datasets:
             if dataset.task == "multilabel":
