@@ -18,7 +18,7 @@ from queue import Empty
 from typing import Any
 
 from benchmarks.common import FlatMaker, FlatPlan, machine, show, steady_rate
-from engine.models.registry import GeneratorSpec, generator_spec
+from engine.models import GeneratorSpec, generator_spec
 from engine.recipe import Recipe
 
 

@@ -20,8 +20,9 @@ from typing import Any
 
 from benchmarks.common import machine, show
 from engine.models import DiffusionGenerator, generator_names, generator_spec, load_generator
-from engine.models.families import pipeline_class
+from engine.models.generators import pipeline_class
 from engine.recipe import Recipe
+from engine.testing.twins import image_size, small_references
 
 GOAL = 0.97
 PROMPTS = ("a photo of an apple", "a photo of a house", "a photo of a clock", "a photo of a chair")
@@ -30,8 +31,8 @@ PROMPTS = ("a photo of an apple", "a photo of a house", "a photo of a clock", "a
 def recipes(generator: DiffusionGenerator, batch: int, steps: int) -> list[Recipe]:
     """A batch of the generator's own defaults at a small size."""
     spec = generator.spec
-    fields = spec.recipe_fields("reference") if generator.family.needs_reference else spec.recipe_fields()
-    side = {"flux2-klein": 64, "glide": 16}.get(spec.name, 32)
+    fields = spec.recipe_fields("reference") if generator.adapter.needs_reference else spec.recipe_fields()
+    side = max(image_size(spec), 32) if spec.pipeline != "GlidePipeline" else image_size(spec)
     return [
         Recipe(
             source="generative",
@@ -54,7 +55,7 @@ def bare_call(source: str, generator: DiffusionGenerator, batch: list[Recipe], i
     pipeline = pipeline_class(generator.spec.pipeline).from_pretrained(source, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     first = batch[0]
-    scale = "true_cfg_scale" if generator.family.needs_reference else "guidance_scale"
+    scale = "true_cfg_scale" if generator.adapter.needs_reference else "guidance_scale"
     arguments: dict[str, Any] = {
         "num_inference_steps": first.num_inference_steps,
         scale: first.guidance_scale,
@@ -62,9 +63,9 @@ def bare_call(source: str, generator: DiffusionGenerator, batch: list[Recipe], i
         "width": first.width,
         "output_type": "pt",
     }
-    if generator.family.needs_reference:
+    if generator.adapter.needs_reference:
         arguments |= {"image": [Image.fromarray(image)], "negative_prompt": [" "] * len(batch)}
-    if generator.spec.name == "flux-schnell":
+    if generator.spec.pipeline == "FluxPipeline" and not generator.adapter.supports_guidance:
         arguments |= {"max_sequence_length": 256}
     if generator.spec.pipeline == "FluxKontextPipeline":
         arguments |= {"max_area": first.height * first.width}
@@ -89,7 +90,6 @@ def main() -> None:
     import torch
 
     from engine.testing import generators as tiny_generators
-    from engine.testing.twins import small_references
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", nargs="+", default=generator_names(), help="registry entries")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from benchmarks.common import machine
 from engine.catalog import Dataset
-from engine.models.registry import GeneratorSpec
+from engine.models import GeneratorSpec
 from engine.prompts import Materials
 from engine.sources import GenerativePlan, ShotIds
 from engine.sources.plan import ClassPlan

@@ -1,6 +1,6 @@
-"""`python -m engine.models list`: which generators there are, what each takes and needs, under which licence.
+"""`python -m engine.models list` prints the generators with their reference modes, memory and licences.
 
-`python -m engine.models convert-glide base.pt upsample.pt FOLDER`: OpenAI's files of GLIDE as safetensors.
+`python -m engine.models convert-glide base.pt upsample.pt FOLDER` converts OpenAI's files of GLIDE to safetensors.
 """
 
 import argparse
@@ -10,18 +10,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from engine.models.registry import generator_names, generator_spec
+from engine.models.registry import generator_names
+from engine.models.resolve import generator_spec
 
 
 def generators_table() -> Table:
-    """One row a generator of the registry."""
+    """One row per generator of the registry."""
     table = Table(
-        title="Generators", caption="GB: weights in the entry's dtype. The first reference mode is the default."
+        title="Generators", caption="GB: weights in the generator's dtype. The first reference mode is the default."
     )
     for column in (
         "generator",
         "class",
-        "references by",
+        "reference modes",
         "licence",
         "gated",
         "GB",
@@ -49,16 +50,18 @@ def generators_table() -> Table:
 
 
 def main() -> int:
-    """Prints the table, or converts."""
+    """Runs one subcommand and returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m engine.models")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="one row a generator")
-    convert = commands.add_parser("convert-glide", help="OpenAI's base.pt and upsample.pt as a folder of safetensors")
+    commands.add_parser("list", help="print one row per generator")
+    convert = commands.add_parser(
+        "convert-glide", help="convert OpenAI's base.pt and upsample.pt to a folder of safetensors"
+    )
     for name in ("base", "upsampler", "folder"):
         convert.add_argument(name, type=Path)
     options = parser.parse_args()
     if options.command == "convert-glide":
-        from engine.models.glide import convert as convert_glide
+        from engine.models.generators.glide_pipeline import convert as convert_glide
 
         try:
             convert_glide(options.base, options.upsampler, options.folder)

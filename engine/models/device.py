@@ -1,4 +1,4 @@
-"""Where an actor computes."""
+"""The device that an actor computes on."""
 
 import os
 

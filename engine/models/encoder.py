@@ -1,37 +1,35 @@
-"""CLIP-type encoders through open_clip: pixels and texts to unit-norm embeddings."""
+"""CLIP encoders through open_clip: images and texts to unit-norm embeddings."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.models.faults import is_device_fault
+from engine.models.loading_errors import loading_errors
 from engine.models.precision import check_dtype, encoder_dtype
 from engine.models.preprocessing import Preprocessing
-from engine.models.registry import encoder_names, encoder_source
-from engine.models.weights import folder_revision
+from engine.models.registry import embedding_name, encoder_source
 
 if TYPE_CHECKING:
     import torch
 
 
 class ImageEncoder:
-    """An open_clip model with its preprocessing done on tensors, so that pixels never leave their device."""
+    """An open_clip model. Its preprocessing works on tensors, so pixels never leave their device."""
 
     def __init__(
         self, source: str, name: str, model: Any, tokenizer: Any, device: str, batch_size: int, dtype: str = "float32"
     ):
         self.source = source
-        """What `load_encoder` was given."""
+        """Argument of `load_encoder`."""
         self.name = name
-        """Name of its embeddings; for a folder it ends in a hash of the weights, so that retrained ones get a column of their own."""
+        """Name of its embeddings (`embedding_name`)."""
         self.device = device
         self.batch_size = batch_size
         self.dtype = dtype
-        """Arithmetic of the model: `float32`, `float16` or `bfloat16`. Embeddings are float32 all the same."""
+        """Arithmetic of the model: `float32`, `float16` or `bfloat16`. Embeddings are always float32."""
         self.preprocessing = Preprocessing.from_config(model.visual.preprocess_cfg)
-        """Resizes images to what the encoder reads; it can be pickled and needs no weights."""
+        """Resizes images to the encoder's input; it can be pickled and needs no weights."""
         self._model = model
         self._tokenizer = tokenizer
         self._cfg = model.visual.preprocess_cfg
@@ -39,18 +37,18 @@ class ImageEncoder:
 
     @property
     def dimension(self) -> int:
-        """Numbers in an embedding."""
+        """Length of an embedding."""
         return int(self._model.visual.output_dim)
 
     def encode_images(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
         """Embeddings `[B, D]` float32, unit norm, of uint8 images: a list of `[3, H, W]` of any sizes, or a batch `[B, 3, H, W]`.
 
-        A batch of the size in `preprocessing` is uploaded and normalised whole. Other images are resized one by one, and no
-        more than `batch_size` of them at a time. Batches are padded to `batch_size`, so an embedding does not depend on how
-        many come with it. The batch is halved, and stays so, when the device runs out of memory.
+        A batch of the size in `preprocessing` is uploaded and normalised whole; other images are resized one by one. Batches
+        are padded to `batch_size`, so an embedding does not depend on the number of images. `batch_size` is halved for good
+        when the device runs out of memory.
 
         Raises:
-            ValueError: images that are not uint8 of three channels.
+            ValueError: an image is not uint8 with three channels.
         """
         import torch
 
@@ -78,17 +76,17 @@ class ImageEncoder:
 
     @property
     def logit_scale(self) -> float:
-        """What CLIP multiplies cosines with before their softmax."""
+        """Factor of the cosines before the softmax, CLIP's inverse temperature."""
         return float(self._model.logit_scale.exp())
 
     def trainable_tower(self) -> "torch.nn.Module":
-        """A float32 copy of the image tower `[B, 3, h, w] → [B, D]` that may be trained; its BatchNorms keep their statistics."""
+        """A trainable float32 copy of the image tower `[B, 3, h, w] → [B, D]`; its BatchNorms keep their statistics."""
         import copy
 
         return copy.deepcopy(self._model.visual).float().eval().requires_grad_(True)
 
     def prepare(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
-        """What `trainable_tower` is given, `[B, 3, h, w]` float32, for uint8 images as `encode_images` takes them."""
+        """Input of `trainable_tower`, `[B, 3, h, w]` float32, for uint8 images as `encode_images` takes them."""
         return self._normalise(self._upload(images))
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -103,19 +101,19 @@ class ImageEncoder:
         return torch.cat(parts).numpy() if parts else np.zeros((0, self.dimension), np.float32)
 
     def _upload(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
-        """uint8 `[B, 3, h, w]` on the encoder's device, resized there where the images have another size."""
+        """uint8 `[B, 3, h, w]` on the encoder's device, resized there if the images have another size."""
         import torch
 
         _check_images(images)
         if not isinstance(images, torch.Tensor) or tuple(images.shape[-2:]) != self.preprocessing.size:
             return torch.stack([self.preprocessing.resize(image.to(self.device)) for image in images])
         if self.device.startswith("cuda") and images.device.type == "cpu":
-            # from pinned memory the copy runs beside the batch that is being computed
+            # a copy from pinned memory overlaps with the computation of the previous batch
             return images.pin_memory().to(self.device, non_blocking=True)
         return images.to(self.device)
 
     def _normalise(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """float32 of uint8 `[B, 3, h, w]`, by the mean and deviation of each channel."""
+        """float32 of uint8 `[B, 3, h, w]`, normalised by mean and standard deviation per channel."""
         import torch
 
         if self._normalisation is None:
@@ -135,35 +133,30 @@ def _check_images(images: "Sequence[torch.Tensor] | torch.Tensor") -> None:
     for image, num_dimensions in found:
         if image.dtype != torch.uint8 or image.ndim != num_dimensions or image.shape[-3] != 3:
             raise ValueError(
-                f"an image of an encoder is {image.dtype} of shape {list(image.shape)}; give uint8 of shape [3, H, W]"
+                f"an image for the encoder is {image.dtype} of shape {list(image.shape)}; give uint8 of shape [3, H, W]"
             )
 
 
 def load_encoder(name: str, *, device: str = "cpu", batch_size: int = 64, dtype: str | None = None) -> ImageEncoder:
-    """The encoder of this name: `mini-clip`, `ViT-B-32/openai`, or a folder of open_clip's layout.
+    """Loads an encoder, such as `mini-clip` or `ViT-B-32/openai`.
 
     Args:
-        name: registry name, `ARCHITECTURE/WEIGHTS` of open_clip, or folder.
+        name: registry name, open_clip pair `ARCHITECTURE/WEIGHTS`, or folder of open_clip's layout.
         device: `cpu`, `cuda`, `cuda:1`, …
-        batch_size: images that the model is given at once.
-        dtype: `float32`, `float16` or `bfloat16`; None for float16 on a GPU and float32 on a processor.
+        batch_size: images per forward pass.
+        dtype: `float32`, `float16` or `bfloat16`; None for float16 on a GPU and float32 on a CPU.
 
     Raises:
-        ValueError: unknown name or dtype; pickled, missing or unfitting weights.
+        ValueError: unknown name or dtype; weights that are pickled, missing or do not fit the architecture.
     """
     import open_clip
     import torch
 
     dtype = encoder_dtype(device) if dtype is None else check_dtype(dtype)
     source = encoder_source(name)
-    full_name = name
-    if source.startswith("local-dir:"):
-        architecture, weights = source, None
-        folder = Path(source.removeprefix("local-dir:"))
-        full_name = f"{name if name in encoder_names() else folder.name}@{folder_revision(folder)[:8]}"
-    else:
-        architecture, weights = source.split("/", 1)
-    try:
+    full_name = embedding_name(name)
+    architecture, weights = (source, None) if source.startswith("local-dir:") else source.split("/", 1)
+    with loading_errors("encoder", name):
         model = open_clip.create_model(
             architecture, pretrained=weights, device="cpu", weights_only=True, require_pretrained=True
         )
@@ -171,21 +164,14 @@ def load_encoder(name: str, *, device: str = "cpu", batch_size: int = 64, dtype:
         assert isinstance(model, torch.nn.Module)
         _cast(model, getattr(torch, dtype))
         model.to(device)
-    except (RuntimeError, OSError, KeyError, ValueError) as error:
-        if is_device_fault(error):
-            raise
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"encoder {name!r} could not be loaded ({first_line}); check its files or your connection"
-        ) from error
     model.eval().requires_grad_(False)
     return ImageEncoder(name, full_name, model, tokenizer, device, batch_size, dtype)
 
 
 def _cast(model: "torch.nn.Module", dtype: "torch.dtype") -> None:
-    """Casts float32 weights in place, all but the statistics of BatchNorms and the scale of the logits.
+    """Casts float32 weights in place, except the statistics of BatchNorms and the scale of the logits.
 
-    open_clip's own `fp16` leaves the queries of attention pools (CoCa) in float32, which then meet float16 weights. Its
+    open_clip's own `fp16` leaves the queries of attention pools (CoCa) in float32, which fail with float16 weights. Its
     `pure_fp16` runs everywhere, but a variance above 65504 becomes infinite, and the scale of the logits is off by up to 1.5 %.
     """
     import torch

@@ -1,10 +1,10 @@
-"""Device faults: errors after which a process can compute nothing more on its device, so that another process must take over."""
+"""Device faults: errors after which a process can no longer compute on its device, so another process must take over."""
 
 import re
 
 
 class DeviceFault(RuntimeError):
-    """A device that a process can no longer use; the work that it held must be done again elsewhere."""
+    """The process can no longer use its device; its unfinished work must be repeated by another process."""
 
     def __init__(self, device: str, reason: str = ""):
         first_line = (reason.strip().splitlines() or [""])[0]
@@ -14,7 +14,7 @@ class DeviceFault(RuntimeError):
         self.device = device
         """`cuda`, `cuda:1`, …"""
         self.reason = reason
-        """Text of the error that the library raised."""
+        """Message of the library's error."""
 
     def __reduce__(self) -> "tuple[type[DeviceFault], tuple[str, str]]":
         return type(self), (self.device, self.reason)
@@ -27,10 +27,9 @@ _MARKS = re.compile(
 
 
 def is_device_fault(error: BaseException) -> bool:
-    """Whether this error, or one that it was raised from or during, leaves the process's device context unusable.
+    """Whether this error, or an error that it was raised from or during, leaves the process's device context unusable.
 
-    Running out of memory is none, and torch reports it as `OutOfMemoryError`; a `CUDA error` of another class is one whatever
-    it says, since the allocator did not foresee it.
+    Running out of memory (`torch.OutOfMemoryError`) does not; a `CUDA error` of any other class does.
     """
     seen: set[int] = set()
     link: BaseException | None = error

@@ -1,11 +1,11 @@
-"""Which arithmetic a model computes in: the one asked for, or what its device does in hardware."""
+"""The arithmetic of a model: the requested dtype, or one that its device computes in hardware."""
 
 from engine.models.weights import BYTES
 from engine.names import unknown_name
 
 
 def check_dtype(dtype: str) -> str:
-    """`dtype` itself. Raises ValueError, one sentence, unless it is `float32`, `float16` or `bfloat16`."""
+    """`dtype` unchanged. Raises ValueError unless it is `float32`, `float16` or `bfloat16`."""
     if dtype not in BYTES:
         raise ValueError(unknown_name("dtype", dtype, list(BYTES)))
     return dtype
@@ -14,8 +14,8 @@ def check_dtype(dtype: str) -> str:
 def native_dtype(wanted: str, device: str) -> str:
     """`wanted` (`float32`, `float16` or `bfloat16`) if the device computes with it, else `float32`.
 
-    A GPU takes all three. A processor without bfloat16 instructions emulates it, some ten times slower than float32,
-    and float16 on a processor lacks operators.
+    A GPU computes with all three. A CPU without bfloat16 instructions emulates it, about ten times slower than float32, and
+    CPUs lack operators for float16.
     """
     import torch
 
@@ -27,5 +27,5 @@ def native_dtype(wanted: str, device: str) -> str:
 
 
 def encoder_dtype(device: str) -> str:
-    """Arithmetic of an encoder that was asked for none: `float16` on a GPU, `float32` on a processor."""
+    """Default arithmetic of an encoder: `float16` on a GPU, `float32` on a CPU."""
     return "float16" if device.startswith("cuda") else "float32"

@@ -1,4 +1,4 @@
-"""Resizing of images for an encoder, apart from its weights, so that any CPU can do it ahead of the device."""
+"""Resizing of images for an encoder. It needs no weights, so CPU workers can do it before the encoder's device."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """open_clip's resize and centre crop, on uint8, which an encoder normalises later."""
+    """open_clip's resize and centre crop on uint8; the encoder normalises later."""
 
     size: tuple[int, int]
-    """Height and width in pixels that the encoder reads."""
+    """Height and width of the encoder's input in pixels."""
     resize_mode: str
     """`squash` (both sides to `size`), `shortest` (the shorter side, then crop) or `longest` (the longer side, then pad)."""
     interpolation: str
-    """`bilinear`, or `bicubic` for all else, as in open_clip."""
+    """`bilinear`; any other value means `bicubic`, as in open_clip."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Preprocessing":
@@ -28,7 +28,7 @@ class Preprocessing:
         return cls((int(height), int(width)), config["resize_mode"], config["interpolation"])
 
     def resize(self, image: "torch.Tensor") -> "torch.Tensor":
-        """uint8 `[3, h, w]` of an image uint8 `[3, H, W]`, on the image's device; rounded to whole levels, as PIL rounds."""
+        """uint8 `[3, h, w]` of an image uint8 `[3, H, W]`, on the image's device, rounded as PIL rounds."""
         import torch
         from torchvision.transforms.v2 import functional as F
 
@@ -47,9 +47,9 @@ class Preprocessing:
         return F.center_crop(resized, list(self.size))
 
     def resize_array(self, pixels: "np.ndarray") -> "np.ndarray":
-        """uint8 `[3, h, w]`, contiguous, of pixels uint8 `[H, W, 3]`: what `resize` gives for the same image."""
+        """The same for pixels uint8 `[H, W, 3]`: a contiguous uint8 array `[3, h, w]`."""
         import numpy as np
         import torch
 
-        writable = pixels if pixels.flags.writeable else pixels.copy()  # torch warns of arrays that it may not write to
+        writable = pixels if pixels.flags.writeable else pixels.copy()  # torch warns about read-only arrays
         return np.ascontiguousarray(self.resize(torch.from_numpy(writable).permute(2, 0, 1)).numpy())

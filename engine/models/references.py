@@ -1,4 +1,4 @@
-"""Reference images as generators want them: cut to a size, or drawn as edges. Plain numpy and PIL, the same on every machine."""
+"""Reference images as inputs of generators: cropped to a size, or as edges. Plain numpy and PIL, equal on every machine."""
 
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,16 @@ def check_reference(image: np.ndarray) -> None:
 
 
 def fit(image: np.ndarray, height: int, width: int) -> "Image.Image":
-    """The middle of `image` (uint8 `[H, W, 3]`), scaled to cover `height` x `width` pixels and cut to them.
+    """`image` (uint8 `[H, W, 3]`), scaled to cover `height` x `width` pixels and cropped to its middle.
 
-    Covering keeps proportions, and an equal size lets references of any shape share a batch; of a very long image only the middle is seen.
+    The proportions are kept, and equal sizes let references of any shape share a batch.
     """
     from PIL import Image
 
     scale = max(height / image.shape[0], width / image.shape[1])
     size = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
     left, top = (size[0] - width) / 2, (size[1] - height) / 2
-    # one resampling of the part that is kept: a 1 x 10,000 image never becomes a huge one on the way
+    # only the cropped part is resampled: a 1 x 10,000 image never becomes a huge one in between
     box = left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1]
     rows, columns = image.shape[:2]
     return Image.fromarray(image).resize(
@@ -38,10 +38,10 @@ def fit(image: np.ndarray, height: int, width: int) -> "Image.Image":
 
 
 def canny(image: np.ndarray, low: float = 100, high: float = 200) -> np.ndarray:
-    """Edges `[H, W]` bool of uint8 `[H, W, 3]` (Canny 1986), as ControlNets saw them in training.
+    """Edges `[H, W]` bool of uint8 `[H, W, 3]` (Canny 1986), as in the training of ControlNets.
 
-    Sobel gradients without smoothing, taken from the colour channel where they are strongest, and the sum of their
-    absolute values as strength: what OpenCV's `Canny(image, low, high)` computes, which made those training images.
+    Sobel gradients without smoothing, from the colour channel where they are strongest, with the sum of their absolute
+    values as strength, as OpenCV's `Canny(image, low, high)` computes them.
     """
     padded = np.pad(image.astype(np.int32), ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
@@ -55,7 +55,7 @@ def canny(image: np.ndarray, low: float = 100, high: float = 200) -> np.ndarray:
 
 
 def _thin(strength: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """Pixels that are strongest along their gradient, in steps of 45 degrees."""
+    """Local maxima of the strength along the gradient, in steps of 45 degrees."""
     padded = np.pad(strength, 1)
 
     def neighbour(row: int, column: int) -> np.ndarray:
@@ -77,7 +77,7 @@ def _thin(strength: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndar
 
 
 def _connected(seeds: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """The allowed pixels that hang together (over sides and corners) with a seed."""
+    """The allowed pixels that are connected with a seed over sides or corners."""
     height, width = allowed.shape
     reached = np.zeros((height + 2, width + 2), bool)
     reached[1:-1, 1:-1] = seeds

@@ -1,23 +1,23 @@
-"""What makes a pipeline faster, by name. Which generator allows what stands in `registry.toml`.
+"""Optimizations of a loaded pipeline, by name; a generator's entry in `registry.toml` lists those that it supports.
 
-`exact`: other layouts and fewer kernels, the same arithmetic up to rounding. `fast`: compiled besides, so the first batch
-takes minutes. `lossy`: pixels that the model itself would not have drawn; of its levers `fp8` makes room rather than speed:
-the denoiser's weights lie in 8 bits and are widened layer by layer, so they take half the memory of `bfloat16`. Prompt embeddings computed once, scaled dot
-product attention, decoding a whole batch at once and a dtype of half the size are always on. Left out, though libraries
-offer it: FirstBlockCache, whose decision is the mean of the batch, so that a sample would depend on its companions.
+`exact`: other memory layouts and fewer kernels, with the same arithmetic up to rounding. `fast`: compiled as well, so the
+first batch takes minutes. `lossy`: images that differ from the model's own. Its lever `fp8` saves memory, not time: the
+denoiser's weights are stored in 8 bits, half the bytes of `bfloat16`, and widened layer by layer. Always on: cached prompt
+embeddings, scaled dot product attention, decoding of whole batches, and half precision. FirstBlockCache is left out, since it
+decides by the mean of a batch, so that an image would depend on the rest of its batch.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.models.registry import GeneratorSpec
+    from engine.models.spec import GeneratorSpec
 
 
 def apply_levers(pipeline: Any, denoiser: Any, spec: "GeneratorSpec", device: str) -> None:
-    """Turns on what `spec.speed` stands for, before the weights go to `device`.
+    """Turns on the levers of `spec.speed`, before the weights go to `device`.
 
-    Layouts and compilation pay on GPUs only, so a processor is spared them.
+    Memory layouts and compilation speed up GPUs only, so they are skipped on a CPU.
     """
     # torch.compile cannot trace through the casts of fp8 (torch 2.15, diffusers 0.42.1)
     compiled = () if "fp8" in spec.levers.get("lossy", ()) else ("fast",)
@@ -51,7 +51,9 @@ def _tiny_vae(pipeline: Any, denoiser: Any, spec: "GeneratorSpec") -> None:
     from diffusers import AutoencoderTiny
 
     tiny: Any = AutoencoderTiny.from_pretrained(
-        spec.auxiliaries["tiny_vae"].source, dtype=pipeline.vae.dtype, **spec.auxiliaries["tiny_vae"].pin
+        spec.auxiliaries["tiny_vae"].source,
+        dtype=pipeline.vae.dtype,
+        **spec.auxiliaries["tiny_vae"].from_pretrained_arguments,
     )
     pipeline.vae = tiny.to(pipeline.vae.device)
 
@@ -77,4 +79,4 @@ LEVERS: dict[str, Callable[[Any, Any, "GeneratorSpec"], None]] = {
     "taylorseer": _taylorseer,
     "fp8": _fp8,
 }
-"""Name in `registry.toml` → what it does to a loaded pipeline."""
+"""Name in `registry.toml` → function that changes a loaded pipeline."""

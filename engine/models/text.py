@@ -1,8 +1,8 @@
-"""The language models around the prompts: words to sentences (T5), images to captions (BLIP-2), likeness of texts (BERT).
+"""Language models: keywords to sentences (T5), images to captions (BLIP-2), similarity of texts (BERT).
 
-Each is loaded through transformers by a name of `text.toml`, a hub id (`owner/name` or `owner/name@revision`) or a folder,
-from safetensors alone. Batches are padded to one size and texts to one length, so that what comes of an item does not depend on
-the items beside it.
+Each is loaded through transformers by a name of `text.toml`, a Hub id (`owner/name` or `owner/name@revision`) or a folder,
+from safetensors only. Batches are padded to one size and texts to one length, so that the result of an item does not depend on
+the rest of its batch.
 """
 
 import tomllib
@@ -13,16 +13,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.models.faults import is_device_fault
+from engine.models.loading_errors import loading_errors
 from engine.models.precision import native_dtype
-from engine.models.registry import folder_revision
+from engine.models.weights import folder_revision
 from engine.names import unknown_name
 
 if TYPE_CHECKING:
     import torch
 
 TOP_K = 50
-"""Tokens a sentence's next word is drawn from: transformers' own default at the time of the paper."""
+"""Tokens that the next token is sampled from: transformers' default at the time of the paper."""
 MAX_KEYWORD_TOKENS = 32
 MAX_SENTENCE_TOKENS = 32
 MAX_TEXT_TOKENS = 64
@@ -45,12 +45,12 @@ class _Loaded:
 
 
 def _load(kind: str, name: str, device: str, model_class: str, processor_class: str) -> _Loaded:
-    """Raises ValueError for a name that is neither known, nor a hub id, nor a folder, and for weights that cannot be loaded."""
+    """Raises ValueError if the name is unknown and neither a Hub id nor a folder, or if the weights cannot be loaded."""
     entry = _models()[kind].get(name, {})
     source, _, revision = entry.get("source", name).partition("@")
     local = Path(source).is_dir()
     if not entry and not local and "/" not in source:
-        raise ValueError(unknown_name(f"{kind} model", name, list(_models()[kind]), "or give a hub id or a folder"))
+        raise ValueError(unknown_name(f"{kind} model", name, list(_models()[kind]), "or give a Hub id or a folder"))
     found = folder_revision(Path(source)) if local else ""
 
     import torch
@@ -58,22 +58,15 @@ def _load(kind: str, name: str, device: str, model_class: str, processor_class: 
 
     where: dict[str, Any] = {"local_files_only": local} | ({"revision": revision} if revision else {})
     dtype = getattr(torch, native_dtype(entry.get("dtype", "float32"), device))
-    try:
+    with loading_errors(f"{kind} model", name):
         processor = getattr(transformers, processor_class).from_pretrained(source, **where)
         model = getattr(transformers, model_class).from_pretrained(source, use_safetensors=True, dtype=dtype, **where)
-    except (RuntimeError, OSError, KeyError, ValueError) as error:
-        if is_device_fault(error):
-            raise
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{kind} model {name!r} could not be loaded ({first_line}); check its files (safetensors) or your connection"
-        ) from error
     model.to(device).eval().requires_grad_(False)
     return _Loaded(model, processor, found or getattr(model.config, "_commit_hash", None) or revision or "main", device)
 
 
 class _TextModel:
-    """A loaded model and how many items it is given at once."""
+    """A loaded model and its number of items per batch."""
 
     def __init__(self, loaded: _Loaded, batch_size: int):
         self._loaded = loaded
@@ -81,17 +74,17 @@ class _TextModel:
 
     @property
     def revision(self) -> str:
-        """Hash of the folder's weights, or the hub's commit."""
+        """Hash of the folder's weights, or the Hub's commit."""
         return self._loaded.revision
 
 
 class SentenceWriter(_TextModel):
-    """Expands a keyword to a sentence, each by its own seed (GenBench section 2.3, Category Enhancement)."""
+    """Expands keywords to sentences, each from its own seed (GenBench section 2.3, Category Enhancement)."""
 
     def write(self, keywords: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """A sentence for each (keyword, seed), sampled from the `TOP_K` likeliest tokens at temperature 1.
+        """One sentence per (keyword, seed), sampled from the `TOP_K` likeliest tokens at temperature 1.
 
-        The keyword is put as He et al. (2210.07574) put it, `{keyword} </s>`.
+        The input is `{keyword} </s>`, as in He et al. (2210.07574).
         """
         return _in_batches(self._write, list(zip(keywords, seeds, strict=True)), self.batch_size)
 
@@ -120,10 +113,10 @@ class SentenceWriter(_TextModel):
 
 
 def _sample_alone(generators: "Sequence[torch.Generator]") -> Any:
-    """A logits processor after which the largest logit is a sample of the top `TOP_K`, each row by its own generator.
+    """A logits processor whose largest logit is a sample from the top `TOP_K`, with one random generator per row.
 
-    Gumbel's trick: the argmax of `logits - log(exponential noise)` is a draw from their softmax. transformers' own sampling
-    takes one generator for the whole batch, so that a row would depend on its companions.
+    Gumbel's trick: the argmax of `logits - log(exponential noise)` is a sample from their softmax. transformers' own sampling
+    has one generator per batch, so that a row would depend on the others.
     """
     import torch
     from transformers import LogitsProcessor
@@ -139,10 +132,10 @@ def _sample_alone(generators: "Sequence[torch.Generator]") -> Any:
 
 
 class Captioner(_TextModel):
-    """Says what an image shows (GenBench section 4 captions retrieved images with BLIP-2)."""
+    """Captions images (GenBench section 4 captions retrieved images with BLIP-2)."""
 
     def caption(self, images: "Sequence[torch.Tensor]") -> list[str]:
-        """The likeliest caption, token by token, of each uint8 image `[3, H, W]`."""
+        """One caption per uint8 image `[3, H, W]`, decoded greedily."""
         return _in_batches(self._caption, images, self.batch_size)
 
     def _caption(self, images: "Sequence[torch.Tensor]") -> list[str]:
@@ -160,10 +153,10 @@ class Captioner(_TextModel):
 
 
 class TextSimilarity(_TextModel):
-    """How alike texts are to BERT.
+    """Similarity of texts by BERT (GenBench section 4 compares captions with class names).
 
-    GenBench section 4 does not say which of BERT's outputs it compares. Here it is the mean of the last layer's token states,
-    padding left out: the [CLS] state of a BERT that was not trained for sentences says little about their likeness.
+    The paper does not name the output of BERT that it compares. This is the mean of the last layer's token states without
+    padding, since the [CLS] state of a BERT without sentence training says little about the similarity of sentences.
     """
 
     def embed(self, texts: Sequence[str]) -> "torch.Tensor":
@@ -174,7 +167,7 @@ class TextSimilarity(_TextModel):
         return torch.stack(rows) if rows else torch.zeros(0, self._loaded.model.config.hidden_size)
 
     def similarity(self, texts: Sequence[str], others: Sequence[str]) -> "torch.Tensor":
-        """Cosine `[N, M]` of each text with each other."""
+        """Cosines `[N, M]` of each of `texts` with each of `others`."""
         return self.embed(texts) @ self.embed(others).T
 
     def _embed(self, texts: "Sequence[str]") -> "list[torch.Tensor]":
@@ -190,7 +183,7 @@ class TextSimilarity(_TextModel):
 
 
 def _in_batches(function: Callable[[Sequence[_T]], list[_R]], items: Sequence[_T], batch_size: int) -> list[_R]:
-    """`function` of every batch, the last one padded with its last item."""
+    """The results of `function` for all batches; the last batch is padded with its last item."""
     results: list[_R] = []
     for start in range(0, len(items), batch_size):
         batch = list(items[start : start + batch_size])
@@ -199,19 +192,19 @@ def _in_batches(function: Callable[[Sequence[_T]], list[_R]], items: Sequence[_T
 
 
 def load_sentence_writer(name: str = "t5-common-gen", *, device: str = "cpu", batch_size: int = 64) -> SentenceWriter:
-    """The word-to-sentence model of this name, hub id or folder.
+    """Loads a keyword-to-sentence model by name, Hub id or folder.
 
     Raises:
-        ValueError: unknown name; pickled, missing or unfitting weights.
+        ValueError: unknown name; weights that are pickled, missing or do not fit.
     """
     return SentenceWriter(_load("sentences", name, device, "AutoModelForSeq2SeqLM", "AutoTokenizer"), batch_size)
 
 
 def load_captioner(name: str = "blip2", *, device: str = "cpu", batch_size: int = 8) -> Captioner:
-    """The captioner of this name, hub id or folder. Raises ValueError as `load_sentence_writer` does."""
+    """Loads a captioner by name, Hub id or folder. Raises ValueError as `load_sentence_writer` does."""
     return Captioner(_load("captions", name, device, "Blip2ForConditionalGeneration", "Blip2Processor"), batch_size)
 
 
 def load_text_similarity(name: str = "bert", *, device: str = "cpu", batch_size: int = 64) -> TextSimilarity:
-    """The text encoder of this name, hub id or folder. Raises ValueError as `load_sentence_writer` does."""
+    """Loads a text similarity model by name, Hub id or folder. Raises ValueError as `load_sentence_writer` does."""
     return TextSimilarity(_load("similarity", name, device, "AutoModel", "AutoTokenizer"), batch_size)

@@ -1,17 +1,17 @@
-"""Weights on disk: which files count, what they hash to, how much memory they take, and whether that is there."""
+"""Weights on disk: their files, hash and parameters, and the memory that they need."""
 
 from hashlib import blake2b
 from pathlib import Path
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""Bytes of a parameter."""
+"""Bytes per parameter."""
 
 
 def check_weights(folder: Path) -> list[Path]:
     """The folder's safetensors files.
 
     Raises:
-        ValueError: it has none, or has pickled weights where safetensors should be.
+        ValueError: it has no weights, or pickled weights instead of safetensors.
     """
     weights = sorted(folder.rglob("*.safetensors"))
     if weights:
@@ -36,7 +36,7 @@ def folder_revision(folder: Path) -> str:
 
 
 def count_parameters(folder: Path) -> int:
-    """Numbers in the folder's safetensors files, read from their headers."""
+    """Parameters in the folder's safetensors files, read from their headers."""
     from math import prod
 
     from safetensors import safe_open
@@ -49,7 +49,7 @@ def count_parameters(folder: Path) -> int:
 
 
 def device_memory(device: str) -> int:
-    """Bytes free on a GPU; on a processor, all the memory of the machine (its free part changes from moment to moment)."""
+    """Free bytes of a GPU; for the CPU, the total memory of the machine, since its free part changes constantly."""
     import os
 
     import torch
@@ -60,14 +60,14 @@ def device_memory(device: str) -> int:
 
 
 def check_memory(name: str, needed: float, dtype: str, device: str) -> None:
-    """Refuses weights of so many bytes that cannot fit, before they are loaded; what sampling takes comes on top and is not counted.
+    """Checks before loading that weights of `needed` bytes fit; the memory of sampling is not counted.
 
     Raises:
-        ValueError: says what the model needs and what there is.
+        ValueError: the device has less memory.
     """
-    there = device_memory(device)
-    if needed > there:
+    available = device_memory(device)
+    if needed > available:
         raise ValueError(
-            f"generator {name} needs {needed / 1e9:.1f} GB for its weights in {dtype}, and {device} has {there / 1e9:.1f} GB; "
-            "take a smaller generator or a larger device"
+            f"generator {name} needs {needed / 1e9:.1f} GB for its weights in {dtype}, and {device} has {available / 1e9:.1f} GB; "
+            "use a smaller generator or a larger device"
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from engine.catalog import Dataset
-from engine.models.registry import GeneratorSpec
+from engine.models.spec import GeneratorSpec
 from engine.prompts import NO_MATERIALS, Materials, make_prompt, strategy_name
 from engine.recipe import Recipe
 

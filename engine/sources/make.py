@@ -9,9 +9,10 @@ import numpy as np
 from engine.catalog.corpus import read_images
 from engine.images import content_hash, decode_image
 from engine.models.faults import DeviceFault, is_device_fault
-from engine.models.generator import load_generator, to_uint8
+from engine.models.generator import to_uint8
+from engine.models.load import load_generator
 from engine.models.preprocessing import Preprocessing
-from engine.models.registry import GeneratorSpec
+from engine.models.spec import GeneratorSpec
 from engine.recipe import Recipe
 from engine.store import Workspace
 

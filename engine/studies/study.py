@@ -12,8 +12,8 @@ import tyro
 from engine.catalog import Dataset
 from engine.evaluation.protocols import check_protocol
 from engine.models import ImageEncoder, generator_spec
-from engine.models.families import family_of
-from engine.models.registry import GeneratorSpec
+from engine.models.generators import adapter_of
+from engine.models.spec import GeneratorSpec
 from engine.names import unknown_name
 from engine.prompts import Materials, load_sentences, strategy_name
 from engine.recipe import Recipe
@@ -157,14 +157,14 @@ class SourceStudy(Study):
                         self._original(dataset, seed, variant.shots)
 
     def _check_generator(self) -> None:
-        """Weights are looked at by their spec; a generator that draws nothing from text alone needs a strategy that gives references."""
-        family = family_of(self.generator.pipeline)
-        family.check_available(self.generator.name, self.generator.is_local)
+        """Checks the generator's spec; a generator that requires references needs a strategy that gives them."""
+        adapter = adapter_of(self.generator.pipeline)
+        adapter.check_available(self.generator.name, self.generator.is_local)
         drawn = [variant for variant in self.variants.values() if variant.source == "generative"]
-        if family.needs_reference and not all(variant.needs_references for variant in drawn):
+        if adapter.needs_reference and not all(variant.needs_references for variant in drawn):
             raise ValueError(
-                f"generator {self.generator.name} draws nothing without a reference image; "
-                "add +retrieval_augmented to the strategy, or take another one"
+                f"generator {self.generator.name} requires a reference image; "
+                "add +retrieval_augmented to the strategy, or choose another generator"
             )
 
     @cached_property

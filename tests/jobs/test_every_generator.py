@@ -14,14 +14,14 @@ import tyro
 from engine.dataflow.run import Run
 from engine.dataflow.stages import Embed
 from engine.models import generator_names, generator_spec
-from engine.models.families import family_of
+from engine.models.generators import adapter_of
 from engine.recipe import Recipe
 from engine.sources import ConcatenatedPlan, Generates, GeneratorMaker, MakerBySource
 from engine.sources.make import Made
 from engine.store import Workspace
 from engine.studies.genbench.tradeoff import GenBench, GenBenchConfig
 from engine.testing import generators as tiny_generators
-from engine.testing.twins import SIDE, small_references
+from engine.testing.twins import image_size, small_references
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("cluster")]
 
@@ -53,13 +53,9 @@ class MakerByGenerator(Generates):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tiny_generators.Saved]:
-    """Registry entry → its twin's folder and those of its auxiliaries; entries of one class share them."""
-    written: dict[object, tiny_generators.Saved] = {}
-    for name in generator_names():
-        builder = tiny_generators.BUILDERS[name]
-        if builder not in written:
-            written[builder] = tiny_generators.save(name, tmp_path_factory.mktemp("generators") / name)
-    return {name: written[tiny_generators.BUILDERS[name]] for name in generator_names()}
+    """Registry entry → its twin's folder and those of its auxiliaries."""
+    folder = tmp_path_factory.mktemp("generators")
+    return {name: tiny_generators.save(name, folder / name) for name in generator_names()}
 
 
 @pytest.fixture
@@ -69,14 +65,14 @@ def config(
     """Registry entry → what the job makes of its command line."""
 
     def parse(name: str) -> GenBenchConfig:
-        augmented = family_of(generator_spec(name).pipeline).needs_reference
+        augmented = adapter_of(generator_spec(name).pipeline).needs_reference
         flags: dict[str, object] = {
             "datasets": tiny_dataset,
             "sources": "generative",
             "generator": name,
             "generator.source": twins[name]["source"],
             "generator.steps": 2,
-            "generator.size": SIDE.get(name, 16),
+            "generator.size": image_size(generator_spec(name)),
             "strategy": "defined_template" + ("+retrieval_augmented" if augmented else ""),
             "encoder": tiny_encoder,
             "pool": tiny_pool,
@@ -117,7 +113,7 @@ def test_every_generator_makes_its_set(config: Callable[[str], GenBenchConfig], 
         (plan,) = study.plans["generative"].values()
         ids = [plan[index].id for index in range(3)]
         rows = workspace.fetch(ids, ["generator", "height", "dtype", "reference_mode"]).to_pylist()
-        side = SIDE.get(name, 16)
+        side = image_size(generator_spec(name))
         assert [(row["generator"], row["height"]) for row in rows] == [(name, side)] * 3
         assert {row["reference_mode"] for row in rows} == {plan[0].reference_mode}
     for name in ("sd21", "emu2", "glide", "qwen-image-edit"):

@@ -13,10 +13,11 @@ from engine.models import DiffusionGenerator, generator_spec, load_generator
 from engine.models.references import fit
 from engine.models.weights import count_parameters
 from engine.testing import generators as tiny_generators
+from engine.testing.generators.emu2 import emu2_config, emu2_keys
 from tests.models.test_generator import recipe
 
 REAL = {
-    **tiny_generators.emu2_config(range(32272)),
+    **emu2_config(range(32272)),
     "hidden_size": 6656,
     "intermediate_size": 17920,
     "num_hidden_layers": 60,
@@ -56,7 +57,7 @@ def generator(folder: Path) -> DiffusionGenerator:
 
 def _shapes(vision_layers: int, layers: int) -> dict[str, torch.Size]:
     """Name → shape of the real encoder's weights with so many layers."""
-    from engine.models.emu2 import Emu2Encoder
+    from engine.models.generators.emu2_pipeline import Emu2Encoder
 
     vision = {**REAL["vision_config"], "layers": vision_layers}
     with torch.device("meta"):
@@ -65,9 +66,9 @@ def _shapes(vision_layers: int, layers: int) -> dict[str, torch.Size]:
 
 
 def test_the_real_checkpoint_fits_name_by_name_and_in_size():
-    from engine.models.emu2 import renamed
+    from engine.models.generators.emu2_pipeline import renamed
 
-    theirs = tiny_generators.emu2_keys(vision_layers=2, layers=2)
+    theirs = emu2_keys(vision_layers=2, layers=2)
     assert {name for name in theirs if not renamed(name)} == {"model.decoder.lm.lm_head.weight"}
     assert {renamed(name) for name in theirs} - {""} == set(_shapes(2, 2))
     least, seeing, speaking = (
@@ -81,11 +82,11 @@ def test_the_real_checkpoint_fits_name_by_name_and_in_size():
 def test_the_tiny_checkpoint_has_the_real_names(folder: Path):
     files = sorted((folder / "multimodal_encoder").glob("*.safetensors"))
     assert len(files) == 2
-    assert {name for file in files for name in load_file(file)} == tiny_generators.emu2_keys(vision_layers=2, layers=2)
+    assert {name for file in files for name in load_file(file)} == emu2_keys(vision_layers=2, layers=2)
 
 
 def test_every_weight_comes_from_the_file(folder: Path, generator: DiffusionGenerator):
-    from engine.models.emu2 import renamed
+    from engine.models.generators.emu2_pipeline import renamed
 
     loaded = dict(generator._pipeline.multimodal_encoder.named_parameters())
     for file in (folder / "multimodal_encoder").glob("*.safetensors"):
@@ -96,7 +97,7 @@ def test_every_weight_comes_from_the_file(folder: Path, generator: DiffusionGene
 def test_embeddings_go_on_as_if_all_were_read_anew(generator: DiffusionGenerator):
     encoder = generator._pipeline.multimodal_encoder
     inputs = torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(0))
-    found = encoder.go_on(inputs)
+    found = encoder.generate_embeddings(inputs)
     assert found.shape == (1, 4, 16)
     for number in range(4):
         before = torch.cat([inputs, encoder.project_up(found[:, :number])], 1)
@@ -108,21 +109,21 @@ def test_a_reference_is_seen_as_the_means_of_its_squares(generator: DiffusionGen
     encoder = generator._pipeline.multimodal_encoder
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     patches = encoder.visual.forward_features(pixels)[:, 1:].reshape(2, 2, 2, 2, 2, 16)  # row, in it, column, in it
-    torch.testing.assert_close(encoder.see(pixels), patches.mean((2, 4)).reshape(2, 4, 16))
+    torch.testing.assert_close(encoder.encode_image(pixels), patches.mean((2, 4)).reshape(2, 4, 16))
 
 
 def test_the_reference_stands_before_the_text(generator: DiffusionGenerator, monkeypatch: pytest.MonkeyPatch):
     pipeline = generator._pipeline
     encoder = pipeline.multimodal_encoder
     read: list[torch.Tensor] = []
-    monkeypatch.setattr(encoder, "go_on", lambda inputs: read.append(inputs))
+    monkeypatch.setattr(encoder, "generate_embeddings", lambda inputs: read.append(inputs))
     image = fit(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8), 32, 32)
     pipeline.encode_prompt("a cat", image)
     pipeline.encode_prompt("a cat")
     with_image, alone = read
-    pixels = pipeline._eye(image, return_tensors="pt").pixel_values
+    pixels = pipeline._vision_processor(image, return_tensors="pt").pixel_values
     # <s> [IMG] four embeddings [/IMG] a cat [IMG]
-    torch.testing.assert_close(with_image[:, 2:6], encoder.project_up(encoder.see(pixels)))
+    torch.testing.assert_close(with_image[:, 2:6], encoder.project_up(encoder.encode_image(pixels)))
     mark = encoder.language.embed_tokens(torch.tensor(pipeline.tokenizer.convert_tokens_to_ids("[IMG]")))
     assert torch.equal(with_image[0, 1], mark)
     assert torch.equal(with_image[0, -1], mark)
@@ -132,7 +133,7 @@ def test_the_reference_stands_before_the_text(generator: DiffusionGenerator, mon
 
 @pytest.mark.parametrize("mark", ["[IMG]", "<image>", "[/IMG]"])
 def test_marks_of_an_image_are_no_text(generator: DiffusionGenerator, mark: str):
-    with pytest.raises(ValueError, match="holds Emu2's mark for an image"):
+    with pytest.raises(ValueError, match="contains Emu2's image token"):
         generator.generate([recipe(0, prompt=f"a cat {mark}")])
 
 
@@ -151,7 +152,7 @@ def test_code_of_the_checkpoint_is_neither_fetched_nor_run(
 ):
     import json
 
-    from engine.models.emu2 import EmuVisualGenerationPipeline
+    from engine.models.generators.emu2_pipeline import EmuVisualGenerationPipeline
 
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     for place in (copy / "pipeline_emu2_gen.py", copy / "multimodal_encoder" / "modeling_emu.py"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.models.faults import DeviceFault, is_device_fault
-from engine.models.generator import _one_sentence
+from engine.models.loading_errors import loading_errors
 
 
 def _raised(error: Exception, cause: Exception | None = None, during: Exception | None = None) -> Exception:
@@ -78,8 +78,8 @@ def test_a_fault_is_one_sentence_and_can_be_pickled():
 
 def test_loading_a_generator_hides_no_fault():
     fault = RuntimeError("CUDA error: device-side assert triggered")
-    with pytest.raises(RuntimeError) as caught, _one_sentence("sd21", False):
+    with pytest.raises(RuntimeError) as caught, loading_errors("generator", "sd21"):
         raise fault
     assert caught.value is fault
-    with pytest.raises(ValueError, match="could not be loaded"), _one_sentence("sd21", False):
+    with pytest.raises(ValueError, match="could not be loaded"), loading_errors("generator", "sd21"):
         raise RuntimeError("the file is cut off")

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.models import DiffusionGenerator, generator_names, load_generator
-from engine.models.family import PromptCache
+from engine.models import DiffusionGenerator, generator_names, generator_spec, load_generator
 from engine.models.generator import References
-from engine.models.registry import generator_spec
+from engine.models.generators.prompt_cache import PromptCache
 from engine.recipe import Recipe
 
 
@@ -70,13 +69,13 @@ def test_pictures_have_the_size_asked_for(generator: DiffusionGenerator):
     [
         (
             {"reference_id": "a" * 32, "reference_mode": "controlnet"},
-            "takes no reference by controlnet; give one of img2img",
+            "does not support reference_mode 'controlnet'; choose from: img2img",
         ),
         (
             {"reference_id": "a" * 32, "reference_mode": "img2img", "reference_scale": 0.9},
-            "nothing to draw or nothing of",
+            "runs or skips less than one of 2 steps",
         ),
-        ({"reference_mode": "img2img"}, "without a reference image means nothing"),
+        ({"reference_mode": "img2img"}, "require a reference image; give reference_id too"),
         ({"negative_prompt": "a dog", "guidance_scale": 1.0}, "negative prompt has no effect"),
         ({"prompt": ""}, "the prompt is empty"),
     ],

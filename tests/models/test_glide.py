@@ -23,7 +23,7 @@ def generator(folder: Path) -> DiffusionGenerator:
 
 
 def test_openais_files_become_safetensors(folder: Path, tmp_path: Path):
-    from engine.models.glide import STAGES, convert
+    from engine.models.generators.glide_pipeline import STAGES, convert
 
     states = {stage: load_file(folder / stage / "model.safetensors") for stage in STAGES}
     for stage, state in states.items():
@@ -39,7 +39,7 @@ def test_openais_files_become_safetensors(folder: Path, tmp_path: Path):
 
 
 def test_a_pickle_that_runs_code_is_not_converted(folder: Path, tmp_path: Path):
-    from engine.models.glide import convert
+    from engine.models.generators.glide_pipeline import convert
 
     class Evil:
         def __reduce__(self) -> tuple:
@@ -47,7 +47,7 @@ def test_a_pickle_that_runs_code_is_not_converted(folder: Path, tmp_path: Path):
 
     torch.save({"weight": Evil()}, tmp_path / "evil.pt")
     for path in (tmp_path / "evil.pt", tmp_path / "missing.pt"):
-        with pytest.raises(ValueError, match="holds no weights of GLIDE") as caught:
+        with pytest.raises(ValueError, match="has no weights of GLIDE") as caught:
             convert(path, path, tmp_path / "glide")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -55,18 +55,18 @@ def test_a_pickle_that_runs_code_is_not_converted(folder: Path, tmp_path: Path):
 
 def test_the_upsampler_draws_what_the_base_drew(generator: DiffusionGenerator, monkeypatch: pytest.MonkeyPatch):
     pipeline = generator._pipeline
-    real, drawn = pipeline._draw, {}
+    real, drawn = pipeline._sample, {}
 
     def draw(stage: str, *rest: object) -> torch.Tensor:
         drawn[stage] = real(stage, *rest)
         return drawn[stage]
 
-    monkeypatch.setattr(pipeline, "_draw", draw)
+    monkeypatch.setattr(pipeline, "_sample", draw)
     generator.generate([recipe(0)])
     assert (drawn["base"].shape[-1], drawn["upsampler"].shape[-1]) == (8, 16)
     plain = drawn["upsampler"]
     monkeypatch.setattr(
-        pipeline, "_draw", lambda stage, *rest: -drawn["base"] if stage == "base" else draw(stage, *rest)
+        pipeline, "_sample", lambda stage, *rest: -drawn["base"] if stage == "base" else draw(stage, *rest)
     )
     generator.generate([recipe(0)])
     assert not torch.equal(drawn["upsampler"], plain)
@@ -93,16 +93,16 @@ def test_a_text_is_read_once_a_batch_and_stage(generator: DiffusionGenerator, mo
 
 
 def test_it_draws_at_one_size(generator: DiffusionGenerator):
-    with pytest.raises(ValueError, match="glide draws 16 x 16 pixels and nothing else"):
+    with pytest.raises(ValueError, match="glide generates 16 x 16 pixels only; set that size"):
         generator.generate([recipe(0, height=32)])
 
 
 def test_a_missing_package_and_missing_weights_are_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(ValueError, match=r"glide has no weights on the Hub; write base\.pt and upsample\.pt"):
+    with pytest.raises(ValueError, match=r"glide has no weights on the Hub; convert base\.pt and upsample\.pt"):
         load_generator("glide")
-    monkeypatch.setattr("engine.models.families.find_spec", lambda name: None)
+    monkeypatch.setattr("engine.models.generators.glide.find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match="needs OpenAI's package, which no index has; install it with: pip install git"
+        ValueError, match="needs OpenAI's package glide_text2im, which is not on PyPI; install it with: pip install git"
     ):
         load_generator(generator_spec("glide", source=str(folder)))
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from engine.models import GeneratorSpec, generator_names, generator_spec, load_generator
-from engine.models.families import family_of
+from engine.models.generators import adapter_of
 from engine.recipe import Recipe
 from engine.testing import generators as tiny_generators
-from engine.testing.twins import SIDE, small_references
+from engine.testing.twins import image_size, small_references
 
 NAMES = list({generator_spec(name).pipeline: name for name in reversed(generator_names())}.values())
 """One name per pipeline class."""
@@ -46,8 +46,8 @@ def _recipes(spec: GeneratorSpec) -> list[Recipe]:
     FLUX besides takes 1000 times its guidance in its own dtype, and bfloat16 rounds 3500 to 3504.
     """
     twin = spec.name != "mini"
-    side = SIDE.get(spec.name, 16) if twin else spec.height
-    needs_reference = family_of(spec.pipeline).needs_reference
+    side = image_size(spec) if twin else spec.height
+    needs_reference = adapter_of(spec.pipeline).needs_reference
     changes = {"num_inference_steps": 2, "guidance_scale": min(1.0, spec.guidance_scale)} if twin else {}
     return [
         Recipe(
@@ -67,7 +67,7 @@ def _draw(spec: GeneratorSpec, dtype: str) -> torch.Tensor:
     """Images `[2, 3, H, W]` as floats of 0…255. Skips, by its name, an operator that this processor lacks."""
     generator = load_generator(spec, dtype=dtype, batch_size=1)
     assert generator.dtype == dtype
-    assert generator.family.denoiser.dtype == getattr(torch, dtype)
+    assert generator.adapter.denoiser.dtype == getattr(torch, dtype)
     references = {"reference": REFERENCE}
     try:
         return torch.cat([generator.generate([recipe], references) for recipe in _recipes(spec)]).float()
@@ -87,7 +87,7 @@ def test_half_precision_is_nearly_float32(name: str, dtype: str, draw: Callable[
 
 
 def test_without_a_dtype_the_device_decides(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("engine.models.generator.native_dtype", lambda wanted, device: "bfloat16")
+    monkeypatch.setattr("engine.models.load.native_dtype", lambda wanted, device: "bfloat16")
     assert load_generator(tiny_pipeline).dtype == "bfloat16"
     assert load_generator(tiny_pipeline, dtype="float32").dtype == "float32"
 
@@ -99,5 +99,5 @@ def test_an_unknown_dtype_is_one_sentence(tiny_pipeline: str):
 
 def test_a_dtype_that_a_library_lacks_is_refused(tmp_path: Path):
     spec = generator_spec("glide", **tiny_generators.save("glide", tmp_path / "glide"))
-    with pytest.raises(ValueError, match="glide does not compute in bfloat16; choose from: float32, float16"):
+    with pytest.raises(ValueError, match="glide does not support bfloat16; choose from: float32, float16"):
         load_generator(spec, dtype="bfloat16")

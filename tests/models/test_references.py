@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.models.families import Parts, StableDiffusion
+from engine.models.generators import ReferenceModels
+from engine.models.generators.stable_diffusion import StableDiffusion
 from engine.models.references import canny, check_reference, fit
 from engine.recipe import Recipe
 
@@ -86,13 +87,13 @@ def test_what_is_no_image_is_refused(image: object):
 
 
 def test_a_controlnet_is_shown_edges_or_pixels():
-    family = StableDiffusion("tiny", None, "cpu")
+    adapter = StableDiffusion("tiny", None, "cpu")
     recipe = Recipe(source="generative", dataset="things", class_index=0, class_name="cat", height=8, width=8)
     grey = np.full((8, 8, 3), 51, np.uint8)
     shown = {}
     for preprocessor in ("canny", "none"):
         arguments: dict[str, Any] = {}
-        family.refer(arguments, "controlnet", [grey], recipe, Parts(preprocessor=preprocessor, edge_range=(0.0, 1.0)))
+        adapter.add_reference(arguments, "controlnet", [grey], recipe, ReferenceModels(preprocessor=preprocessor))
         shown[preprocessor] = arguments["image"]
     assert shown["canny"].shape == shown["none"].shape == (1, 3, 8, 8)
     assert not shown["canny"].any()

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from engine.models import generator_names, generator_spec, load_generator
-from engine.models.families import FAMILIES, family_of, pipeline_class
-from engine.models.registry import SPEEDS
+from engine.models.generators import ADAPTERS, adapter_of, pipeline_class
+from engine.models.spec import SPEEDS
 from engine.models.speed import LEVERS, apply_levers
 from engine.models.weights import count_parameters
 from engine.recipe import Recipe
@@ -25,16 +25,16 @@ NAMES = generator_names()
 def test_an_entry_is_whole(name: str):
     import diffusers
 
-    spec, family = generator_spec(name), family_of(generator_spec(name).pipeline)
+    spec, adapter = generator_spec(name), adapter_of(generator_spec(name).pipeline)
     assert issubclass(pipeline_class(spec.pipeline), diffusers.DiffusionPipeline)
     assert spec.facts
     assert spec.licence
     assert spec.parameters > 0
     assert spec.reference_mode == next(iter(spec.reference_modes), "")
     for mode in spec.reference_modes:
-        assert mode in family.pipelines
-        assert mode in family.own_modes or mode in spec.auxiliaries
-        assert not family.pipelines[mode] or hasattr(diffusers, family.pipelines[mode])
+        assert mode in adapter.mode_pipelines
+        assert mode in adapter.own_modes or mode in spec.auxiliaries
+        assert not adapter.mode_pipelines[mode] or hasattr(diffusers, adapter.mode_pipelines[mode])
     assert ("ip_adapter" in spec.auxiliaries) == ("image_encoder" in spec.auxiliaries)
     assert set(spec.levers) <= set(SPEEDS)
     for lever in (lever for levers in spec.levers.values() for lever in levers):
@@ -45,8 +45,10 @@ def test_an_entry_is_whole(name: str):
         assert set(spec.scheduler_options) <= set(known)
 
 
-def test_every_family_is_in_the_registry():
-    assert {generator_spec(name).pipeline for name in NAMES} == set(FAMILIES)
+def test_every_adapter_is_in_the_registry_and_stands_once_in_the_tuple():
+    names = [adapter.pipeline_name for adapter in ADAPTERS]
+    assert {generator_spec(name).pipeline for name in NAMES} == set(names)
+    assert len(names) == len(set(names))
 
 
 def test_a_recipe_gets_its_fields_from_the_entry():
@@ -69,8 +71,8 @@ def test_a_recipe_gets_its_fields_from_the_entry():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("mini", ("a", "redux"), "takes no reference by redux; give one of controlnet, img2img"),
-        ("sdxl", ("", "controlnet"), "without a reference image means nothing"),
+        ("mini", ("a", "redux"), "does not support reference_mode 'redux'; choose from: controlnet, img2img"),
+        ("sdxl", ("", "controlnet"), "require a reference image; give reference_id too"),
     ],
 )
 def test_recipe_fields_that_mean_nothing_are_refused(name: str, arguments: tuple[str, ...], message: str):
@@ -82,9 +84,13 @@ def test_recipe_fields_that_mean_nothing_are_refused(name: str, arguments: tuple
     ("name", "named", "message"),
     [
         ("sd21", {"speed": "warp"}, "unknown speed 'warp'"),
-        ("mini", {"speed": "fast"}, "generator mini has no way to be fast; choose from: exact"),
-        ("sd21", {"source": "nowhere"}, "neither a folder nor a hub id"),
-        ("omnigen", {"auxiliaries": {"controlnet": "me/mine"}}, "a OmniGenPipeline takes no controlnet"),
+        ("mini", {"speed": "fast"}, "generator mini does not support --speed fast; choose from: exact"),
+        ("sd21", {"source": "nowhere"}, "neither a folder nor a Hub id"),
+        (
+            "omnigen",
+            {"auxiliaries": {"controlnet": "me/mine"}},
+            "OmniGenPipeline does not support controlnet; leave it out",
+        ),
     ],
 )
 def test_wrong_choices_are_one_sentence(name: str, named: dict, message: str):
@@ -127,15 +133,15 @@ def test_parameters_are_those_of_the_modules(tiny_pipeline: str):
 def test_a_folder_of_an_unknown_class_is_refused(tmp_path: Path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
     (tmp_path / "a.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="pipeline class 'DiTPipeline' is not known here"):
+    with pytest.raises(ValueError, match="pipeline class 'DiTPipeline' is not supported; use a checkpoint of"):
         generator_spec(str(tmp_path))
 
 
 def test_a_model_too_big_says_what_it_needs_and_what_there_is(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("engine.models.weights.device_memory", lambda device: 16_000_000_000)
-    monkeypatch.setattr("engine.models.generator.native_dtype", lambda dtype, device: "float32")
+    monkeypatch.setattr("engine.models.load.native_dtype", lambda dtype, device: "float32")
     monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *a, **k: pytest.fail("weights were read"))
-    with pytest.raises(ValueError, match=r"flux needs 67\.5 GB for its weights in float32, and cpu has 16\.0 GB; take"):
+    with pytest.raises(ValueError, match=r"flux needs 67\.5 GB for its weights in float32, and cpu has 16\.0 GB; use"):
         load_generator("flux")
     monkeypatch.undo()
     assert load_generator(tiny_pipeline)
@@ -145,7 +151,7 @@ def test_what_lies_in_8_bits_takes_half_the_memory(monkeypatch: pytest.MonkeyPat
     whole, half = generator_spec("qwen-image-edit"), generator_spec("qwen-image-edit", speed="lossy")
     assert whole.weights_bytes("bfloat16") - half.weights_bytes("bfloat16") == pytest.approx(20.43e9)
     monkeypatch.setattr("engine.models.weights.device_memory", lambda device: 40_000_000_000)
-    monkeypatch.setattr("engine.models.generator.native_dtype", lambda dtype, device: dtype)
+    monkeypatch.setattr("engine.models.load.native_dtype", lambda dtype, device: dtype)
     with pytest.raises(ValueError, match=r"qwen-image-edit needs 57\.7 GB for its weights in bfloat16"):
         load_generator(whole)
     with pytest.raises(ValueError, match="could not be loaded"):  # there is room, but nothing to load on this machine
@@ -161,7 +167,7 @@ def test_weights_in_8_bits_draw_nearly_the_same(tmp_path: Path):
         load_generator(spec, batch_size=2),
         load_generator(replace(spec, speed="lossy", levers={"lossy": ("fp8",)}), batch_size=2),
     )
-    kept = {parameter.dtype for parameter in small.family.denoiser.parameters()}
+    kept = {parameter.dtype for parameter in small.adapter.denoiser.parameters()}
     assert kept == {torch.float8_e4m3fn, torch.float32}  # norms and embeddings stay as they are
     changes = {"guidance_scale": 0.0}
     one, other = (each.generate([recipe(0, **changes), recipe(1, **changes)]) for each in (exact, small))
@@ -187,14 +193,14 @@ def test_exact_levers_change_no_picture_and_fast_ones_are_for_gpus(tiny_pipeline
     spec = generator_spec("sd21", source=tiny_pipeline, speed="fast")
     called: list[str] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **named: called.append(type(module).__name__))
-    apply_levers(levered._pipeline, levered.family.denoiser, spec, "cpu")
+    apply_levers(levered._pipeline, levered.adapter.denoiser, spec, "cpu")
     assert not called
-    apply_levers(levered._pipeline, levered.family.denoiser, spec, "cuda")
+    apply_levers(levered._pipeline, levered.adapter.denoiser, spec, "cuda")
     assert called == ["UNet2DConditionModel"]
     assert all(
-        module.fused_projections for name, module in levered.family.denoiser.named_modules() if name.endswith("attn1")
+        module.fused_projections for name, module in levered.adapter.denoiser.named_modules() if name.endswith("attn1")
     )
-    assert levered.family.denoiser.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert levered.adapter.denoiser.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     recipes = [recipe(0), recipe(1)]
     assert (plain.generate(recipes).int() - levered.generate(recipes).int()).abs().max() <= 2
 

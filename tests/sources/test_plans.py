@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from engine.catalog import Dataset, load_dataset
 from engine.evaluation import class_embeddings
-from engine.models import ImageEncoder, load_encoder
-from engine.models.registry import GeneratorSpec, generator_spec
+from engine.models import GeneratorSpec, ImageEncoder, generator_spec, load_encoder
 from engine.prompts import Materials
 from engine.sources import (
     ConcatenatedPlan,

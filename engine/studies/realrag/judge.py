@@ -16,7 +16,7 @@ from engine.evaluation import Inception, LinearProbe, clip_score, fid_score, fit
 from engine.images import decode_image
 from engine.models import ImageEncoder
 from engine.models.prompt_weights import read_weights
-from engine.models.registry import GeneratorSpec
+from engine.models.spec import GeneratorSpec
 from engine.prompts import make_prompt
 from engine.recipe import embedding_column
 from engine.retriever.retriever import Retriever, precision_and_recall

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.catalog import Dataset
 from engine.models import ImageEncoder
-from engine.models.registry import GeneratorSpec
+from engine.models.spec import GeneratorSpec
 from engine.retriever.data import RetrieverData, choose_validation
 from engine.retriever.database import Database, DatabasePlan
 from engine.retriever.ray_mining import mine_missing, read_negatives

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.models import generator_spec
-from engine.models.families import family_of
+from engine.models.generators import adapter_of
 from engine.models.registry import encoder_source
 from engine.retriever.database import Database, DatabasePlan, duplicate_counts, duplicates
 from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, plan_ids
@@ -119,8 +119,8 @@ def mine_negatives(config: MineConfig) -> dict[str, Any]:
     parts.check()
     plans = config.plans()
     spec = generator_spec(config.generator)
-    if family_of(spec.pipeline).needs_reference:
-        raise ValueError(f"generator {spec.name} draws nothing without a reference image; take another one")
+    if adapter_of(spec.pipeline).needs_reference:
+        raise ValueError(f"generator {spec.name} requires a reference image; choose another generator")
     drawn = ConcatenatedPlan(
         [GenerativePlan(plan.dataset, spec, config.strategy, config.images, config.generator_seed) for plan in plans]
     )

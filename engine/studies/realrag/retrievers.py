@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine.models import generator_spec
-from engine.models.families import family_of
-from engine.models.registry import GeneratorSpec
+from engine.models.generators import adapter_of
+from engine.models.spec import GeneratorSpec
 from engine.reports import Report
 from engine.retriever.database import DatabasePlan
 from engine.retriever.fit import Trained
@@ -58,9 +58,9 @@ class RetrieverStudy(Study):
         """
         super().check()
         for spec in self.generators.values():
-            if family_of(spec.pipeline).needs_reference and "realrag" in self.config.methods:
+            if adapter_of(spec.pipeline).needs_reference and "realrag" in self.config.methods:
                 raise ValueError(
-                    f"generator {spec.name} draws nothing from text alone; compare zero and normal with it"
+                    f"generator {spec.name} requires a reference image; leave out the methods none and realrag"
                 )
         for dataset in self.datasets:
             if dataset.task == "multilabel":

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from engine.models import ImageEncoder
-from engine.models.families import family_of
+from engine.models.generators import adapter_of
 from engine.models.lazy import LazyEncoder
 from engine.prompts import Materials
 from engine.reports import Report
@@ -78,9 +78,9 @@ class RealRag(RetrieverStudy):
         super().check()
         for spec in self.generators.values():
             spec.check_reference_mode(self.config.reference_mode or spec.reference_mode)
-            if family_of(spec.pipeline).needs_reference and "none" in self.config.methods:
+            if adapter_of(spec.pipeline).needs_reference and "none" in self.config.methods:
                 raise ValueError(
-                    f"generator {spec.name} draws nothing from text alone; compare zero and normal with it"
+                    f"generator {spec.name} requires a reference image; leave out the methods none and realrag"
                 )
         _ = self.tests
 

@@ -156,8 +156,8 @@ BAD = {
     "generator": ({"generator": "minni"}, "unknown generator 'minni'; did you mean mini"),
     "generator source": ({"generator": "sd21", "generator_source": "nowhere"}, "neither a folder nor a hub id"),
     "auxiliary": ({"generator_auxiliaries": ("controlnet",)}, "generator auxiliary controlnet is no PURPOSE=SOURCE"),
-    "speed": ({"speed": "fast"}, "has no way to be fast; choose from: exact"),
-    "editor": ({"generator": "qwen-image-edit"}, r"draws nothing without a reference image; add \+retrieval_augmented"),
+    "speed": ({"speed": "fast"}, "generator .* does not support --speed fast; choose from: exact"),
+    "editor": ({"generator": "qwen-image-edit"}, r"requires a reference image; add \+retrieval_augmented"),
     "generator without weights": (
         {"generator": "glide"},
         "generator glide (needs OpenAI's package|has no weights on the Hub)",

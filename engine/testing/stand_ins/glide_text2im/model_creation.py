@@ -1,4 +1,4 @@
-"""The calls that engine/models/glide.py makes, answered by a small network and a plain DDIM sampler."""
+"""The calls that engine/models/generators/glide_pipeline.py makes, answered by a small network and a plain DDIM sampler."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,8 +1,8 @@
-"""GLIDE (Nichol et al. 2021, arXiv 2112.10741) through OpenAI's own package: a base model of 64 pixels, and one that draws it four times as large.
+"""The pipeline of GLIDE (Nichol et al. 2021, arXiv 2112.10741) on OpenAI's package: a base model of 64 pixels and an upsampler to 256.
 
-The package, `glide_text2im`, is not among the requirements: no index has it. It runs unchanged with today's torch. Drawing is
-DDIM without noise between the steps, each image from noise of its own seed. Weights are kept as safetensors: `convert`
-writes them from OpenAI's two files. This module is imported when a GLIDE is loaded.
+The package `glide_text2im` is not on PyPI, so it is not a requirement; it runs unchanged with current torch. Sampling is DDIM
+without noise between the steps, so an image depends on its own seed alone. Weights are safetensors, which `convert` writes from
+OpenAI's two files. Only loading a GLIDE imports this module.
 """
 
 import json
@@ -17,15 +17,15 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 
 STAGES = ("base", "upsampler")
-"""Folders of a checkpoint; each has `config.json` (what differs from the package's defaults) and `model.safetensors`."""
+"""Folders of a checkpoint, each with `config.json` (differences from the package's defaults) and `model.safetensors`."""
 UPSAMPLER_STEPS = "fast27"
-"""Steps of the upsampler, in the package's words."""
+"""Sampler steps of the upsampler, in the package's notation."""
 UPSAMPLER_TEMPERATURE = 0.997
-"""Strength of the upsampler's first noise. Both as in notebooks/text2im.ipynb of github.com/openai/glide-text2im (2026-11-21)."""
+"""Scale of the upsampler's initial noise. Both as in notebooks/text2im.ipynb of github.com/openai/glide-text2im (2026-11-21)."""
 
 
 class GlidePipeline(DiffusionPipeline):
-    """Text to an image; the classes of both models are the package's."""
+    """Text to an image; both models are of the package's classes."""
 
     base: Any
     upsampler: Any
@@ -38,17 +38,17 @@ class GlidePipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, source: str, *, dtype: torch.dtype = torch.float32, **_: Any) -> "GlidePipeline":
-        """Reads a folder that `convert` wrote; the package computes in float16 or float32."""
+        """Loads a folder that `convert` wrote; the package computes in float16 or float32."""
         return cls(*(_load(Path(source) / stage, dtype != torch.float32) for stage in STAGES))
 
     @property
     def image_size(self) -> int:
-        """Pixels a side."""
+        """Pixels per side."""
         return int(self.upsampler.options["image_size"])
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Tokens that the text encoder reads."""
+        """Most tokens of a prompt."""
         return int(self.base.options["text_ctx"])
 
     def tokenizer(self, prompt: str) -> SimpleNamespace:
@@ -68,15 +68,13 @@ class GlidePipeline(DiffusionPipeline):
         generator: list[torch.Generator] | torch.Generator | None = None,
         output_type: str = "pil",
     ) -> ImagePipelineOutput:
-        """One image a prompt; `num_inference_steps` are the base model's, and guidance is the base model's too.
+        """One image per prompt; `num_inference_steps` and `guidance_scale` apply to the base model.
 
         Raises:
             ValueError: a size other than the upsampler's.
         """
         if not {height, width} <= {None, self.image_size}:
-            raise ValueError(
-                f"GLIDE draws {self.image_size} x {self.image_size} pixels and nothing else; ask for that size"
-            )
+            raise ValueError(f"GLIDE generates {self.image_size} x {self.image_size} pixels only; set that size")
         guided = guidance_scale > 1
         text = self._tokens("base", [*prompt, *(negative_prompt or [""] * len(prompt))] if guided else prompt)
 
@@ -87,11 +85,11 @@ class GlidePipeline(DiffusionPipeline):
             towards, away = output[:, :3].chunk(2)
             return torch.cat([away + guidance_scale * (towards - away), output[: len(x), 3:]], 1)
 
-        small = self._draw("base", predict, len(prompt), str(num_inference_steps), 1.0, generator)
+        small = self._sample("base", predict, len(prompt), str(num_inference_steps), 1.0, generator)
         # the upsampler was trained on images of 256 levels
         named = self._tokens("upsampler", prompt) | {"low_res": ((small + 1) * 127.5).round() / 127.5 - 1}
         model = lambda x, steps, **_: self.upsampler(x, steps, **named)  # noqa: E731
-        pixels = self._draw("upsampler", model, len(prompt), UPSAMPLER_STEPS, UPSAMPLER_TEMPERATURE, generator)
+        pixels = self._sample("upsampler", model, len(prompt), UPSAMPLER_STEPS, UPSAMPLER_TEMPERATURE, generator)
         return ImagePipelineOutput(images=self.image_processor.postprocess(pixels, output_type=output_type))
 
     def _tokens(self, stage: str, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -100,13 +98,15 @@ class GlidePipeline(DiffusionPipeline):
         read, pad, length = model.tokenizer.encode, model.tokenizer.padded_tokens_and_mask, model.options["text_ctx"]
         rows = [pad(read(text), length) for text in prompts]
         device = next(model.parameters()).device
-        model.del_cache()  # of the last batch's text
+        model.del_cache()  # of the previous batch's text
         return {
             name: torch.tensor(column, device=device)
             for name, column in zip(("tokens", "mask"), zip(*rows, strict=True), strict=True)
         }
 
-    def _draw(self, stage: str, model: Any, batch: int, steps: str, temperature: float, generator: Any) -> torch.Tensor:
+    def _sample(
+        self, stage: str, model: Any, batch: int, steps: str, temperature: float, generator: Any
+    ) -> torch.Tensor:
         """Samples `[B, 3, H, W]` in -1…1 of one stage."""
         from glide_text2im.model_creation import create_gaussian_diffusion
 
@@ -117,17 +117,17 @@ class GlidePipeline(DiffusionPipeline):
             steps=options["diffusion_steps"], noise_schedule=options["noise_schedule"], timestep_respacing=steps
         )
         noise = randn_tensor(shape, generator=generator, device=device) * temperature
-        drawn: torch.Tensor = diffusion.ddim_sample_loop(model, shape, noise=noise, device=device, eta=0.0)
-        return drawn
+        samples: torch.Tensor = diffusion.ddim_sample_loop(model, shape, noise=noise, device=device, eta=0.0)
+        return samples
 
 
 def _load(folder: Path, half: bool) -> Any:
-    """The network of one stage; its `options` say how it was built."""
+    """The network of one stage, with the `options` that it was built with."""
     from glide_text2im.model_creation import create_model_and_diffusion
     from safetensors.torch import load_file
 
     options = _defaults(folder.name) | json.loads((folder / "config.json").read_text())
-    options |= {"use_fp16": half, "cache_text_emb": True}  # else each step reads the text again
+    options |= {"use_fp16": half, "cache_text_emb": True}  # otherwise each step encodes the text again
     model, _ = create_model_and_diffusion(**options)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     if half:
@@ -145,10 +145,10 @@ def _defaults(stage: str) -> dict[str, Any]:
 
 
 def convert(base: Path, upsampler: Path, folder: Path) -> None:
-    """Writes OpenAI's `base.pt` and `upsample.pt` as a folder of safetensors; of the pickles only tensors are read.
+    """Converts OpenAI's `base.pt` and `upsample.pt` to a folder of safetensors; only tensors are read from the pickles.
 
     Raises:
-        ValueError: a file is missing, or is no dictionary of tensors.
+        ValueError: a file is missing or is not a dictionary of tensors.
     """
     import pickle
 
@@ -160,7 +160,7 @@ def convert(base: Path, upsampler: Path, folder: Path) -> None:
             tensors = {name: value.contiguous() for name, value in state.items()}
         except (OSError, pickle.UnpicklingError, AttributeError, RuntimeError) as error:
             raise ValueError(
-                f"{path} holds no weights of GLIDE ({str(error).splitlines()[0]}); download it again"
+                f"{path} has no weights of GLIDE ({str(error).splitlines()[0]}); download it again"
             ) from error
         (folder / stage).mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / stage / "model.safetensors")

@@ -1,9 +1,10 @@
-"""Emu2-Gen (Sun et al. 2023, arXiv 2312.13286): a language model goes on after text and images with visual embeddings, and a UNet draws them.
+"""The pipeline of Emu2-Gen (Sun et al. 2023, arXiv 2312.13286): a language model continues text and images with visual
+embeddings, and a UNet decodes them to an image.
 
-Its parts are those of the libraries: timm's EVA tower, transformers' LLaMA, diffusers' UNet, VAE and scheduler. What lies
-between them the Hub keeps as remote code, which transformers 5 no longer runs; so it stands here, and no code is fetched.
-Names and shapes of the weights follow huggingface.co/BAAI/Emu2-Gen (configurations and file sizes, commit a41a2dc) and
-github.com/baaivision/Emu (2026-11-21). This module is imported when an Emu2 is loaded: its libraries take seconds.
+The components are the libraries': timm's EVA tower, transformers' LLaMA, diffusers' UNet, VAE and scheduler. The code between
+them is remote code on the Hub, which transformers 5 no longer runs; so it is written here, and no code is fetched. Names and
+shapes of the weights follow huggingface.co/BAAI/Emu2-Gen (configurations and file sizes, commit a41a2dc) and
+github.com/baaivision/Emu (2026-11-21). Importing this module takes seconds, so only loading an Emu2 imports it.
 """
 
 import json
@@ -33,19 +34,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BEGIN, TOKEN, END = "[IMG]", "<image>", "[/IMG]"
-"""Marks around an image in the text, and in the place of each of its embeddings."""
+"""Tokens before an image, in the place of each of its embeddings, and after it."""
 
-KEYS = {
+WEIGHT_PREFIXES = {
     "model.visual.": "visual.",
     "model.decoder.lm.model.": "language.",
     "project_up.": "project_up.",
     "project_down.": "project_down.",
 }
-"""Beginning of a weight's name in the checkpoint → in `Emu2Encoder`; the head that writes words is left out."""
+"""Prefix of a weight's name in the checkpoint → in `Emu2Encoder`; the text head is left out."""
 
 
 class Emu2Encoder(torch.nn.Module):
-    """The vision tower, the language model, and a matrix from each to the other."""
+    """The vision tower, the language model, and a projection in each direction."""
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
@@ -76,17 +77,17 @@ class Emu2Encoder(torch.nn.Module):
         """Reads `config.json` and the safetensors of a checkpoint.
 
         Raises:
-            ValueError: pickled, missing or unfitting weights.
+            ValueError: pickled or missing weights.
         """
         from safetensors.torch import load_file
 
         config = json.loads((folder / "config.json").read_text())
-        with torch.device("meta"):  # no memory until the weights come
+        with torch.device("meta"):  # no memory until the weights are loaded
             encoder = cls(config)
-        encoder.language.rotary_emb = LlamaRotaryEmbedding(_language_config(config))  # computed, so no file holds it
+        encoder.language.rotary_emb = LlamaRotaryEmbedding(_language_config(config))  # computed, so it is in no file
         for block in encoder.visual.blocks:
             attention: Any = block.attn
-            attention.k_bias = torch.zeros_like(attention.k_bias, device="cpu", dtype=dtype)  # EVA's keys have none
+            attention.k_bias = torch.zeros_like(attention.k_bias, device="cpu", dtype=dtype)  # EVA's keys have no bias
         for path in check_weights(folder):
             state = {renamed(name): tensor.to(dtype) for name, tensor in load_file(path).items() if renamed(name)}
             encoder.load_state_dict(state, strict=False, assign=True)
@@ -102,18 +103,18 @@ class Emu2Encoder(torch.nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return self.project_up.weight.device
 
-    def see(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embeddings `[B, num_tokens, D]` of normalised pixels `[B, 3, H, W]`: means of the tower's patches, square by square."""
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embeddings `[B, num_tokens, D]` of normalised pixels `[B, 3, H, W]`: the tower's patches, averaged over squares."""
         patches = self.visual.forward_features(pixels)[:, 1:].transpose(1, 2)
         side = round(patches.shape[2] ** 0.5)
         squares = avg_pool2d(patches.unflatten(2, (side, side)), side // round(self.num_tokens**0.5))
         return squares.flatten(2).transpose(1, 2)
 
-    def go_on(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The `num_tokens` visual embeddings `[1, num_tokens, D]` that follow input embeddings `[1, T, hidden]`, each from those before it."""
+    def generate_embeddings(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The `num_tokens` visual embeddings `[1, num_tokens, D]` after the inputs `[1, T, hidden]`, generated autoregressively."""
         found: list[torch.Tensor] = []
         cache = None
         while len(found) < self.num_tokens:
@@ -125,8 +126,10 @@ class Emu2Encoder(torch.nn.Module):
 
 
 def renamed(name: str) -> str:
-    """Name in `Emu2Encoder` of a weight of the checkpoint; `` for one that drawing does not need."""
-    return next((mine + name.removeprefix(theirs) for theirs, mine in KEYS.items() if name.startswith(theirs)), "")
+    """Name in `Emu2Encoder` of a weight of the checkpoint; empty for a weight that generation does not need."""
+    return next(
+        (mine + name.removeprefix(theirs) for theirs, mine in WEIGHT_PREFIXES.items() if name.startswith(theirs)), ""
+    )
 
 
 def _language_config(config: Mapping[str, Any]) -> LlamaConfig:
@@ -147,9 +150,9 @@ def _language_config(config: Mapping[str, Any]) -> LlamaConfig:
 
 
 class EmuVisualGenerationPipeline(DiffusionPipeline):
-    """Text, or a reference image and a text, to an image. The name is the one in the checkpoint's `model_index.json`."""
+    """Text, or a reference image and text, to an image. The class name is that in the checkpoint's `model_index.json`."""
 
-    marks = (BEGIN, TOKEN, END)
+    image_tokens = (BEGIN, TOKEN, END)
 
     tokenizer: Any
     multimodal_encoder: Emu2Encoder
@@ -173,7 +176,7 @@ class EmuVisualGenerationPipeline(DiffusionPipeline):
         )
         self.image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
         side = {"height": multimodal_encoder.image_size, "width": multimodal_encoder.image_size}
-        self._eye = CLIPImageProcessor(size=side, do_center_crop=False)
+        self._vision_processor = CLIPImageProcessor(size=side, do_center_crop=False)
 
     @classmethod
     def from_pretrained(
@@ -185,7 +188,7 @@ class EmuVisualGenerationPipeline(DiffusionPipeline):
         local_files_only: bool = False,
         **_: Any,
     ) -> "EmuVisualGenerationPipeline":
-        """Reads a folder of the Hub's layout, or fetches it; code, pickles and the safety checker are left where they are."""
+        """Loads a folder of the Hub's layout, or downloads it first, without code, pickles and the safety checker."""
         if local_files_only:
             folder = Path(source)
         else:
@@ -207,26 +210,26 @@ class EmuVisualGenerationPipeline(DiffusionPipeline):
 
     @property
     def image_size(self) -> int:
-        """Pixels a side of a reference as the tower sees it."""
+        """Pixels per side of the vision tower's input."""
         return self.multimodal_encoder.image_size
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Tokens of a prompt that leave the language model room for a reference, its marks and an image."""
+        """Most tokens of a prompt: the language model also needs positions for a reference, its image tokens and an image."""
         return self.multimodal_encoder.max_positions - 2 * self.multimodal_encoder.num_tokens - 3
 
     @torch.no_grad()
     def encode_prompt(self, prompt: str, image: "Image.Image | None" = None) -> torch.Tensor:
-        """The visual embeddings `[1, num_tokens, D]` that the UNet draws for a prompt, and the reference before it."""
+        """The visual embeddings `[1, num_tokens, D]` that the UNet decodes, for a prompt after an optional reference."""
         encoder = self.multimodal_encoder
         seen = BEGIN + TOKEN * encoder.num_tokens + END if image is not None else ""
         tokens = self.tokenizer(seen + prompt + BEGIN, return_tensors="pt").input_ids.to(encoder.device)
         inputs = encoder.language.embed_tokens(tokens)
         if image is not None:
-            pixels = self._eye(image, return_tensors="pt").pixel_values.to(encoder.device, encoder.dtype)
+            pixels = self._vision_processor(image, return_tensors="pt").pixel_values.to(encoder.device, encoder.dtype)
             where = tokens == self.tokenizer.convert_tokens_to_ids(TOKEN)
-            inputs[where] = encoder.project_up(encoder.see(pixels))[0]
-        return encoder.go_on(inputs)
+            inputs[where] = encoder.project_up(encoder.encode_image(pixels))[0]
+        return encoder.generate_embeddings(inputs)
 
     @torch.no_grad()
     def __call__(
@@ -244,9 +247,9 @@ class EmuVisualGenerationPipeline(DiffusionPipeline):
         generator: list[torch.Generator] | torch.Generator | None = None,
         output_type: str = "pil",
     ) -> ImagePipelineOutput:
-        """One image a prompt, each read alone, with its own reference if there are any.
+        """One image per prompt. Each prompt is encoded alone, with its own reference if `image` is given.
 
-        `prompt_embeds` and `negative_prompt_embeds` `[B, num_tokens, D]` stand in for texts that were read before.
+        `prompt_embeds` and `negative_prompt_embeds` `[B, num_tokens, D]` replace texts that were encoded before.
         """
         if prompt_embeds is None:
             references = image if image is not None else [None] * len(prompt or ())
@@ -259,7 +262,7 @@ class EmuVisualGenerationPipeline(DiffusionPipeline):
                 negative_prompt_embeds = self.encode_prompt(negative_prompt).expand(batch, -1, -1)
             embeds = torch.cat([negative_prompt_embeds, embeds])
         embeds = embeds.to(self.unet.device, self.unet.dtype)
-        # original size, as the decoder was trained; no crop; the size to draw
+        # original size in the decoder's training; no crop; size of the image
         sizes = torch.tensor([[1024, 1024, 0, 0, height, width]], device=embeds.device).expand(len(embeds), -1)
         added = {"text_embeds": embeds.mean(1), "time_ids": sizes}
         self.scheduler.set_timesteps(num_inference_steps, device=embeds.device)
@@ -279,7 +282,7 @@ class EmuVisualGenerationPipeline(DiffusionPipeline):
 
 
 def _load(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A diffusers model of the one variant that the folder has."""
+    """A diffusers model from a folder with one file variant."""
     (name, *_) = sorted(path.name for path in check_weights(folder))
     variant = name.removeprefix("diffusion_pytorch_model").removesuffix("safetensors").strip(".") or None
     return model_class.from_pretrained(folder, dtype=dtype, variant=variant, use_safetensors=True)
