@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.store.schemas import TABLES, conform
+
 FEW_IDS = 1_000
 """Up to this many ids are looked up by a filter, which an index on `id` answers; more by a scan of the id column."""
 
@@ -90,3 +92,11 @@ def fill(dataset: Any, table: pa.Table) -> None:
     after = lance.LanceDataset.commit(dataset.uri, update, read_version=dataset.version).count_rows()
     if after != before:
         raise RuntimeError(f"the table went from {before} to {after} rows while columns were filled")
+
+
+def append(workspace: Any, name: str, table: pa.Table) -> None:
+    """Appends rows to a table that has one writer."""
+    import lance
+
+    with workspace.writing(name) as dataset:
+        lance.write_dataset(conform(table, TABLES[name]), dataset, mode="append")

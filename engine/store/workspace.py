@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.recipe import embedding_column
-from engine.store import compaction, maintenance, rows, runs, search
+from engine.store import columns, compaction, maintenance, rows, runs, search
 from engine.store.checks import check_folder, check_schema, normal_uri
 from engine.store.durable import synced
 from engine.store.fence import FENCED, Fence, commit_unfenced, lost
@@ -128,34 +128,19 @@ class Workspace:
             if field.name.startswith("embedding_") and pa.types.is_fixed_size_list(field.type)
         }
 
-    def ensure_columns(self, columns: pa.Schema) -> None:
+    def ensure_columns(self, added: pa.Schema) -> None:
         """Adds those columns to `images` that are missing; they are null in the rows that are there.
 
         Raises ValueError if the table has a column of one of these names and another type.
         """
-        schema = self.image_schema()
-        missing = [field for field in columns if field.name not in schema.names]
-        for field in columns:
-            if field.name in schema.names and schema.field(field.name).type != field.type:
-                found = f"column {field.name} of type {schema.field(field.name).type}, not {field.type}"
-                fix = "give the encoder or the stage's column another name, or use another workspace"
-                raise ValueError(f"workspace {self.uri} has a {found}; {fix}")
-        if missing:
-            with self.writing("images") as images:
-                images.add_columns(missing)
+        columns.ensure(self, added)
 
     def ensure_encoder(self, encoder: str, dimension: int) -> None:
         """Adds the encoder's column to `images` if it is missing; the rows there are null in it.
 
         Raises ValueError if the column holds vectors of another dimension.
         """
-        column = embedding_column(encoder)
-        existing = self.embedding_columns().get(column, dimension)
-        if existing != dimension:
-            fix = "give the encoder another name or use another workspace"
-            found = f"embeddings of {encoder} with {existing} numbers, not {dimension}"
-            raise ValueError(f"workspace {self.uri} holds {found}; {fix}")
-        self.ensure_columns(pa.schema([pa.field(column, pa.list_(pa.float32(), dimension))]))
+        columns.ensure_encoder(self, encoder, dimension)
 
     def _embedding(self, encoder: str) -> str:
         column = embedding_column(encoder)
@@ -163,14 +148,9 @@ class Workspace:
             raise ValueError(f"workspace {self.uri} has no embeddings of {encoder}; call ensure_encoder first")
         return column
 
-    def ids_lacking(self, columns: Sequence[str], ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that are committed and null in one of `columns`, in the order given."""
-        if not columns:
-            return []
-        empty = IdSet(
-            batch.column("id") for batch in self.scan(["id"], " OR ".join(f"{column} IS NULL" for column in columns))
-        )
-        return [name for name, missing in zip(ids, empty.contains(ids), strict=True) if missing]
+    def ids_lacking(self, names: Sequence[str], ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that are committed and null in one of the columns `names`, in the order given."""
+        return columns.ids_lacking(self, names, ids)
 
     def ids_without(self, encoder: str, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that are committed and not embedded by this encoder, in the order given."""
@@ -240,7 +220,7 @@ class Workspace:
 
     def add_negatives(self, table: pa.Table) -> None:
         """Appends rows to `negatives`. Raises ValueError for a column that is missing, unknown or of the wrong type."""
-        self._append("negatives", table)
+        rows.append(self, "negatives", table)
 
     def heads(self, where: str | None = None) -> pa.Table:
         """Trained heads of retrievers (`HEAD_SCHEMA`), all or those for which the SQL condition `where` holds."""
@@ -248,13 +228,7 @@ class Workspace:
 
     def add_heads(self, table: pa.Table) -> None:
         """Appends rows to `heads`. Raises ValueError for a column that is missing, unknown or of the wrong type."""
-        self._append("heads", table)
-
-    def _append(self, name: str, table: pa.Table) -> None:
-        import lance
-
-        with self.writing(name) as dataset:
-            lance.write_dataset(conform(table, TABLES[name]), dataset, mode="append")
+        rows.append(self, "heads", table)
 
     def _read(self, name: str, where: str | None = None) -> pa.Table:
         table: pa.Table = self.dataset(name).to_table(filter=where)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.retriever import mining
+from engine.retriever import exact_search
 from engine.retriever.exact_search import NO_CLASS, Block, cut_blocks, top_k
 
 
@@ -35,7 +35,7 @@ def check(found, expected):
 @pytest.fixture(params=[0.001, 100.0], ids=["rounded", "not rounded"])
 def products(request, monkeypatch):
     """Processors whose 8-bit products are fast, and those whose are slow."""
-    monkeypatch.setattr(mining, "_rounded_product_cost", lambda: request.param)
+    monkeypatch.setattr(exact_search, "_rounded_product_cost", lambda: request.param)
 
 
 @pytest.mark.parametrize("decay", [0.0, 2.0])
@@ -68,7 +68,7 @@ def test_blocks_shapes_and_scales_do_not_matter(num_queries, num_rows, dimension
     found = top_k(queries, shuffled, k=k, query_classes=codes)
     expected = brute_force(queries, rows, k, codes, row_codes)
     shown = min(k, num_rows)
-    check(mining.TopK(found.rows[:, :shown], found.scores[:, :shown]), expected)
+    check(exact_search.TopK(found.rows[:, :shown], found.scores[:, :shown]), expected)
     assert (found.rows[:, shown:] == -1).all()
 
 
@@ -76,7 +76,7 @@ def test_screening_spares_most_of_the_product(monkeypatch):
     queries, codes = draw(512, 128, 40, 1, decay=2.0)
     rows, row_codes = draw(20_000, 128, 40, 2, decay=2.0)
     splits, rechecked = [], []
-    plan, take = mining._Search._plan, mining._Search._keep
+    plan, take = exact_search._Search._plan, exact_search._Search._keep
 
     def note_plan(search, some):
         plan(search, some)
@@ -86,9 +86,9 @@ def test_screening_spares_most_of_the_product(monkeypatch):
         rechecked.append(len(pairs))
         take(search, places, tile, pairs)
 
-    monkeypatch.setattr(mining, "_rounded_product_cost", lambda: 100.0)
-    monkeypatch.setattr(mining._Search, "_plan", note_plan)
-    monkeypatch.setattr(mining._Search, "_keep", note_pairs)
+    monkeypatch.setattr(exact_search, "_rounded_product_cost", lambda: 100.0)
+    monkeypatch.setattr(exact_search._Search, "_plan", note_plan)
+    monkeypatch.setattr(exact_search._Search, "_keep", note_pairs)
     found = top_k(queries, cut_blocks(rows, row_codes, 5_000), query_classes=codes)
     check(found, brute_force(queries, rows, 1, codes, row_codes))
     assert splits[-1] <= 64
@@ -96,24 +96,24 @@ def test_screening_spares_most_of_the_product(monkeypatch):
 
 
 def test_rounded_products_spare_most_of_the_others_and_bound_what_they_stand_for(monkeypatch):
-    monkeypatch.setattr(mining, "_rounded_product_cost", lambda: 0.01)
+    monkeypatch.setattr(exact_search, "_rounded_product_cost", lambda: 0.01)
     queries, codes = draw(512, 128, 40, 1, decay=0.0)
     rows, row_codes = draw(20_000, 128, 40, 2, decay=0.0)
     taken = []
-    take = mining._Search._take
+    take = exact_search._Search._take
 
     def note(search, places, tile, bounds, slack):
         taken.append(bounds.numel() if bounds.dtype == torch.int32 else 0)
         take(search, places, tile, bounds, slack)
 
-    monkeypatch.setattr(mining._Search, "_take", note)
+    monkeypatch.setattr(exact_search._Search, "_take", note)
     found = top_k(queries, cut_blocks(rows, row_codes, 5_000), query_classes=codes)
     check(found, brute_force(queries, rows, 1, codes, row_codes))
     assert 0 < sum(taken) < 0.3 * len(queries) * len(rows)
 
     squares = torch.from_numpy((rows.astype(np.float64) ** 2).sum(1)).float()
     one, other = (
-        mining._Rounded.of(torch.from_numpy(rows[part]), squares[part]) for part in (slice(100), slice(100, 300))
+        exact_search._Rounded.of(torch.from_numpy(rows[part]), squares[part]) for part in (slice(100), slice(100, 300))
     )
     product = (one.numbers.double() @ other.numbers.double().T) * one.step * other.step
     most = one.most_lost(squares[:100].sqrt(), other, squares[100:300])
@@ -124,7 +124,7 @@ def test_rounded_products_spare_most_of_the_others_and_bound_what_they_stand_for
 
 def test_bfloat16_screening_changes_no_result(monkeypatch):
     """As on a GPU, but on this machine's processor."""
-    create = mining._Search.__init__
+    create = exact_search._Search.__init__
 
     def like_a_gpu(search, *arguments):
         create(search, *arguments)
@@ -132,7 +132,7 @@ def test_bfloat16_screening_changes_no_result(monkeypatch):
         search._queries_screen = search._queries.bfloat16()
         search._buffer = torch.empty(256 * 4_096, dtype=torch.bfloat16)
 
-    monkeypatch.setattr(mining._Search, "__init__", like_a_gpu)
+    monkeypatch.setattr(exact_search._Search, "__init__", like_a_gpu)
     queries, codes = draw(300, 32, 10, 1)
     rows, row_codes = draw(6_000, 32, 10, 2)
     found = top_k(queries, cut_blocks(rows, row_codes, 5_000), k=3, query_classes=codes)

@@ -5,6 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engine.costs import PriceBook
+from engine.dataflow.run import Run
+from engine.retriever import ray_mining
 from engine.retriever.database import Database, DatabasePlan
 from engine.store import Workspace
 from engine.studies.realrag.negatives import DatabaseConfig, MineConfig, build_database, mine_negatives
@@ -17,9 +20,7 @@ from tests.retriever.test_exact_search import brute_force
 def test_a_database_grows_and_each_generated_image_gets_its_negatives_once(
     tmp_path, tiny_dataset, tiny_encoder, tiny_pipeline, monkeypatch
 ):
-    from engine.dataflow import mining
-
-    monkeypatch.setattr(mining, "QUERIES_PER_SHARD", 4)
+    monkeypatch.setattr(ray_mining, "QUERIES_PER_SHARD", 4)
     others = tiny.write_dataset(tmp_path / "others", ("yellow sun", "grey stone"))
     build = DatabaseConfig(datasets=(str(tiny_dataset),), encoder=tiny_encoder, workspace=str(tmp_path / "workspace"))
     first = build_database(replace(build, shots=2))
@@ -63,17 +64,9 @@ def test_a_database_grows_and_each_generated_image_gets_its_negatives_once(
     assert mine_negatives(replace(mine, k=1))["mined"] == 10
     assert mine_negatives(replace(mine, datasets=(str(tiny_dataset),)))["mined"] == 6
     assert workspace.negatives().num_rows == 20 + 10 + 12
-    with pytest.raises(ValueError, match="so none is left for it"):
-        list(
-            mining.mine_shards(
-                workspace,
-                rows[0]["encoder"],
-                [rows[0]["generated_id"]],
-                _same_class(workspace, rows[0]),
-                k=1,
-                mask=True,
-            )
-        )
+    alike = Database(workspace, rows[0]["encoder"], _same_class(workspace, rows[0]))
+    with Run(workspace, PriceBook.load()) as run, pytest.raises(ValueError, match="so none is left for it"):
+        ray_mining.mine_missing(run, [rows[0]["generated_id"]], alike, k=1, mask=True)
 
 
 def _same_class(workspace, row):
