@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.evaluation.class_scores import DatasetMetric, score_classes
 from engine.evaluation.features import Array, as_features, as_targets, same_dimension, unit_norm
-from engine.evaluation.metrics import Metric, score_classes
 from engine.evaluation.zero_shot import class_embeddings
 
 
@@ -48,7 +48,7 @@ def cler_score(
     *,
     num_classes: int,
     text_features: Array | None = None,
-    metric: Metric = "accuracy",
+    metric: DatasetMetric = "accuracy",
 ) -> ClerScore:
     """CLER of images `[M, D]` on test images `[N, D]`; text features `[C, T, D]` add the ensemble.
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 Array: TypeAlias = np.ndarray | torch.Tensor
+Labelled: TypeAlias = tuple[Array, Array]
+"""Features `[N, D]` and their labels: `[N]` class indices, or `[N, C]` of 0 and 1 where an image has several."""
 
 
 def as_features(features: Array, name: str = "features", ndim: int = 2) -> torch.Tensor:

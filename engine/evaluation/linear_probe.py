@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from engine.evaluation import paper_probe
-from engine.evaluation.features import Array, as_features, as_labels, as_targets, same_dimension, unit_norm
+from engine.evaluation.class_scores import DatasetMetric, check_metric, score_classes
+from engine.evaluation.features import Array, Labelled, as_features, as_labels, as_targets, same_dimension, unit_norm
 from engine.evaluation.logistic import fit_logistic
-from engine.evaluation.metrics import Metric, check_metric, score_classes
 from engine.evaluation.protocols import PROTOCOLS as PROTOCOLS
-from engine.evaluation.protocols import Protocol as Protocol
+from engine.evaluation.protocols import ProbeProtocol as ProbeProtocol
 from engine.evaluation.protocols import check_protocol
 from engine.evaluation.zero_shot import class_embeddings
 
@@ -85,7 +85,7 @@ def fit_linear_probe(
     labels: Array,
     *,
     num_classes: int,
-    metric: Metric = "accuracy",
+    metric: DatasetMetric = "accuracy",
     seed: int = 0,
     c_grid: Sequence[float] = C_GRID,
 ) -> LinearProbe:
@@ -153,7 +153,7 @@ class PaperProbe:
 
 
 def fit_paper_probe(
-    features: Array, labels: Array, text_features: Array, *, metric: Metric = "accuracy", seed: int = 0
+    features: Array, labels: Array, text_features: Array, *, metric: DatasetMetric = "accuracy", seed: int = 0
 ) -> PaperProbe:
     """Fits a probe by the paper's protocol on training features `[M, D]`, labels `[M]` and text `[C, T, D]`.
 
@@ -171,31 +171,33 @@ def fit_paper_probe(
     if held_out.any():
         choice = paper_probe.search(x, targets, held_out, start, metric=metric, seed=seed)
         rate, decay, validation_score = choice.learning_rate, choice.weight_decay, choice.validation_score
-    heads = paper_probe.train_heads(x, targets, start, [rate], [decay], epochs=paper_probe.FINAL_EPOCHS, seed=seed)
+    heads = paper_probe.train_probe_heads(
+        x, targets, start, [rate], [decay], epochs=paper_probe.FINAL_EPOCHS, seed=seed
+    )
     return PaperProbe(heads, rate, decay, validation_score)
 
 
 def linear_probe_score(
-    train_features: Array,
-    train_labels: Array,
-    test_features: Array,
-    test_labels: Array,
+    train: Labelled,
+    test: Labelled,
     *,
     num_classes: int,
-    metric: Metric = "accuracy",
+    metric: DatasetMetric = "accuracy",
     seed: int = 0,
-    protocol: Protocol = "validation",
+    protocol: ProbeProtocol = "validation",
     text_features: Array | None = None,
 ) -> ProbeScore:
     """Fits a probe on the training images `[M, D]` and scores it on the test images `[N, D]` (GenBench section 2.4).
 
-    The test set is used once, for the number returned. The `paper` protocol starts from `text_features` `[C, T, D]`. Raises as
-    `fit_linear_probe`, and for an unknown protocol.
+    The test set is used once, for the number returned. The `paper` protocol starts from `text_features` `[C, T, D]`.
+
+    Raises:
+        ValueError: as `fit_linear_probe`, or an unknown protocol.
     """
     check_protocol(protocol)
-    test = as_features(test_features, "test_features")
-    truth = as_targets(test_labels, len(test), num_classes, "test_labels")
-    same_dimension(as_features(train_features, "train_features"), test, "train_features", "test_features")
+    features = as_features(test[0], "test_features")
+    truth = as_targets(test[1], len(features), num_classes, "test_labels")
+    same_dimension(as_features(train[0], "train_features"), features, "train_features", "test_features")
     if protocol == "paper":
         if text_features is None or len(text_features) != num_classes:
             raise ValueError(
@@ -203,11 +205,11 @@ def linear_probe_score(
             )
         if truth.ndim == 2:
             raise ValueError("the paper's probe takes one label an image; use the validation protocol")
-        sgd = fit_paper_probe(train_features, train_labels, text_features, metric=metric, seed=seed)
-        result = score_classes(sgd.scores(test), truth, metric=metric)
+        sgd = fit_paper_probe(*train, text_features, metric=metric, seed=seed)
+        result = score_classes(sgd.scores(features), truth, metric=metric)
         return ProbeScore(result, sgd.validation_score, learning_rate=sgd.learning_rate, weight_decay=sgd.weight_decay)
-    probe = fit_linear_probe(train_features, train_labels, num_classes=num_classes, metric=metric, seed=seed)
-    result = score_classes(probe.scores(test), truth, metric=metric)
+    probe = fit_linear_probe(*train, num_classes=num_classes, metric=metric, seed=seed)
+    result = score_classes(probe.scores(features), truth, metric=metric)
     return ProbeScore(result, probe.validation_score, c=probe.c)
 
 

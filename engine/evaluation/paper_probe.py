@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.evaluation.class_scores import DatasetMetric, score_classes
 from engine.evaluation.features import unit_norm
-from engine.evaluation.metrics import Metric, score_classes
 
 LEARNING_RATES: tuple[float, ...] = tuple(10.0**power for power in range(-6, 0))
 NUM_WEIGHT_DECAYS = 97
@@ -78,7 +78,7 @@ def scaled(features: torch.Tensor) -> torch.Tensor:
     return unit_norm(features) * features.shape[1] ** 0.5
 
 
-def train_heads(
+def train_probe_heads(
     x: torch.Tensor,
     labels: torch.Tensor,
     start: torch.Tensor,
@@ -137,10 +137,10 @@ def search(
     held_out: torch.Tensor,
     start: torch.Tensor,
     *,
-    metric: Metric,
+    metric: DatasetMetric,
     seed: int,
 ) -> Choice:
-    """The best (learning rate, weight decay) by the score on the rows `held_out` `[N] bool`; others as `train_heads`.
+    """The best (learning rate, weight decay) by the score on the rows `held_out` `[N] bool`; others as `train_probe_heads`.
 
     The whole coarse grid is one batch, and so is each of the four finer rounds over all learning rates.
     """
@@ -153,10 +153,12 @@ def search(
         rates = [LEARNING_RATES[rate] for rate, _ in points]
         decays = [weight_decay(index) for _, index in points]
         num_tried += len(points)
-        heads = train_heads(x[~held_out], labels[~held_out], start, rates, decays, epochs=SEARCH_EPOCHS, seed=seed)
+        heads = train_probe_heads(
+            x[~held_out], labels[~held_out], start, rates, decays, epochs=SEARCH_EPOCHS, seed=seed
+        )
         logits = heads.logits(x[held_out])
         truth = labels[held_out]
-        counted: Metric = "accuracy" if metric == "roc_auc" and len(truth.unique()) < 2 else metric
+        counted: DatasetMetric = "accuracy" if metric == "roc_auc" and len(truth.unique()) < 2 else metric
         for number, (rate, index) in enumerate(points):
             each = logits[:, number]
             if not torch.isfinite(each).all():

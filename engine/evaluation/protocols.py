@@ -4,8 +4,8 @@ from typing import Literal, TypeAlias, get_args
 
 from engine.names import unknown_name
 
-Protocol: TypeAlias = Literal["validation", "paper"]
-PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+ProbeProtocol: TypeAlias = Literal["validation", "paper"]
+PROTOCOLS: tuple[str, ...] = get_args(ProbeProtocol)
 
 
 def check_protocol(protocol: str) -> None:

@@ -2,8 +2,8 @@
 
 import torch
 
+from engine.evaluation.class_scores import DatasetMetric, score_classes
 from engine.evaluation.features import Array, as_features, same_dimension, unit_norm
-from engine.evaluation.metrics import Metric, score_classes
 
 
 def class_embeddings(text_features: Array) -> torch.Tensor:
@@ -29,7 +29,7 @@ def similarities(features: Array, embeddings: Array) -> torch.Tensor:
 
 
 def zero_shot_score(
-    test_features: Array, test_labels: Array, text_features: Array, *, metric: Metric = "accuracy"
+    test_features: Array, test_labels: Array, text_features: Array, *, metric: DatasetMetric = "accuracy"
 ) -> float:
     """Zero-shot score, 0 to 1, of test features `[N, D]` against per-template text features `[C, T, D]`.
 

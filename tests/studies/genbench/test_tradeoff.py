@@ -82,7 +82,7 @@ config, folder = pickle.loads(sys.stdin.buffer.read())
 study = GenBench(config)
 study.check()
 list(study.work())
-study.report(Workspace.open(config.workspace, create=False)).write(folder)
+study.build_report(Workspace.open(config.workspace, create=False)).write(folder)
 print([name for name in ("torch", "open_clip", "matplotlib", "ray") if name in sys.modules])
 """
 
@@ -157,7 +157,7 @@ BAD = {
     "generator source": ({"generator": "sd21", "generator_source": "nowhere"}, "neither a folder nor a hub id"),
     "auxiliary": ({"generator_auxiliaries": ("controlnet",)}, "generator auxiliary controlnet is no PURPOSE=SOURCE"),
     "speed": ({"speed": "fast"}, "has no way to be fast; choose from: exact"),
-    "editor": ({"generator": "qwen-image-edit"}, r"draws nothing without a reference image; add \+retrieval_augmented"),
+    "editor": ({"generator": "qwen-image-edit"}, r"requires a reference image; add \+retrieval_augmented"),
     "generator without weights": (
         {"generator": "glide"},
         "generator glide (needs OpenAI's package|has no weights on the Hub)",

@@ -1,7 +1,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from engine.evaluation.human_study import (
     agreement,
     analyse,

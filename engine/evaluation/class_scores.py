@@ -4,13 +4,13 @@ from typing import get_args
 
 import torch
 
-from engine.catalog.datasets import Metric
+from engine.catalog.datasets import Metric as DatasetMetric
 from engine.evaluation.features import Array, as_labels, as_targets
 
-METRICS: tuple[str, ...] = get_args(Metric)
+DATASET_METRICS: tuple[str, ...] = get_args(DatasetMetric)
 
 
-def score_classes(scores: Array, labels: Array, *, metric: Metric = "accuracy") -> float:
+def score_classes(scores: Array, labels: Array, *, metric: DatasetMetric = "accuracy") -> float:
     """What class scores `[N, C]` are worth against labels, from 0 to 1 (GenBench Table 4, "Evaluation Metric").
 
     - `accuracy`, `mean_per_class`: of the class with the largest score; labels `[N]`.
@@ -44,7 +44,9 @@ def score_classes(scores: Array, labels: Array, *, metric: Metric = "accuracy") 
     return score_predictions(values.argmax(dim=1), truth, num_classes=num_classes, metric=metric)
 
 
-def score_predictions(predictions: Array, labels: Array, *, num_classes: int, metric: Metric = "accuracy") -> float:
+def score_predictions(
+    predictions: Array, labels: Array, *, num_classes: int, metric: DatasetMetric = "accuracy"
+) -> float:
     """Share of right predictions, 0 to 1.
 
     `accuracy`: over all rows. `mean_per_class`: the mean, over the classes that have a row, of each class's own share.
@@ -103,6 +105,6 @@ def _average_precision_11(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def check_metric(metric: str) -> None:
-    """Raises ValueError for a metric that is not one of METRICS."""
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; give one of {', '.join(METRICS)}")
+    """Raises ValueError for a metric that is not one of DATASET_METRICS."""
+    if metric not in DATASET_METRICS:
+        raise ValueError(f"metric is {metric!r}; give one of {', '.join(DATASET_METRICS)}")
