@@ -22,7 +22,7 @@ PRINTED = {
     "costs": ("source", "dataset", "generator", "images", "usd_busy", "usd_billed", "usd_per_image"),
     "ledger": ("stage", "source", "generator", "rows", "busy_seconds", "usd_compute", "usd_labels"),
     "errors": ("stage", "reason", "count", "example_id"),
-    "rating": ("method", "raters", "answers", "rating", "variance", "t_low", "t_high"),
+    "rating": (),
     "table_2": (),
     "choice": ("dataset", "strategy", "shots", "cler", "cler_ensemble", "linear_probe"),
     "figure_4": ("score", "group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),

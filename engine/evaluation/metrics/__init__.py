@@ -8,6 +8,7 @@ from engine.evaluation.metrics.finetune import FINETUNE
 from engine.evaluation.metrics.image_retrieval import PRECISION_AT_5, RECALL_AT_5
 from engine.evaluation.metrics.linear_probe import LINEAR_PROBE
 from engine.evaluation.metrics.metric import Measured, Metric, MetricInputs, measure
+from engine.evaluation.metrics.rating import JUDGED_REAL, MEAN_RATING
 from engine.evaluation.metrics.realrag import (
     ACCURACY,
     ACCURACY_ON_REAL,
@@ -48,6 +49,8 @@ METRICS: tuple[Metric, ...] = (
     PRECISION_AT_10,
     RECALL_AT_1,
     RECALL_AT_10,
+    MEAN_RATING,
+    JUDGED_REAL,
 )
 """All metrics, in the order of tables and figures. A new metric is a file of this folder and a line here."""
 
