@@ -12,7 +12,7 @@ from engine.prompts import Materials
 from engine.sources.generative import GenerativePlan
 from engine.sources.original import OriginalPlan
 from engine.sources.plan import ClassPlan, Plan
-from engine.sources.retrieval import RetrievalPlan
+from engine.sources.retrieval import CaptionedPool, RetrievalPlan
 
 
 class ShotPlan(Plan, ClassPlan, Protocol):
@@ -30,6 +30,11 @@ class PlanParts(Protocol):
     @property
     def materials(self) -> Materials:
         """Sentences and reference images of the prompt strategies."""
+        ...
+
+    @property
+    def pool(self) -> CaptionedPool:
+        """The captioned web pool."""
         ...
 
     def original_plan(self, dataset: Dataset, seed: int, shots: int) -> OriginalPlan:
