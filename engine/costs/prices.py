@@ -20,7 +20,7 @@ class Instance:
     """A machine for rent."""
 
     name: str
-    """Its name in the book."""
+    """Name in the book."""
     usd_per_hour: float
     """Price of the whole node."""
     num_gpus: float
@@ -28,7 +28,7 @@ class Instance:
     num_cpus: float
     """vCPUs of the node."""
     accelerator: str
-    """Name of its GPU, `A100`, or empty."""
+    """Name of its GPU, as `A100`; empty if it has none."""
     source: str
     """Document that the price is from."""
     date: str

@@ -1,4 +1,4 @@
-"""What scores and predictions are worth: each data set is counted by the metric of GenBench's Table 4."""
+"""Accuracy of class scores and predictions, counted by the metric of each data set (GenBench Table 4)."""
 
 from typing import get_args
 
@@ -11,7 +11,7 @@ DATASET_METRICS: tuple[str, ...] = get_args(DatasetMetric)
 
 
 def score_classes(scores: Array, labels: Array, *, metric: DatasetMetric = "accuracy") -> float:
-    """What class scores `[N, C]` are worth against labels, from 0 to 1 (GenBench Table 4, "Evaluation Metric").
+    """Accuracy of class scores `[N, C]` against labels, from 0 to 1 (GenBench Table 4, "Evaluation Metric").
 
     - `accuracy`, `mean_per_class`: of the class with the largest score; labels `[N]`.
     - `map_11_point`: PASCAL VOC 2007's; the mean over the classes that have a positive image; labels `[N, C]` of 0 and 1,
@@ -19,7 +19,7 @@ def score_classes(scores: Array, labels: Array, *, metric: DatasetMetric = "accu
     - `roc_auc`: of the second class against the first; labels `[N]` of 0 and 1, `C = 2`.
 
     A score may be -inf (a class that is never predicted). Raises ValueError for another metric, no rows, NaN, a bad
-    label, labels of another kind than the metric's, or a truth of one class only where ROC AUC is asked for.
+    label, labels of another kind than the metric's, or labels of one class only for ROC AUC.
     """
     check_metric(metric)
     values = torch.as_tensor(scores).detach()
@@ -37,7 +37,7 @@ def score_classes(scores: Array, labels: Array, *, metric: DatasetMetric = "accu
         raise ValueError(f"the labels are multilabel and the metric is {metric!r}; score them by map_11_point")
     if metric == "roc_auc":
         if num_classes != 2:
-            raise ValueError(f"ROC AUC is for two classes and the scores have {num_classes}; take another metric")
+            raise ValueError(f"ROC AUC needs two classes and the scores have {num_classes}; choose another metric")
         # the rank of a difference of log-odds and of a probability is the same
         finite = values.double().clamp(min=-1e300)
         return binary_roc_auc(finite[:, 1] - finite[:, 0], truth)
@@ -71,7 +71,7 @@ def score_predictions(
 def binary_roc_auc(scores: torch.Tensor, truth: torch.Tensor) -> float:
     """Probability that a positive scores above a negative, ties counting half; scores `[N]`, truth `[N]` of 0 and 1.
 
-    Own, since torchmetrics' binary_auroc squashes scores by a float32 sigmoid, which ties the large ones.
+    Our own, because torchmetrics' binary_auroc applies a float32 sigmoid, after which large scores tie.
     """
     positive = truth == 1
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())

@@ -1,10 +1,10 @@
-"""CLIP fine-tuned on a set of images, beside probing (GenBench section 2.4): image tower and head, trained from stored pixels.
+"""Fine-tunes CLIP's image tower and a head on stored pixels, beside the linear probe (GenBench section 2.4).
 
-The paper says no more than "finetuning the CLIP model". Here: the head starts from the class names' text embeddings and CLIP's own
-logit scale, so that training starts from the zero-shot classifier; AdamW, one constant learning rate for tower and
-head, batches of 64, BatchNorms with CLIP's own statistics (a few shots have none worth taking), cross entropy, no augmentation.
-Learning rate and number of epochs are chosen on shots held out of the training images; then all shots are trained on for so many
-epochs, and the last epoch counts. The test set is looked at once.
+The paper says no more than "finetuning the CLIP model". Here the head starts from the text embeddings of the class names and CLIP's
+logit scale, so that training starts from the zero-shot classifier. AdamW has one constant learning rate for tower and head; batches have
+64 images; BatchNorms keep CLIP's statistics, since a few shots give poor ones; the loss is cross entropy; there is no augmentation.
+Learning rate and number of epochs are chosen on shots held out of the training images. Then all shots are trained on for that many
+epochs, and the last epoch counts. The test set is used once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from engine.evaluation.zero_shot import class_embeddings
 from engine.models import ImageEncoder
 
 Pixels: TypeAlias = Callable[[Sequence[int]], list[torch.Tensor]]
-"""Rows → their images, uint8 `[3, H, W]`: decoded as they are asked for, batch by batch."""
+"""Rows → their images, uint8 `[3, H, W]`, decoded on request, batch by batch."""
 
 LabelledPixels: TypeAlias = tuple[Pixels, Array]
 """Images and their labels `[N]`."""
@@ -28,19 +28,19 @@ LabelledPixels: TypeAlias = tuple[Pixels, Array]
 LEARNING_RATES: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
 MAX_EPOCHS = 10
 DEFAULT_LR, DEFAULT_EPOCHS = 1e-5, 5
-"""What is taken when no class has a second shot to hold out."""
+"""Used when no class has a second shot to hold out."""
 WEIGHT_DECAY = 1e-2
 BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneScore:
-    """What the fine-tuned model reached on the test set."""
+    """Accuracy of the fine-tuned model on the test set, and the settings chosen."""
 
     score: float
     """Share from 0 to 1, after the last epoch."""
     validation_score: float | None
-    """The choice's share on the held-out shots; None if nothing could be held out."""
+    """Accuracy of the chosen settings on the held-out shots; None if nothing could be held out."""
     learning_rate: float
     """Learning rate chosen."""
     epochs: int

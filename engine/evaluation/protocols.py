@@ -1,4 +1,4 @@
-"""Names of the linear probe's protocols, apart from the probe, so that a configuration is checked without torch."""
+"""Names of the linear probe's protocols, in a file of their own so that a configuration is checked without torch."""
 
 from typing import Literal, TypeAlias, get_args
 

@@ -52,7 +52,7 @@ class Base:
     """The part of a strategy that writes the prompt."""
 
     name: str
-    """What users type and the recipe stores."""
+    """Typed by users and stored in the recipe."""
     write: Callable[[PromptRequest], Prompt]
     """A pure function: the same request always gives the same prompt."""
     needs_sentences: bool = False
@@ -66,7 +66,7 @@ class Modifier:
     """A part of a strategy that changes the prompt of its base."""
 
     name: str
-    """What users type and the recipe stores."""
+    """Typed by users and stored in the recipe."""
     modify: Callable[[Prompt, PromptRequest], Prompt]
     """A pure function: the same prompt and request always give the same prompt."""
     needs_sentences: bool = False

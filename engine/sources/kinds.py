@@ -64,13 +64,13 @@ class SourceKind:
     """One source of labelled images (GenBench section 2.2)."""
 
     name: str
-    """What users type and the recipe stores."""
+    """Typed by users and stored in the recipe."""
     label: str
     """Name in figures and headlines."""
     colour: str
-    """Its colour on a light page, `#rrggbb`; different from that of every other source."""
+    """Colour on a light page, `#rrggbb`; different for every source."""
     dark_colour: str
-    """Its colour on a dark page."""
+    """Colour on a dark page."""
     marker: str
     """matplotlib marker of its points."""
     label_price: float | None

@@ -119,7 +119,7 @@ def test_recall_is_counted_class_by_class():
         ({"nearest_captions": 0}, "nearest captions 0"),
         ({"strategies": ("defined",)}, "unknown prompt strategy"),
         ({"other_encoders": ("mini-clap",), "shots": (1,), "compare_shots": 1}, "unknown encoder 'mini-clap'"),
-        ({"inception": Path("/nowhere.pth"), "shots": (1,), "compare_shots": 1}, "no safetensors file"),
+        ({"inception": Path("/nowhere.pth"), "shots": (1,), "compare_shots": 1}, "not a safetensors file"),
     ],
 )
 def test_bad_input_is_one_sentence(parts: dict[str, Any], changes: dict[str, Any], message: str):
