@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from benchmarks.common import machine
 from engine.catalog import Dataset
 from engine.models.registry import GeneratorSpec
-from engine.prompts import Materials, Strategy
+from engine.prompts import Materials
 from engine.sources import GenerativePlan, ShotIds
 from engine.sources.plan import ClassPlan
 
@@ -75,14 +75,14 @@ def materials_for(strategy: str) -> Materials:
     """200 sentences a class; for references a plan of 20 shots a class, whose ids are computed as they are asked for."""
     sentences: dict[str, list[list[str]]] = {}
     references: dict[str, ShotIds] = {}
-    if Strategy.parse(strategy).needs_sentences:
+    if "category_enhancement" in strategy:
         sentences = {
             dataset.name: [
                 [f"sentence {n} about the {name} on a table" for n in range(200)] for name in dataset.class_names
             ]
             for dataset in datasets()
         }
-    if Strategy.parse(strategy).needs_references:
+    if "retrieval_augmented" in strategy:
         references = {dataset.name: ShotIds(_references(dataset)) for dataset in datasets()}
     return Materials(sentences, references)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""GenBench's Figures 4, 5, 6, 9, 10 and section 12.2: which metric predicts the linear probe."""
+"""GenBench's Figures 4, 5, 6, 9, 10 and section 12.2: which metric tells what a linear probe will reach."""
 
 import sys
 

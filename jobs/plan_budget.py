@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Spends a budget: chooses source and shots for each class from a pilot, buys them, and compares with each single source."""
+"""What a budget should buy: source and shots for each class, decided from a pilot, then bought and compared with each single source."""
 
 import sys
 
