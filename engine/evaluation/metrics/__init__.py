@@ -81,6 +81,8 @@ __all__ = [
     "CLER",
     "LINEAR_PROBE",
     "METRICS",
+    "PRECISION_AT_5",
+    "RECALL_AT_5",
     "Measured",
     "Metric",
     "MetricInputs",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.evaluation import correlation_rows
-from engine.evaluation.metrics import CLER, LINEAR_PROBE, Metric, proxy_metrics
+from engine.evaluation.metrics import CLER, LINEAR_PROBE, PRECISION_AT_5, RECALL_AT_5, Metric, proxy_metrics
 from engine.reports import Report
 from engine.reports.aggregate import Row, mean_and_sd, standard_error
 from engine.reports.figures import bar_figure, scatter_figure
@@ -32,7 +32,7 @@ def metric_report(found: MetricFindings, errors: Sequence[Row] = ()) -> Report:
     """Every correlation with its interval, and the figures."""
     points, shots = found.points, found.compare_shots
     names = [metric.name for metric in proxy_metrics()]
-    retrieval = [metric.name for metric in proxy_metrics() if metric.timed_as == "retrieval"]
+    retrieval = [PRECISION_AT_5.name, RECALL_AT_5.name]
     generated = [row for row in points if is_generated(row)]
     others = [row for row in points if row["shots"] == shots and not is_generated(row)]
     probe = LINEAR_PROBE.name
@@ -104,10 +104,10 @@ def _figures(
         ),
         "GenBench section 12.2: image-to-image precision@5 against CLER, all sources.": scatter_figure(
             found.points,
-            "precision_at_5",
+            PRECISION_AT_5.name,
             cler,
             colour="source",
-            note=_correlation(tables["section_12_2"], "precision_at_5"),
+            note=_correlation(tables["section_12_2"], PRECISION_AT_5),
         ),
     }
 
