@@ -41,10 +41,8 @@ def main() -> None:
             for protocol in PROTOCOLS:
                 started = time.process_time()
                 linear_probe_score(
-                    train,
-                    labels,
-                    test,
-                    truth,
+                    (train, labels),
+                    (test, truth),
                     num_classes=options.classes,
                     protocol=protocol,  # type: ignore[arg-type]
                     text_features=text,

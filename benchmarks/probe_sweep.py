@@ -104,7 +104,7 @@ def paper_ours(x: torch.Tensor, labels: torch.Tensor) -> Callable[[torch.Tensor]
     """The paper's coarse grid as one batch; predictions of its last and strongest learning rate, least decayed."""
     rows = paper_probe.scaled(x)
     rates, decays = zip(*_grid(), strict=True)
-    heads = paper_probe.train_heads(
+    heads = paper_probe.train_probe_heads(
         rows, labels, _text(x, labels), list(rates), list(decays), epochs=paper_probe.SEARCH_EPOCHS, seed=0
     )
     chosen = _grid().index((0.1, 1e-6))

@@ -1,7 +1,7 @@
-"""What images cost: a price book, busy and billed dollars, and GenBench's cost tables."""
+"""Costs: a price book, busy and billed dollars of images and stages, and GenBench's cost tables."""
 
 from engine.costs.genbench_tables import TABLE_5_NOTE, genbench_table_1, genbench_table_5
-from engine.costs.ledger import attribute_billed, billed_usd, summarise, totals
+from engine.costs.ledger import attribute_billed, billed_usd, summarise, summarise_stages, totals
 from engine.costs.prices import Instance, LabelPrice, PriceBook, usd_per_device_second
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "genbench_table_1",
     "genbench_table_5",
     "summarise",
+    "summarise_stages",
     "totals",
     "usd_per_device_second",
 ]

@@ -1,4 +1,4 @@
-"""GenBench's Tables 1 and 5, multiplied out beside what the paper prints."""
+"""GenBench's Tables 1 and 5, recomputed beside the printed values."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from engine.costs.prices import PriceBook
 
 TABLE_5_NOTE = (
     "GenBench's printed costs do not follow from the hours and prices printed beside them: 1.47 USD/h x 1.74 h / 1,000 "
-    "images is 2.56e-3 USD an image where both tables print 2.54e-4, and 0.21 x 0.60 / 1,000 is 1.26e-4 where they "
+    "images is 2.56e-3 USD per image where both tables print 2.54e-4, and 0.21 x 0.60 / 1,000 is 1.26e-4 where they "
     "print 3.93e-5. Both columns are shown; dollars elsewhere in this report are measured, not taken from the paper."
 )
 
 
 def genbench_table_1(book: PriceBook | None = None) -> list[dict[str, Any]]:
-    """GenBench Table 1, a row a source: collection, printed and recomputed USD an image, and their ratio."""
+    """GenBench Table 1, one row per source: collection, printed and recomputed USD per image, and their ratio."""
     return [
         {key: row[key] for key in ("source", "collection", "printed_usd_per_image", "usd_per_image", "ratio")}
         for row in genbench_table_5(book)
@@ -20,10 +20,10 @@ def genbench_table_1(book: PriceBook | None = None) -> list[dict[str, Any]]:
 
 
 def genbench_table_5(book: PriceBook | None = None) -> list[dict[str, Any]]:
-    """GenBench Table 5, a row a source: with the instance, its price an hour and the hours for 1,000 images.
+    """GenBench Table 5, one row per source: as Table 1, with the instance, its price per hour and the hours per 1,000 images.
 
-    `usd_per_image` is price x hours / 1,000, or the price of a label where people do the work; `ratio` is that over
-    `printed_usd_per_image`. A book without `[genbench.…]` sections gives no rows.
+    `usd_per_image` is price x hours / 1,000, or the price of a label where people do the work; `ratio` is
+    `usd_per_image` / `printed_usd_per_image`. A book without `[genbench.…]` sections gives no rows.
     """
     book = book or PriceBook.load()
     rows = []

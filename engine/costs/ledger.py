@@ -1,4 +1,4 @@
-"""The ledger: what a run is billed for, spread over the images it made, and summed by where they come from."""
+"""The ledger: the bill of a run spread over its images, summed by their origin, and the work of each stage."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,15 @@ if TYPE_CHECKING:
 
 COST_COLUMNS = ("run_id", "source", "dataset", "generator", "device_seconds", "usd_compute", "usd_labels")
 GROUP_COLUMNS = ("source", "dataset", "generator")
+STAGE_COLUMNS = ("stage", "source", "generator")
+STAGES = ("make", "embed", "mine", "train")
+"""Order of the stages in tables; others follow by name."""
 NO_IMAGE = "(no image)"
-"""Source of the row that holds what runs without a single image were billed."""
+"""Source of the row for the bills of runs without a single image."""
 
 
 def billed_usd(instance: Instance, nodes: float, wall_seconds: float) -> float:
-    """US dollars that `nodes` instances cost for `wall_seconds`, busy or idle.
+    """US dollars for `nodes` instances during `wall_seconds`, busy or idle.
 
     Raises ValueError for a negative or non-finite number of nodes or seconds.
     """
@@ -27,11 +30,11 @@ def billed_usd(instance: Instance, nodes: float, wall_seconds: float) -> float:
 
 
 def attribute_billed(images: "pl.DataFrame | pa.Table", runs: "pl.DataFrame | pa.Table") -> "pl.DataFrame":
-    """The images' cost columns, and `usd_billed`: each image's part of what its run was billed for, labels included.
+    """The cost columns of the images, and `usd_billed`: each image's part of the bill of its run, labels included.
 
-    A run's `usd_billed` (compute) is spread over its images in proportion to their busy `usd_compute` (evenly, if none
-    was busy), so idle and failed seconds are paid by what came of the run and the parts sum to the bill. The image's
-    `usd_labels` come on top. An image whose run has no record, or no bill yet, has `usd_billed` null: unknown, not zero.
+    A run's `usd_billed` (compute) is spread over its images in proportion to their busy `usd_compute`, or evenly if none
+    was busy. So the images of a run also pay for its idle and failed seconds, and the parts sum to the bill. The image's
+    `usd_labels` are added. An image whose run has no record or no bill yet has `usd_billed` null: unknown, not zero.
 
     Give all images of the runs, and filter the result: an n-shot set then carries its own part of the bill.
     """
@@ -63,8 +66,8 @@ def totals(images: "pl.DataFrame") -> dict[str, Any]:
 def summarise(images: "pl.DataFrame | pa.Table", runs: "pl.DataFrame | pa.Table") -> list[dict[str, Any]]:
     """`totals` by (source, dataset, generator), then by source over all (`dataset` and `generator` are `all`).
 
-    `images` has the cost columns of IMAGE_SCHEMA; `runs` has at least `run_id` and `usd_billed`. What runs without an
-    image were billed is a last row of source `(no image)`, so that `usd_billed` of the detail rows sums to the bills.
+    `images` has the cost columns of IMAGE_SCHEMA; `runs` has at least `run_id` and `usd_billed`. The bills of runs
+    without an image are a last row of source `(no image)`, so that `usd_billed` of the detail rows sums to all bills.
     Raises ValueError for missing columns.
     """
     import polars as pl
@@ -82,12 +85,31 @@ def summarise(images: "pl.DataFrame | pa.Table", runs: "pl.DataFrame | pa.Table"
     return rows
 
 
+def summarise_stages(ledger: "pl.DataFrame | pa.Table") -> list[dict[str, Any]]:
+    """Work of all runs by (stage, source, generator): `rows`, `busy_seconds`, `usd_compute`, `usd_labels`, `usd_per_row`.
+
+    `ledger` is the workspace's table of that name. `usd_per_row` is compute and labels per row, None without rows.
+    A stage that serves images of every kind, such as `mine`, has an empty source and generator.
+    Raises ValueError for missing columns.
+    """
+    import polars as pl
+
+    sums = ("rows", "busy_seconds", "usd_compute", "usd_labels")
+    frame = (
+        _frame(ledger, (*STAGE_COLUMNS, *sums), "rows of the ledger").group_by(STAGE_COLUMNS).agg(pl.col(sums).sum())
+    )
+    busy = pl.col("usd_compute") + pl.col("usd_labels")
+    frame = frame.with_columns(pl.when(pl.col("rows") > 0).then(busy / pl.col("rows")).alias("usd_per_row"))
+    rows = frame.sort(STAGE_COLUMNS).to_dicts()
+    return sorted(rows, key=lambda row: STAGES.index(row["stage"]) if row["stage"] in STAGES else len(STAGES))
+
+
 def _totals() -> "list[pl.Expr]":
     import polars as pl
 
     images = pl.len().cast(pl.Int64)
     busy = pl.col("usd_compute").sum() + pl.col("usd_labels").sum()
-    # a sum would take an unknown bill for zero
+    # a sum would count an unknown bill as zero
     billed = pl.when(pl.col("usd_billed").null_count() == 0).then(pl.col("usd_billed").sum())
     some = pl.len() > 0
     return [
@@ -109,7 +131,7 @@ def _any_null(column: str) -> "pl.Expr":
 
 
 def _frame(table: "pl.DataFrame | pa.Table", columns: tuple[str, ...], what: str) -> "pl.DataFrame":
-    """The columns that are needed as a frame; never the image bytes."""
+    """The columns that are needed, as a frame; never the image bytes."""
     import polars as pl
 
     names = table.columns if isinstance(table, pl.DataFrame) else table.column_names

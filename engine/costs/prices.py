@@ -1,4 +1,4 @@
-"""The price book: what an hour of an instance and a person's label cost, with the source of each figure."""
+"""The price book: prices of instances per hour and of people's labels, with the source of each figure."""
 
 import difflib
 import math
@@ -20,7 +20,7 @@ class Instance:
     """A machine for rent."""
 
     name: str
-    """Its name in the book."""
+    """Name in the book."""
     usd_per_hour: float
     """Price of the whole node."""
     num_gpus: float
@@ -28,25 +28,25 @@ class Instance:
     num_cpus: float
     """vCPUs of the node."""
     accelerator: str
-    """Name of its GPU, `A100`, or empty."""
+    """Name of its GPU, as `A100`; empty if it has none."""
     source: str
-    """Where the price was read."""
+    """Document that the price is from."""
     date: str
-    """When."""
+    """Day the price was read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelPrice:
-    """What people are paid for the label of an image."""
+    """Payment of people for the label of one image."""
 
     name: str
-    """The images' source: `generative`, `retrieval` or `original`."""
+    """Source of the images, as `original`."""
     usd_per_image: float
-    """Price of a label."""
+    """US dollars per label."""
     source: str
-    """Where the price was read."""
+    """Document that the price is from."""
     date: str
-    """When."""
+    """Day the price was read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,15 +54,15 @@ class PaperCost:
     """A row of GenBench's Tables 1 and 5, as printed."""
 
     name: str
-    """The images' source: `generative`, `retrieval` or `original`."""
+    """Source of the images, as `original`."""
     collection: str
-    """How the images come about, in the paper's words."""
+    """How the images are collected, in the paper's words."""
     printed_usd_per_image: float
-    """Cost of an image, as printed in both tables."""
+    """US dollars per image, as printed in both tables."""
     instance: str = ""
     """Instance in this book; empty where people do the work."""
     hours_per_1000_images: float = 0.0
-    """Hours of the instance for 1,000 images."""
+    """Hours of the instance per 1,000 images."""
 
 
 Entry = TypeVar("Entry", Instance, LabelPrice, PaperCost)
@@ -91,7 +91,7 @@ class PriceBook:
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"price book {file} cannot be read ({error}); give the path of a TOML file") from error
         except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"price book {file} is not valid TOML ({error}); mend that line") from error
+            raise ValueError(f"price book {file} is not valid TOML ({error}); fix that line") from error
         _check_keys(f"price book {file}", data, SECTIONS, required=SECTIONS[:3])
         for section in SECTIONS:
             if not isinstance(data.get(section, {}), dict):
@@ -112,8 +112,8 @@ class PriceBook:
     def for_device(self, accelerator: str | None) -> Instance:
         """The book's default instance for a device: `None` or "" for a CPU, else the GPU's name.
 
-        A default whose name is a word of the given one is taken (`NVIDIA H100 80GB HBM3` → `H100`). A GPU the book does
-        not know is priced as its `gpu` default, with a warning: name an instance of your own for exact dollars.
+        A default whose name is a word of the given one is taken (`NVIDIA H100 80GB HBM3` → `H100`). A GPU that the book
+        does not know is priced as its `gpu` default, with a warning; name an instance of your own for exact dollars.
         """
         if not accelerator:
             return self.instances[self.defaults["cpu"]]
@@ -127,14 +127,13 @@ class PriceBook:
         )
         return fallback
 
-    def usd_per_label(self, source: str) -> float:
-        """US dollars that people are paid for the label of an image of that source.
+    def usd_per_label(self, source: str, unlisted: float | None = None) -> float:
+        """US dollars that people are paid for the label of an image of that source; `unlisted` if the book has no price.
 
-        Nobody labels generative and retrieval images (the prompt and the query are the label), so a book need not list
-        them. Raises ValueError for another source that it does not list.
+        Raises ValueError, with the nearest names, if the book has no price and `unlisted` is None.
         """
-        if source in ("generative", "retrieval") and source not in self.labels:
-            return 0.0
+        if unlisted is not None and source not in self.labels:
+            return unlisted
         return _lookup(self.labels, source, "label price").usd_per_image
 
     def _check_references(self, file: Path) -> None:
@@ -149,12 +148,13 @@ class PriceBook:
 
 
 def usd_per_device_second(instance: Instance, *, num_gpus: float = 0.0, num_cpus: float = 0.0) -> float:
-    """US dollars for a second of a stage that holds `num_gpus` GPUs and `num_cpus` vCPUs of one node.
+    """US dollars per second of a stage that holds `num_gpus` GPUs and `num_cpus` vCPUs of one node.
 
-    The node's price times the share of it that is held: the share of its GPUs if the stage holds any and the node has
-    some, else the share of its vCPUs. So the stages that fill a node's GPUs (or its vCPUs) together cost what the node
-    costs, but a CPU stage beside a GPU stage is counted on top: billed dollars, not busy ones, are the invoice.
-    More than the node has costs in proportion. Raises ValueError for negative or non-finite numbers.
+    It is the node's price times the share of the node that the stage holds: the share of its GPUs if the stage holds
+    GPUs and the node has some, else the share of its vCPUs. So stages that fill all GPUs (or all vCPUs) of a node
+    together cost as much as the node. A CPU stage beside a GPU stage is added on top: billed dollars, not busy dollars,
+    match the invoice. A stage that holds more than a node costs in proportion. Raises ValueError for negative or
+    non-finite numbers.
     """
     for unit, held in (("GPUs", num_gpus), ("vCPUs", num_cpus)):
         if not (math.isfinite(held) and held >= 0):

@@ -9,11 +9,11 @@ from typing import Any
 from engine.costs import Instance, PriceBook, billed_usd, usd_per_device_second
 from engine.dataflow.resources import Ask, cluster_nodes
 from engine.dataflow.rows import KINDS, SUMS, Pricing
+from engine.sources import kinds
 from engine.store import Workspace
 
 REPORT_EVERY_SECONDS = 15.0
 """How often a run renews its rows, so that one that is killed is billed up to then."""
-SOURCES = ("generative", "retrieval", "original")
 
 
 class Accounts:
@@ -54,7 +54,7 @@ class Accounts:
         """Prices of what an actor holds."""
         return Pricing(
             usd_per_device_second(self.instance, num_gpus=ask.num_gpus, num_cpus=ask.priced_cpus),
-            {source: self._prices.usd_per_label(source) for source in SOURCES},
+            {kind.name: kind.usd_per_label(self._prices) for kind in kinds.SOURCE_KINDS},
         )
 
     def sample(self, cluster: dict[str, float]) -> None:

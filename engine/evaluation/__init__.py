@@ -1,12 +1,14 @@
-"""What images are worth: zero-shot, CLER and linear-probe scores, FID, similarities and what they foretell (arrays in, numbers out)."""
+"""Metrics of image sets: zero-shot, CLER, linear probe, fine-tuning, FID, similarities, correlations and ratings; arrays in, numbers out."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from engine.evaluation.metrics import METRICS, Metric, MetricInputs, measure
 from engine.evaluation.protocols import PROTOCOLS, check_protocol
 
 if TYPE_CHECKING:
     from engine.evaluation.choice import ClassChoice, choose_by_class
+    from engine.evaluation.class_scores import DATASET_METRICS, score_classes, score_predictions
     from engine.evaluation.cler import ClerScore, class_centers, cler_score
     from engine.evaluation.correlation import correlation_rows
     from engine.evaluation.fid import FidScore, Inception, fid_score
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
         fit_paper_probe,
         linear_probe_score,
     )
-    from engine.evaluation.metrics import METRICS, score_classes, score_predictions
-    from engine.evaluation.scores import Scores, score
     from engine.evaluation.similarity import (
         RetrievalScore,
         clip_score,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from engine.evaluation.zero_shot import class_embeddings, predict, zero_shot_score
 
 __all__ = [
+    "DATASET_METRICS",
     "METRICS",
     "PROTOCOLS",
     "ClassChoice",
@@ -38,10 +39,11 @@ __all__ = [
     "FinetuneScore",
     "Inception",
     "LinearProbe",
+    "Metric",
+    "MetricInputs",
     "PaperProbe",
     "ProbeScore",
     "RetrievalScore",
-    "Scores",
     "check_protocol",
     "choose_by_class",
     "class_centers",
@@ -56,8 +58,8 @@ __all__ = [
     "image_retrieval_score",
     "linear_probe_score",
     "mean_text_similarity",
+    "measure",
     "predict",
-    "score",
     "score_classes",
     "score_predictions",
     "zero_shot_score",
@@ -65,13 +67,12 @@ __all__ = [
 
 _FILES = (
     "choice",
+    "class_scores",
     "cler",
     "correlation",
     "fid",
     "finetune",
     "linear_probe",
-    "metrics",
-    "scores",
     "similarity",
     "zero_shot",
 )
@@ -79,7 +80,7 @@ _FILES = (
 
 
 def __getattr__(name: str) -> Any:
-    """The names above, imported at their first use: they take torch, which the report of a finished run does without."""
+    """Imports the names above at their first use: they need torch, which the report of a finished run never loads."""
     if name in __all__:
         for file in _FILES:
             module = import_module(f"engine.evaluation.{file}")

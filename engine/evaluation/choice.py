@@ -1,4 +1,4 @@
-"""Which set of images serves which class best: chosen class by class by CLER on validation images, never on the test set."""
+"""Chooses a set of images for each class by CLER on validation images, never on the test set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from engine.evaluation.cler import class_centers
 from engine.evaluation.features import Array, as_features, as_labels, same_dimension, unit_norm
 
 TEMPERATURE = 0.02
-"""Of the softmax over cosines whose likelihood is compared; near CLIP's own 0.01, softer for centres of a few shots."""
+"""Temperature of the softmax over cosines; near CLIP's own 0.01, softer because centres of a few shots are noisy."""
 NO_CENTER = -2.0
-"""In place of the cosine with a centre that a set has not: less than any cosine."""
+"""Stands for the cosine with a missing centre: less than any cosine."""
 MAX_ROUNDS = 10
-"""Rounds over the classes; a round that changes nothing ends the search sooner."""
+"""Most rounds over the classes; a round without a change ends the search."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassChoice:
-    """What was chosen, and how well each set and the choice recognise the validation images."""
+    """The chosen sets, and how well each set and the choice recognise the validation images."""
 
     chosen: torch.Tensor
-    """`[C] int64`, number of the set that each class takes."""
+    """`[C] int64`, number of the set chosen for each class."""
     best_single: int
     """Number of the set that is best for all classes."""
     cler: float
-    """CLER of the choice on the validation images: optimistic, since it was chosen by them."""
+    """CLER of the choice on the validation images: optimistic, since they made the choice."""
     cler_of_each: list[float]
-    """The same of each set alone."""
+    """CLER of each set alone on the validation images."""
     recall: torch.Tensor
     """`[C]` share of each class's validation images that the choice recognises; NaN without any."""
 
@@ -35,21 +35,20 @@ class ClassChoice:
 def choose_by_class(
     sets: Sequence[tuple[Array, Array]], validation_features: Array, validation_labels: Array, *, num_classes: int
 ) -> ClassChoice:
-    """For each class the set whose centre serves best beside the others' centres.
+    """Chooses for each class the set whose centre fits best beside the centres of the other classes.
 
-    Starts from the best single set and goes round the classes, what gains most first: each takes the set whose centre makes
-    the validation images likeliest (softmax of cosines), the other classes' centres being what they are, until no class changes. The
-    likelihood decides and not the number recognised, since a few validation images often tie; a gain of less than its standard
-    error changes nothing, and a choice that does not recognise clearly more validation images than the best single set is
-    dropped for it. A set without an image of a
-    class is not chosen for it unless no set has one.
+    The search starts from the best single set and goes round the classes, the class with the largest gain first. Each class
+    takes the set whose centre makes the validation images likeliest (softmax of cosines) while the other centres stay, until
+    no class changes. Likelihood decides, not the number of recognised images, since few validation images often tie. A gain
+    below its standard error changes nothing. If the choice does not recognise clearly more validation images than the best
+    single set, the best single set is returned. A set without an image of a class is chosen for it only if no set has one.
 
     Args:
         sets: features `[M, D]` and labels `[M]` of each set, all of the same data set.
         validation_features: `[N, D]`, with labels `[N]`.
 
     Raises:
-        ValueError: no set, non-finite features, labels out of range or shapes that do not fit together.
+        ValueError: there is no set, features are not finite, labels out of range or shapes that do not fit together.
     """
     if not sets:
         raise ValueError("there are no sets of images to choose from; give at least one")
@@ -67,13 +66,13 @@ def choose_by_class(
     best_single = max(range(len(sets)), key=lambda number: (float(right[number]), float(likely[number])))
     chosen = torch.full((num_classes,), best_single)
     current = scores[best_single].clone()
-    for label in range(num_classes):  # a class that the best set lacks begins with a set that has it
+    for label in range(num_classes):  # a class that the best set lacks starts with a set that has it
         having = [number for number in range(len(sets)) if scores[number, 0, label] > NO_CENTER]
         if having and best_single not in having:
             chosen[label] = having[0]
             current[:, label] = scores[having[0], :, label]
     for _ in range(MAX_ROUNDS):
-        # what gains most comes first: in the order of the classes a small gain may spoil a large one
+        # the largest gain comes first: otherwise a small gain of an earlier class may prevent it
         means = [_values(label, current, scores, truth).mean(dim=1) for label in range(num_classes)]
         promised = [float(value.max() - value[chosen[label]]) for label, value in enumerate(means)]
         before = chosen.clone()
@@ -95,7 +94,7 @@ def choose_by_class(
 
 
 def _values(label: int, current: torch.Tensor, scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Log likelihoods `[S, N]` of the true classes if the class takes its centre from each set, the others being as in `current`."""
+    """Log likelihoods `[S, N]` of the true classes if the class takes its centre from each set and the others stay as in `current`."""
     others = current.clone()
     others[:, label] = float("-inf")
     own = scores[:, :, label] / TEMPERATURE  # [S, N]
@@ -105,7 +104,7 @@ def _values(label: int, current: torch.Tensor, scores: torch.Tensor, truth: torc
 
 
 def _is_clear(gains: torch.Tensor) -> bool:
-    """Whether gains `[N]`, an image each, are more than one standard error above nothing."""
+    """Whether the mean of gains `[N]`, one per image, is more than one standard error above zero."""
     return bool(gains.mean() > gains.std(correction=0) / len(gains) ** 0.5)
 
 

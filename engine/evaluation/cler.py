@@ -1,11 +1,11 @@
-"""CLER, the training-free score of a set of images: how well their class centres recognise the test images."""
+"""CLER: how well the class centres of training images recognise test images, without training."""
 
 from dataclasses import dataclass
 
 import torch
 
+from engine.evaluation.class_scores import DatasetMetric, score_classes
 from engine.evaluation.features import Array, as_features, as_targets, same_dimension, unit_norm
-from engine.evaluation.metrics import Metric, score_classes
 from engine.evaluation.zero_shot import class_embeddings
 
 
@@ -18,18 +18,18 @@ class ClerScore:
     cler_ensemble: float | None
     """The same with `(centre + text) / 2` in place of the centre; None if no text was given."""
     num_empty_classes: int
-    """Classes without a single image: these are never predicted, so their test images all count as wrong."""
+    """Classes without an image; they are never predicted, so all their test images count as wrong."""
 
 
 def class_centers(features: Array, labels: Array, *, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Centres `[C, D] float32, unit norm` of features `[M, D]` grouped by label, and which classes have none `[C] bool`.
 
-    The centre of an empty class is the zero vector. With several labels an image, `[M, C]` of 0 and 1, an image counts
-    for each of its classes.
+    The centre of an empty class is the zero vector. An image with several labels (`[M, C]` of 0 and 1) counts for each of
+    its classes.
     """
     rows = as_features(features)
     groups = as_targets(labels, len(rows), num_classes).to(rows.device)
-    # float64, so that the order of the rows does not show in the centre
+    # float64, so that the centre does not depend on the order of the rows
     if groups.ndim == 2:
         sums, counts = groups.double().T @ unit_norm(rows).double(), groups.sum(dim=0)
     else:
@@ -48,15 +48,15 @@ def cler_score(
     *,
     num_classes: int,
     text_features: Array | None = None,
-    metric: Metric = "accuracy",
+    metric: DatasetMetric = "accuracy",
 ) -> ClerScore:
     """CLER of images `[M, D]` on test images `[N, D]`; text features `[C, T, D]` add the ensemble.
 
-    GenBench Alg. 1 and Eq. 1. Where the paper leaves it open, this is what is done, and why:
+    GenBench Alg. 1 and Eq. 1. Where the paper leaves something open:
 
     - Alg. 1 writes `preds_CLIP = mm(text_emb, text_features.T)`, with `text_features` never defined; section 2.4 says
       the ensemble is `E · (centre + text) / 2`, so the CLIP scores are `mm(test_emb, text_emb.T)`.
-    - It does not say whether features are normalised before the mean, or the mean after. Both are done here, as CLIP
+    - It does not say whether features are normalised before the mean, or the mean after. Here both are, as CLIP
       does for its templates: an image counts by its direction, and a scattered class is not predicted less often.
     - Alg. 1 returns a count where Eq. 1 is a mean; this is the mean (or the mean over classes, by `metric`).
 
@@ -72,7 +72,7 @@ def cler_score(
     centers, empty = (part.to(test.device) for part in class_centers(train, groups, num_classes=num_classes))
 
     def score_of(classifier: torch.Tensor) -> float:
-        cosines = (test @ classifier.T).div_(length)  # fewer numbers to divide than the features have
+        cosines = (test @ classifier.T).div_(length)  # dividing cosines touches fewer numbers than dividing features
         if empty.any():
             cosines[:, empty] = float("-inf")
         return score_classes(cosines, truth, metric=metric)
@@ -83,7 +83,7 @@ def cler_score(
         same_dimension(text, test, "text_features", "test_features")
         if len(text) != num_classes:
             raise ValueError(
-                f"text_features has {len(text)} classes and num_classes is {num_classes}; give one a class"
+                f"text_features has {len(text)} classes and num_classes is {num_classes}; give one per class"
             )
         ensemble = score_of((centers + text) / 2)
     return ClerScore(cler=score_of(centers), cler_ensemble=ensemble, num_empty_classes=int(empty.sum()))

@@ -1,4 +1,4 @@
-"""Does a score tell what a data set will be worth? Correlations with bootstrap intervals (GenBench Fig. 4, 6, 9, 10)."""
+"""Does a metric predict accuracy? Correlations with bootstrap intervals (GenBench Fig. 4, 6, 9, 10)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,14 +26,14 @@ def correlation_rows(
     """Pearson and Spearman correlation of each score with `against`, over all rows and within each group.
 
     Args:
-        frame: a row for each data set (or class, or set of images); rows where either column is null are left out.
+        frame: one row per data set, class or set of images; rows where either column is null are left out.
         scores: columns to correlate, e.g. `cler`, `clip_score`, `fid`, `precision_at_5`.
-        against: the column that they should tell, e.g. the linear probe's accuracy.
+        against: the column that they should predict, e.g. the accuracy of the linear probe.
         group: column of the groups; None for all rows only.
-        confidence: of the percentile bootstrap over rows (`num_resamples`, drawn by `seed`).
+        confidence: of the percentile bootstrap over rows (`num_resamples`, by `seed`).
 
     Returns:
-        A row for each score and group: `score`, `against`, `group`, `n`, and `pearson`, `pearson_low`, `pearson_high`,
+        One row per score and group: `score`, `against`, `group`, `n`, and `pearson`, `pearson_low`, `pearson_high`,
         `spearman`, …; None where fewer than three rows are left or one column does not vary.
 
     Raises:
@@ -47,7 +47,7 @@ def correlation_rows(
     for name in (*scores, against):
         values = frame[name].drop_nulls().cast(pl.Float64)
         if not values.is_finite().all():
-            raise ValueError(f"column {name!r} holds NaN or infinite values; leave those rows out or make them null")
+            raise ValueError(f"column {name!r} holds NaN or infinite values; leave those rows out, or set them to null")
     names = [ALL] + (frame[group].unique(maintain_order=True).to_list() if group else [])
     rows = []
     for score in scores:
@@ -67,7 +67,7 @@ def _correlations(
 
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return {f"{name}{end}": None for name in STATISTICS for end in ("", "_low", "_high")}
-    drawn = np.random.default_rng(seed).integers(len(x), size=(num_resamples, len(x)))
+    resampled = np.random.default_rng(seed).integers(len(x), size=(num_resamples, len(x)))
     tail = (1 - confidence) / 2
     result: dict[str, float | None] = {}
     for name in STATISTICS:
@@ -75,8 +75,8 @@ def _correlations(
         def statistic(left: np.ndarray, right: np.ndarray, ranked: bool = name == "spearman") -> np.ndarray:
             return _pearson(rankdata(left, axis=-1), rankdata(right, axis=-1)) if ranked else _pearson(left, right)
 
-        # a resample in which one column happens not to vary has no correlation, and is left out
-        low, high = np.nanquantile(statistic(x[drawn], y[drawn]), (tail, 1 - tail))
+        # a resample in which one column does not vary has no correlation and is left out
+        low, high = np.nanquantile(statistic(x[resampled], y[resampled]), (tail, 1 - tail))
         result |= {name: float(statistic(x, y)), f"{name}_low": float(low), f"{name}_high": float(high)}
     return result
 

@@ -1,4 +1,4 @@
-"""The checks and the normalisation that every score shares."""
+"""Checks and normalisation that all metrics share."""
 
 from typing import TypeAlias
 
@@ -6,15 +6,17 @@ import numpy as np
 import torch
 
 Array: TypeAlias = np.ndarray | torch.Tensor
+Labelled: TypeAlias = tuple[Array, Array]
+"""Features `[N, D]` and their labels: `[N]` class indices, or `[N, C]` of 0 and 1 where an image has several."""
 
 
 def as_features(features: Array, name: str = "features", ndim: int = 2) -> torch.Tensor:
     """Features as a float32 tensor `[N, D]` (or `[C, T, D]`, for `ndim=3`).
 
-    Raises ValueError if there are none, if the shape is another or if a value is NaN or infinite.
+    Raises ValueError for no rows, another number of dimensions, and NaN or infinite values.
     """
     if isinstance(features, np.ndarray):
-        features = np.require(features, requirements="W")  # torch warns of Arrow's read-only memory
+        features = np.require(features, requirements="W")  # torch warns about read-only memory, such as Arrow's
     tensor = torch.as_tensor(features).detach().to(torch.float32)
     if tensor.ndim != ndim:
         raise ValueError(
@@ -22,14 +24,14 @@ def as_features(features: Array, name: str = "features", ndim: int = 2) -> torch
         )
     if tensor.numel() == 0:
         raise ValueError(f"{name} is empty (shape {tuple(tensor.shape)}); give at least one row")
-    if not all(torch.isfinite(end) for end in torch.aminmax(tensor)):  # one pass; NaN is both ends
+    if not all(torch.isfinite(end) for end in torch.aminmax(tensor)):  # one pass over the data; NaN makes both ends NaN
         num_bad = int((~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1).sum())
         raise ValueError(f"{name} holds NaN or infinite values in {num_bad} of {len(tensor)} rows; drop those rows")
     return tensor
 
 
 def as_labels(labels: Array, num_rows: int, num_classes: int, name: str = "labels") -> torch.Tensor:
-    """Labels as an int64 tensor `[N]` with values in `range(num_classes)`. Raises ValueError if they are not that."""
+    """Labels as an int64 tensor `[N]` with values in `range(num_classes)`. Raises ValueError for others."""
     tensor = torch.as_tensor(labels).detach()
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{name} is of type {tensor.dtype}; give whole numbers")

@@ -16,22 +16,22 @@ INCEPTION_CLASSES = 1008
 
 @dataclass(frozen=True, slots=True)
 class FidScore:
-    """A Fréchet distance, and of what."""
+    """A Fréchet distance and the features it is computed from."""
 
     fid: float
-    """Distance of two Gaussians, >= 0; less is nearer. Only distances of the same features compare."""
+    """Distance of two Gaussians, 0 or more; only distances of the same features are comparable."""
     features: str
-    """What the features are of: `inception/FILE` (the FID of the literature) or the encoder's name."""
+    """Network of the features: `inception/FILE` (the FID of the literature) or the name of an encoder."""
     num_real: int
     """Test images."""
     num_images: int
-    """Images judged."""
+    """Judged images."""
 
 
 def fid_score(real_features: Array, features: Array, *, of: str) -> FidScore:
-    """Fréchet distance of features of test images `[N, D]` and of the images judged `[M, D]`; `of` says what they are of.
+    """Fréchet distance between features of test images `[N, D]` and of judged images `[M, D]`; `of` names their network.
 
-    Covariances of fewer than D images are singular and the distance is too large: compare equal numbers only. Raises
+    Covariances of fewer than D images are singular, which makes the distance too large: compare equal numbers only. Raises
     ValueError for non-finite features, fewer than two images or shapes that do not fit together.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -50,13 +50,13 @@ def fid_score(real_features: Array, features: Array, *, of: str) -> FidScore:
 
 
 class Inception:
-    """Features `[N, 2048] float32` of images, as FID is defined: the 2015 network, in float32, TensorFlow's resizing."""
+    """Features `[N, 2048] float32` of images, as in the definition of FID: the network of 2015, float32, TensorFlow's resizing."""
 
     def __init__(self, weights: Path, device: str = "cpu"):
         """Reads the network of the file `pt_inception-2015-12-05` saved as safetensors.
 
         Raises:
-            ValueError: the file is missing, no safetensors or another network.
+            ValueError: the file is missing, not safetensors, or of another network.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -64,7 +64,7 @@ class Inception:
 
         if weights.suffix != ".safetensors":
             raise ValueError(
-                f"{weights} is no safetensors file; convert it once with safetensors.torch.save_file(torch.load(path, weights_only=True), …)"
+                f"{weights} is not a safetensors file; convert it once with safetensors.torch.save_file(torch.load(path, weights_only=True), …)"
             )
         try:
             state = load_file(weights)
@@ -106,9 +106,9 @@ def _resize_as_tensorflow(pixels: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def _pool_as_tensorflow(network: torch.nn.Module) -> None:
-    """Makes torchvision's network the one of 2015: means that leave the padding out, and a maximum in the last block."""
+    """Turns torchvision's network into that of 2015: means that leave out the padding, and a maximum in the last block."""
     for name, block in network.named_children():
-        pool = getattr(block, "branch_pool", None)  # the blocks that shrink the picture have none
+        pool = getattr(block, "branch_pool", None)  # blocks that shrink the image have none
         if not isinstance(pool, torch.nn.Module):
             continue
         if name == "Mixed_7c":
@@ -119,7 +119,7 @@ def _pool_as_tensorflow(network: torch.nn.Module) -> None:
 
 
 def _leave_padding_out(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
-    """A 3 x 3 mean counts the zeros around the image: divide by the pixels that are there instead of by 9."""
+    """Divides a 3 x 3 mean by the pixels inside the image instead of by 9, which would count the zeros around it."""
     (pooled,) = inputs
     there = torch.nn.functional.avg_pool2d(torch.ones_like(pooled[:1, :1]), 3, stride=1, padding=1)
     return pooled / there

@@ -1,10 +1,10 @@
-"""CLIP fine-tuned on a set of images, beside probing (GenBench section 2.4): image tower and head, trained from stored pixels.
+"""Fine-tunes CLIP's image tower and a head on stored pixels, beside the linear probe (GenBench section 2.4).
 
-The paper says no more than "finetuning the CLIP model". Here: the head starts from the class names' text embeddings and CLIP's own
-logit scale, so that training starts from the zero-shot classifier; AdamW, one constant learning rate for tower and
-head, batches of 64, BatchNorms with CLIP's own statistics (a few shots have none worth taking), cross entropy, no augmentation.
-Learning rate and number of epochs are chosen on shots held out of the training images; then all shots are trained on for so many
-epochs, and the last epoch counts. The test set is looked at once.
+The paper says no more than "finetuning the CLIP model". Here the head starts from the text embeddings of the class names and CLIP's
+logit scale, so that training starts from the zero-shot classifier. AdamW has one constant learning rate for tower and head; batches have
+64 images; BatchNorms keep CLIP's statistics, since a few shots give poor ones; the loss is cross entropy; there is no augmentation.
+Learning rate and number of epochs are chosen on shots held out of the training images. Then all shots are trained on for that many
+epochs, and the last epoch counts. The test set is used once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,31 +13,34 @@ from typing import TypeAlias
 
 import torch
 
+from engine.evaluation.class_scores import DatasetMetric, check_metric, score_classes
 from engine.evaluation.features import Array, as_labels, unit_norm
 from engine.evaluation.linear_probe import hold_out
-from engine.evaluation.metrics import Metric, check_metric, score_classes
 from engine.evaluation.zero_shot import class_embeddings
 from engine.models import ImageEncoder
 
 Pixels: TypeAlias = Callable[[Sequence[int]], list[torch.Tensor]]
-"""Rows → their images, uint8 `[3, H, W]`: decoded as they are asked for, batch by batch."""
+"""Rows → their images, uint8 `[3, H, W]`, decoded on request, batch by batch."""
+
+LabelledPixels: TypeAlias = tuple[Pixels, Array]
+"""Images and their labels `[N]`."""
 
 LEARNING_RATES: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
 MAX_EPOCHS = 10
 DEFAULT_LR, DEFAULT_EPOCHS = 1e-5, 5
-"""What is taken when no class has a second shot to hold out."""
+"""Used when no class has a second shot to hold out."""
 WEIGHT_DECAY = 1e-2
 BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneScore:
-    """What the fine-tuned model reached on the test set."""
+    """Accuracy of the fine-tuned model on the test set, and the settings chosen."""
 
     score: float
     """Share from 0 to 1, after the last epoch."""
     validation_score: float | None
-    """The choice's share on the held-out shots; None if nothing could be held out."""
+    """Accuracy of the chosen settings on the held-out shots; None if nothing could be held out."""
     learning_rate: float
     """Learning rate chosen."""
     epochs: int
@@ -46,29 +49,31 @@ class FinetuneScore:
 
 def finetune_score(
     encoder: ImageEncoder,
-    train: Pixels,
-    train_labels: Array,
-    test: Pixels,
-    test_labels: Array,
+    train: LabelledPixels,
+    test: LabelledPixels,
     text_features: Array,
     *,
-    metric: Metric = "accuracy",
+    metric: DatasetMetric = "accuracy",
     seed: int = 0,
     learning_rates: Sequence[float] = LEARNING_RATES,
     max_epochs: int = MAX_EPOCHS,
 ) -> FinetuneScore:
-    """Fine-tunes a copy of the encoder's image tower on labels `[M]` and scores it on test labels `[N]`; text is `[C, T, D]`.
+    """Fine-tunes a copy of the encoder's image tower on training images and scores it on test images; text is `[C, T, D]`.
 
-    The shots held out, and the order of the minibatches, come from `seed`. Raises ValueError for several labels an image,
-    labels out of range, no image, or nothing to choose from.
+    The shots held out, and the order of the minibatches, come from `seed`.
+
+    Raises:
+        ValueError: several labels per image, labels out of range, no image, or no learning rate or epoch to choose from.
     """
+    pixels, train_labels = train
+    test_pixels, test_labels = test
     check_metric(metric)
     if not learning_rates or max_epochs < 1:
         raise ValueError("there is no learning rate or no epoch to choose from; give at least one of each")
     start = class_embeddings(text_features)
     for name, labels in (("train_labels", train_labels), ("test_labels", test_labels)):
         if torch.as_tensor(labels).ndim == 2:
-            raise ValueError("fine-tuning takes one label an image; leave it out for a data set of several")
+            raise ValueError("fine-tuning needs one label per image; leave it out for a data set with several")
         if not len(labels):
             raise ValueError(f"{name} is empty; give at least one image")
     truth = as_labels(train_labels, len(train_labels), len(start), "train_labels")
@@ -76,12 +81,12 @@ def finetune_score(
     rate, epochs, validation = DEFAULT_LR, DEFAULT_EPOCHS, None
     if held_out.any():
         kept, kept_out = (rows.nonzero().squeeze(1) for rows in (~held_out, held_out))
-        counted: Metric = "accuracy" if metric == "roc_auc" and len(truth[kept_out].unique()) < 2 else metric
+        counted: DatasetMetric = "accuracy" if metric == "roc_auc" and len(truth[kept_out].unique()) < 2 else metric
         tried = {}
         for each in learning_rates:
-            models = _train(encoder, train, kept, truth, start, each, max_epochs, seed)
+            models = _train(encoder, pixels, kept, truth, start, each, max_epochs, seed)
             for number, model in enumerate(models, 1):
-                logits = _logits(encoder, model, train, kept_out)
+                logits = _logits(encoder, model, pixels, kept_out)
                 if not torch.isfinite(logits).all():
                     break
                 loss = float(torch.nn.functional.cross_entropy(logits, truth[kept_out]))
@@ -90,8 +95,8 @@ def finetune_score(
             rate, epochs = max(tried, key=lambda point: tried[point])
             validation = tried[rate, epochs][0]
     every = torch.arange(len(truth))
-    *_, model = _train(encoder, train, every, truth, start, rate, epochs, seed)
-    logits = _logits(encoder, model, test, torch.arange(len(test_labels)))
+    *_, model = _train(encoder, pixels, every, truth, start, rate, epochs, seed)
+    logits = _logits(encoder, model, test_pixels, torch.arange(len(test_labels)))
     return FinetuneScore(score_classes(logits, test_labels, metric=metric), validation, rate, epochs)
 
 

@@ -1,8 +1,8 @@
-"""Linear probe on frozen features, its hyper-parameters chosen without the test set, by one of two protocols.
+"""Linear probe on frozen features by one of two protocols; the test set chooses no hyper-parameter.
 
-`validation` (the default): logistic regression to its optimum, its L2 strength chosen on held-out shots.
-Several labels an image (`[N, C]` of 0 and 1) make it one logistic regression a class (sigmoid, binary cross entropy).
-`paper`: SGD from the text embeddings as GenBench's toolkit does it (`paper_probe.py`), for one label an image.
+`validation` (the default): logistic regression to its optimum, with an L2 strength chosen on held-out shots.
+Where images have several labels (`[N, C]` of 0 and 1), it is one logistic regression per class (sigmoid, binary cross entropy).
+`paper`: SGD from the text embeddings as in GenBench's toolkit (`paper_probe.py`), for one label per image.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 import torch
 
 from engine.evaluation import paper_probe
-from engine.evaluation.features import Array, as_features, as_labels, as_targets, same_dimension, unit_norm
+from engine.evaluation.class_scores import DatasetMetric, check_metric, score_classes
+from engine.evaluation.features import Array, Labelled, as_features, as_labels, as_targets, same_dimension, unit_norm
 from engine.evaluation.logistic import fit_logistic
-from engine.evaluation.metrics import Metric, check_metric, score_classes
 from engine.evaluation.protocols import PROTOCOLS as PROTOCOLS
-from engine.evaluation.protocols import Protocol as Protocol
+from engine.evaluation.protocols import ProbeProtocol as ProbeProtocol
 from engine.evaluation.protocols import check_protocol
 from engine.evaluation.zero_shot import class_embeddings
 
 C_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
-"""Inverse L2 strengths that are tried, in scikit-learn's units: `C * sum(losses) + |W|^2 / 2`."""
+"""Inverse L2 strengths to try, in scikit-learn's units: `C * sum(losses) + |W|^2 / 2`."""
 
 DEFAULT_C = 1e-2
-"""What is taken when no class has a second shot to hold out."""
+"""Used when no class has a second shot to hold out."""
 
 HELD_OUT_SHARE = 0.2
-"""Share of each class's shots that the choice is validated on (at least one, of two or more)."""
+"""Share of each class's shots held out for validation (at least one of two or more)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class LinearProbe:
     mean: torch.Tensor
     """`[D] float32`, mean of the unit-norm training features."""
     scale: float
-    """Root mean square of the centred training features. One number for all dimensions, so that a few shots do not
-    decide how much each dimension counts."""
+    """Root mean square of the centred training features: one number for all dimensions, since a few shots cannot say how
+    much each dimension varies."""
     weight: torch.Tensor
-    """`[D, P] float32`, a column for each class that has training images."""
+    """`[D, P] float32`, one column per class that has training images."""
     bias: torch.Tensor
     """`[P] float32`."""
     classes: torch.Tensor
@@ -66,7 +66,7 @@ class LinearProbe:
 
 @dataclass(frozen=True, slots=True)
 class ProbeScore:
-    """What a linear probe reached on the test set."""
+    """Accuracy of a linear probe on the test set, and the settings chosen."""
 
     score: float
     """Share from 0 to 1, of the last iterate of the refitted probe."""
@@ -85,24 +85,27 @@ def fit_linear_probe(
     labels: Array,
     *,
     num_classes: int,
-    metric: Metric = "accuracy",
+    metric: DatasetMetric = "accuracy",
     seed: int = 0,
     c_grid: Sequence[float] = C_GRID,
 ) -> LinearProbe:
     """Fits a probe on training features `[M, D]` and labels `[M]`; sees no test data.
 
-    A fifth of each class's shots is held out (stratified, by `seed`), the whole grid is trained at once on the rest,
-    the C with the best held-out score is taken (of equals, the one with the lowest held-out cross entropy: a few shots
-    often tie), and the probe is refitted on all shots with it. A class with one shot holds none out; if every class has one, C is `DEFAULT_C`. Features are brought to
-    unit norm, centred and divided by one scale. Raises ValueError for an empty set, non-finite features, labels out of
-    range, shapes that do not fit together or a grid that is not positive.
+    A fifth of each class's shots is held out (stratified, by `seed`) and the whole grid is trained at once on the rest.
+    The C with the best held-out score wins; ties, which are common with few shots, go to the lowest held-out cross entropy.
+    The probe is then refitted with it on all shots. A class with one shot holds none out; if every class has one shot, C is
+    `DEFAULT_C`. Features are brought to unit norm, centred and divided by one scale.
+
+    Raises:
+        ValueError: an empty set, non-finite features, labels out of range, shapes that do not fit together, or a grid that
+            is not positive.
     """
     check_metric(metric)
     if not c_grid or not all(0 < c < float("inf") for c in c_grid):
         raise ValueError(f"c_grid is {list(c_grid)}; give at least one positive number")
     rows = as_features(features, "train_features")
     targets = as_targets(labels, len(rows), num_classes, "train_labels").to(rows.device)
-    if metric == "map_11_point" and targets.ndim == 1:  # ranked class by class, so learned class by class
+    if metric == "map_11_point" and targets.ndim == 1:  # it ranks class by class, so it is learned class by class
         targets = torch.nn.functional.one_hot(targets, num_classes)
     rows = unit_norm(rows)
     mean = rows.mean(dim=0)
@@ -133,7 +136,7 @@ class PaperProbe:
     """A probe fitted by the paper's protocol."""
 
     heads: paper_probe.Heads
-    """The one head, and the BatchNorm before it."""
+    """The head, and the BatchNorm before it."""
     learning_rate: float
     """Learning rate chosen."""
     weight_decay: float
@@ -153,12 +156,13 @@ class PaperProbe:
 
 
 def fit_paper_probe(
-    features: Array, labels: Array, text_features: Array, *, metric: Metric = "accuracy", seed: int = 0
+    features: Array, labels: Array, text_features: Array, *, metric: DatasetMetric = "accuracy", seed: int = 0
 ) -> PaperProbe:
     """Fits a probe by the paper's protocol on training features `[M, D]`, labels `[M]` and text `[C, T, D]`.
 
-    Every class has a column, one without images too: it starts from its text. The shots held out and the order of the
-    minibatches come from `seed`. If every class has one shot, nothing is held out and nothing searched. Raises as `fit_linear_probe`.
+    Every class has a column, even without images, since it starts from its text. `seed` decides the held-out shots and
+    the order of the minibatches. If every class has one shot, nothing is held out and nothing is searched. Raises ValueError
+    as `fit_linear_probe`.
     """
     check_metric(metric)
     start = class_embeddings(text_features)
@@ -171,43 +175,45 @@ def fit_paper_probe(
     if held_out.any():
         choice = paper_probe.search(x, targets, held_out, start, metric=metric, seed=seed)
         rate, decay, validation_score = choice.learning_rate, choice.weight_decay, choice.validation_score
-    heads = paper_probe.train_heads(x, targets, start, [rate], [decay], epochs=paper_probe.FINAL_EPOCHS, seed=seed)
+    heads = paper_probe.train_probe_heads(
+        x, targets, start, [rate], [decay], epochs=paper_probe.FINAL_EPOCHS, seed=seed
+    )
     return PaperProbe(heads, rate, decay, validation_score)
 
 
 def linear_probe_score(
-    train_features: Array,
-    train_labels: Array,
-    test_features: Array,
-    test_labels: Array,
+    train: Labelled,
+    test: Labelled,
     *,
     num_classes: int,
-    metric: Metric = "accuracy",
+    metric: DatasetMetric = "accuracy",
     seed: int = 0,
-    protocol: Protocol = "validation",
+    protocol: ProbeProtocol = "validation",
     text_features: Array | None = None,
 ) -> ProbeScore:
     """Fits a probe on the training images `[M, D]` and scores it on the test images `[N, D]` (GenBench section 2.4).
 
-    The test set is used once, for the number returned. The `paper` protocol starts from `text_features` `[C, T, D]`. Raises as
-    `fit_linear_probe`, and for an unknown protocol.
+    The test set is used once, for the number returned. The `paper` protocol starts from `text_features` `[C, T, D]`.
+
+    Raises:
+        ValueError: as `fit_linear_probe`, or an unknown protocol.
     """
     check_protocol(protocol)
-    test = as_features(test_features, "test_features")
-    truth = as_targets(test_labels, len(test), num_classes, "test_labels")
-    same_dimension(as_features(train_features, "train_features"), test, "train_features", "test_features")
+    features = as_features(test[0], "test_features")
+    truth = as_targets(test[1], len(features), num_classes, "test_labels")
+    same_dimension(as_features(train[0], "train_features"), features, "train_features", "test_features")
     if protocol == "paper":
         if text_features is None or len(text_features) != num_classes:
             raise ValueError(
                 f"the paper's probe starts from the text of each class; give text_features of {num_classes} classes"
             )
         if truth.ndim == 2:
-            raise ValueError("the paper's probe takes one label an image; use the validation protocol")
-        sgd = fit_paper_probe(train_features, train_labels, text_features, metric=metric, seed=seed)
-        result = score_classes(sgd.scores(test), truth, metric=metric)
+            raise ValueError("the paper's probe needs one label per image; use the validation protocol")
+        sgd = fit_paper_probe(*train, text_features, metric=metric, seed=seed)
+        result = score_classes(sgd.scores(features), truth, metric=metric)
         return ProbeScore(result, sgd.validation_score, learning_rate=sgd.learning_rate, weight_decay=sgd.weight_decay)
-    probe = fit_linear_probe(train_features, train_labels, num_classes=num_classes, metric=metric, seed=seed)
-    result = score_classes(probe.scores(test), truth, metric=metric)
+    probe = fit_linear_probe(*train, num_classes=num_classes, metric=metric, seed=seed)
+    result = score_classes(probe.scores(features), truth, metric=metric)
     return ProbeScore(result, probe.validation_score, c=probe.c)
 
 
@@ -240,9 +246,9 @@ def _loss(logits: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor) -> f
 
 
 def hold_out(targets: torch.Tensor, seed: int) -> torch.Tensor:
-    """Which rows are held out, `[M] bool`: a fifth of each class, none of a class with a single row.
+    """The held-out rows, `[M] bool`: a fifth of each class, none of a class with a single row.
 
-    With several labels a row, a fifth of all rows, or none if these show no class at all.
+    Where rows have several labels, a fifth of all rows, or none if these show no class at all.
     """
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(targets), dtype=torch.bool)

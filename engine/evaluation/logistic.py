@@ -9,7 +9,7 @@ Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 MAX_STEPS = 150
 TOLERANCE = 1e-4
-"""A model has converged when its next step promises to lower its loss by less than this share of it."""
+"""A model has converged when its next step is predicted to lower its loss by less than this share."""
 MEMORY = 10
 """Step pairs that L-BFGS keeps."""
 
@@ -35,7 +35,7 @@ def fit_logistic(
     mean = features.mean(dim=0)
     x = features - mean  # a centred design keeps the bias out of the weights' Hessian
     variances, basis = torch.linalg.eigh((x.double().T @ x.double()) / num_rows)
-    # directions without variance keep weight zero: the L2 term alone acts on them
+    # directions without variance keep weight zero, since only the L2 term acts on them
     kept = variances > variances.max().clamp(min=1e-12) * 1e-7
     variances, basis = variances[kept].float(), basis[:, kept].float()
     x = torch.cat([x @ basis, torch.ones_like(x[:, :1])], dim=1)  # the bias is the last row of the weights

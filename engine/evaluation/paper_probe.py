@@ -1,39 +1,39 @@
-"""The linear probe as GenBench's own toolkit trains it: SGD on a BatchNorm and a head that starts from the text embeddings.
+"""The linear probe as GenBench's toolkit trains it: SGD on a BatchNorm and a head that starts from the text embeddings.
 
-The paper says no more than "linear probing" (section 2.4). The settings are those of the toolkit it inherits from, ELEVATER
+The paper says no more than "linear probing" (section 2.4). The settings are those of the toolkit that it builds on, ELEVATER
 (github.com/Computer-Vision-in-the-Wild/Elevater_Toolkit_IC, its copy in github.com/Luodian/GenBench; read 2026-11): BatchNorm without affine
 parameters, head started from the text embeddings with bias 0 and logit scale 1, cross entropy, SGD with momentum 0.9, batches
 of 64, a constant learning rate; 10 epochs for each point of the search on 80 % of the training set, then 50 on all of it. Learning rates
 are 10^-6 … 10^-1; for each of them 7 weight decays 10^-6 … 10^6, then finer ones (97 to the same range) around the best, at
 half the distance each round.
 
-Where the toolkit leaves room or is unsound:
+Where the toolkit leaves something open or is unsound:
 
 - Batch size, epochs and plain momentum are those of its ViT-B/32 configuration for REACT (`react_vitb32_CLIP.yaml`), the one that could be
   read; its defaults, which a configuration overrides, are batches of 32, 100 epochs and Nesterov momentum. That file also names a
   warm-up and a cosine schedule, which the code that trains the probe does not read.
-- It keeps the best epoch by the score on the very set it reports; here the last epoch counts, in the search and at the end.
+- It keeps the epoch with the best score on the very set that it reports; here the last epoch counts, in the search and at the end.
 - Its BatchNorm sees CLIP's raw features; stored embeddings have unit norm, so they are scaled by sqrt(D) to keep the
   BatchNorm's epsilon as small beside them.
-- With one shot a class it takes a second one to search on; here nothing is held out and `DEFAULT_LR`, `DEFAULT_WEIGHT_DECAY` (the
-  ones its scripts name) are taken.
-- A learning rate and a weight decay whose product is 3.8 or more make the weights grow without end whatever the data say
+- With one shot per class it uses a second one to search on; here nothing is held out, and `DEFAULT_LR` and `DEFAULT_WEIGHT_DECAY`
+  (those of its scripts) are used.
+- A learning rate and a weight decay whose product is 3.8 or more make the weights diverge for any data
   (heavy-ball: `lr * decay < 2 (1 + momentum)`), so these points are left out.
-- Which of equal scores wins is not said: here the lowest held-out cross entropy does.
+- It does not say which of equal scores wins; here it is the one with the lowest held-out cross entropy.
 """
 
 from dataclasses import dataclass
 
 import torch
 
+from engine.evaluation.class_scores import DatasetMetric, score_classes
 from engine.evaluation.features import unit_norm
-from engine.evaluation.metrics import Metric, score_classes
 
 LEARNING_RATES: tuple[float, ...] = tuple(10.0**power for power in range(-6, 0))
 NUM_WEIGHT_DECAYS = 97
 """From 10^-6 to 10^6 in equal steps of the logarithm."""
 COARSE_STEP = 16
-"""Every sixteenth is tried first; the search ends with neighbours."""
+"""The search starts with every sixteenth weight decay and ends with neighbours."""
 DEFAULT_LR = 0.1
 DEFAULT_WEIGHT_DECAY = 1e-6
 MOMENTUM = 0.9
@@ -44,7 +44,7 @@ FINAL_EPOCHS = 50
 _EPSILON = 1e-5
 """BatchNorm's."""
 _RUNNING_SHARE = 0.1
-"""What a batch counts in BatchNorm's running statistics."""
+"""Weight of a batch in BatchNorm's running statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ def is_stable(learning_rate: float, decay: float) -> bool:
 
 
 def scaled(features: torch.Tensor) -> torch.Tensor:
-    """Features at the norm that a BatchNorm expects: sqrt(D)."""
+    """Features scaled to the norm sqrt(D), which a BatchNorm expects."""
     return unit_norm(features) * features.shape[1] ** 0.5
 
 
-def train_heads(
+def train_probe_heads(
     x: torch.Tensor,
     labels: torch.Tensor,
     start: torch.Tensor,
@@ -88,18 +88,18 @@ def train_heads(
     epochs: int,
     seed: int,
 ) -> Heads:
-    """Trains a head for each (learning rate, weight decay), all `G` in one batch on the same minibatches.
+    """Trains one head per (learning rate, weight decay), all `G` at once on the same minibatches.
 
     `x`: `scaled` features `[N, D]`; `labels`: `[N]` columns; `start`: `[P, D]`, where every head starts, with bias 0.
-    The order of the rows comes from `seed`. As torch's SGD and BatchNorm1d do it, a last batch of a single row is left out. One that
-    diverges ends up with weights that are not finite.
+    `seed` decides the order of the rows. A last batch of a single row is left out, as with torch's BatchNorm1d. A head that
+    diverges ends with weights that are not finite.
     """
     num_rows, dimension = x.shape
     num_heads, num_classes = len(decays), len(start)
     generator = torch.Generator().manual_seed(seed)
     lr = torch.tensor(learning_rates, device=x.device).repeat_interleave(num_classes)
     decay = torch.tensor(decays, device=x.device).repeat_interleave(num_classes)
-    # [D + 1, G * P]: one matrix product a step serves all the heads
+    # [D + 1, G * P]: one matrix product per step serves all heads
     weight = torch.cat([start.to(x).T, x.new_zeros(1, num_classes)]).repeat(1, num_heads)
     velocity = torch.zeros_like(weight)
     mean, variance = x.new_zeros(dimension), x.new_ones(dimension)
@@ -121,8 +121,8 @@ def train_heads(
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What the search found."""
+class ProbeChoice:
+    """The best hyper-parameters of the search."""
 
     learning_rate: float
     weight_decay: float
@@ -137,10 +137,10 @@ def search(
     held_out: torch.Tensor,
     start: torch.Tensor,
     *,
-    metric: Metric,
+    metric: DatasetMetric,
     seed: int,
-) -> Choice:
-    """The best (learning rate, weight decay) by the score on the rows `held_out` `[N] bool`; others as `train_heads`.
+) -> ProbeChoice:
+    """The best (learning rate, weight decay) by the score on the rows `held_out` `[N] bool`; others as `train_probe_heads`.
 
     The whole coarse grid is one batch, and so is each of the four finer rounds over all learning rates.
     """
@@ -153,10 +153,12 @@ def search(
         rates = [LEARNING_RATES[rate] for rate, _ in points]
         decays = [weight_decay(index) for _, index in points]
         num_tried += len(points)
-        heads = train_heads(x[~held_out], labels[~held_out], start, rates, decays, epochs=SEARCH_EPOCHS, seed=seed)
+        heads = train_probe_heads(
+            x[~held_out], labels[~held_out], start, rates, decays, epochs=SEARCH_EPOCHS, seed=seed
+        )
         logits = heads.logits(x[held_out])
         truth = labels[held_out]
-        counted: Metric = "accuracy" if metric == "roc_auc" and len(truth.unique()) < 2 else metric
+        counted: DatasetMetric = "accuracy" if metric == "roc_auc" and len(truth.unique()) < 2 else metric
         for number, (rate, index) in enumerate(points):
             each = logits[:, number]
             if not torch.isfinite(each).all():
@@ -180,7 +182,7 @@ def search(
         step //= 2
     rate = max(best, key=lambda each: best[each][:2])
     score, _, index = best[rate]
-    return Choice(LEARNING_RATES[rate], weight_decay(index), score, num_tried)
+    return ProbeChoice(LEARNING_RATES[rate], weight_decay(index), score, num_tried)
 
 
 def _with_one(x: torch.Tensor) -> torch.Tensor:

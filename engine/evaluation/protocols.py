@@ -1,11 +1,11 @@
-"""Names of the linear probe's protocols, apart from the probe, so that a configuration is checked without torch."""
+"""Names of the linear probe's protocols, in a file of their own so that a configuration is checked without torch."""
 
 from typing import Literal, TypeAlias, get_args
 
 from engine.names import unknown_name
 
-Protocol: TypeAlias = Literal["validation", "paper"]
-PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+ProbeProtocol: TypeAlias = Literal["validation", "paper"]
+PROTOCOLS: tuple[str, ...] = get_args(ProbeProtocol)
 
 
 def check_protocol(protocol: str) -> None:

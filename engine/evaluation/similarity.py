@@ -1,4 +1,4 @@
-"""How near images are to their text, to test images, and class names to the captions of a pool: cosines of features."""
+"""Cosine similarities: images with their text, images with test images, class names with the captions of a pool."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import torch
 from engine.evaluation.features import Array, as_features, as_labels, as_targets, same_dimension, unit_norm
 
 ROWS_AT_ONCE = 1024
-"""Queries whose similarities to everything are held at once."""
+"""Queries whose similarities to all images or captions are held in memory at once."""
 
 
 def clip_score(image_features: Array, text_features: Array) -> float:
     """CLIP score, 0 to 100: the mean of `100 * max(cosine, 0)` of each image `[N, D]` and its own text `[N, D]`.
 
-    Hessel et al. 2021, with the factor 100 that is customary. Raises ValueError for non-finite features or shapes that
+    Hessel et al. 2021, with the customary factor 100. Raises ValueError for non-finite features or shapes that
     do not fit together.
     """
     images, texts = as_features(image_features, "image_features"), as_features(text_features, "text_features")
@@ -29,9 +29,9 @@ class RetrievalScore:
     """Image-to-image retrieval, each a mean over classes of the mean over the class's images, from 0 to 1."""
 
     precision: float
-    """Share of the nearest k test images that show the image's class."""
+    """Share of the k nearest test images that show the image's class."""
     recall: float
-    """Share of the test images of that class that are among the nearest k; at most `k /` their number."""
+    """Share of the test images of that class that are among the k nearest; at most `k` / their number."""
 
 
 def image_retrieval_score(
@@ -43,7 +43,7 @@ def image_retrieval_score(
     num_classes: int,
     k: int = 5,
 ) -> RetrievalScore:
-    """Precision@k and recall@k (GenBench section 12.2): each image `[M, D]`, labels `[M]`, asks for its k nearest test images.
+    """Precision@k and recall@k (GenBench section 12.2): each image `[M, D]`, labels `[M]`, queries its k nearest test images.
 
     Test images are `[N, D]` with labels `[N]`, or `[N, C]` of 0 and 1. Classes without a test image are left out. Raises
     ValueError for non-finite features, labels out of range, fewer than k test images or shapes that do not fit together.
@@ -77,8 +77,8 @@ def mean_text_similarity(
 ) -> torch.Tensor:
     """MTS of each class, `[C] float32`: the mean cosine of its name `[C, D]` and its k nearest captions `[U, D]`.
 
-    GenBench section 3.3; its mean is the data set's. `counts` `[U]`: how many images of the pool have the caption, each
-    of which is one of the k. Raises ValueError for non-finite features or fewer than k captioned images.
+    GenBench section 3.3; the mean over classes is that of the data set. `counts` `[U]`: number of pool images that have
+    the caption, each of which counts as one of the k. Raises ValueError for non-finite features or fewer than k captioned images.
     """
     names, captions = as_features(class_features, "class_features"), as_features(caption_features, "caption_features")
     same_dimension(names, captions, "class_features", "caption_features")

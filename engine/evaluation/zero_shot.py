@@ -1,13 +1,13 @@
-"""CLIP's zero-shot classifier: a class is where its templates' text points."""
+"""CLIP's zero-shot classifier: each class is the mean direction of its name in the templates."""
 
 import torch
 
+from engine.evaluation.class_scores import DatasetMetric, score_classes
 from engine.evaluation.features import Array, as_features, same_dimension, unit_norm
-from engine.evaluation.metrics import Metric, score_classes
 
 
 def class_embeddings(text_features: Array) -> torch.Tensor:
-    """One embedding for each class, `[C, D] float32, unit norm`, from its templates' text features `[C, T, D]`.
+    """One embedding per class, `[C, D] float32, unit norm`, from its templates' text features `[C, T, D]`.
 
     CLIP's own prompt ensemble: each text to unit norm, the mean over the templates, to unit norm again (CLIP,
     notebooks/Prompt_Engineering_for_ImageNet). Raises ValueError for another shape or for non-finite values.
@@ -29,11 +29,11 @@ def similarities(features: Array, embeddings: Array) -> torch.Tensor:
 
 
 def zero_shot_score(
-    test_features: Array, test_labels: Array, text_features: Array, *, metric: Metric = "accuracy"
+    test_features: Array, test_labels: Array, text_features: Array, *, metric: DatasetMetric = "accuracy"
 ) -> float:
     """Zero-shot score, 0 to 1, of test features `[N, D]` against per-template text features `[C, T, D]`.
 
-    Labels are `[N]`, or `[N, C]` of 0 and 1 for several labels an image.
+    Labels are `[N]`, or `[N, C]` of 0 and 1 where an image has several labels.
     Raises ValueError for non-finite features, labels outside the C classes or shapes that do not fit together.
     """
     return score_classes(similarities(test_features, class_embeddings(text_features)), test_labels, metric=metric)

@@ -1,6 +1,19 @@
-"""Prompt strategies: from a data set's class to the text a generator is given."""
+"""Prompt strategies: from a class of a data set to the text that a generator gets."""
 
+from engine.prompts.parts import NO_MATERIALS, Base, Materials, Modifier, Prompt, PromptRequest
 from engine.prompts.sentences import load_sentences
-from engine.prompts.strategies import NO_MATERIALS, Materials, Prompt, make_prompt, strategy_name, strategy_names
+from engine.prompts.strategy import Strategy, make_prompt, strategy_name, strategy_names
 
-__all__ = ["NO_MATERIALS", "Materials", "Prompt", "load_sentences", "make_prompt", "strategy_name", "strategy_names"]
+__all__ = [
+    "NO_MATERIALS",
+    "Base",
+    "Materials",
+    "Modifier",
+    "Prompt",
+    "PromptRequest",
+    "Strategy",
+    "load_sentences",
+    "make_prompt",
+    "strategy_name",
+    "strategy_names",
+]

@@ -1,4 +1,4 @@
-"""Category Enhancement's sentences: made once for a data set before it is planned, then kept beside the other caches."""
+"""Sentences of Category Enhancement: written once per data set before it is planned, then kept in the cache folder."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from engine.catalog.index import cache_folder
 from engine.models.text import SentenceWriter, load_sentence_writer
 
 NUM_SENTENCES = 200
-"""Different sentences wanted for a class."""
+"""Different sentences wanted per class."""
 TRIES = 2
-"""Sentences sampled for each one wanted, before fewer will do."""
+"""Sentences sampled at most for each one wanted; after that fewer are accepted."""
 
 
 def load_sentences(
@@ -25,10 +25,9 @@ def load_sentences(
 ) -> list[list[str]]:
     """Up to `num_sentences` different sentences for each class, `C` lists, by the model of this name, hub id or folder.
 
-    Sentence number n of a class depends on (model, class name, n, seed) alone. The table is kept as JSON under the
-    cache folder, named by the hash of the model's revision, the class names, `num_sentences` and `seed`; what the
-    cache holds for a folder or a hub id that has been changed is therefore not used. A hub id's revision is the commit it stands for
-    when the model is loaded.
+    Sentence number n of a class depends on (model, class name, n, seed) alone. The table is kept as JSON in the cache
+    folder under the hash of the model's revision, the class names, `num_sentences` and `seed`, so a changed model never
+    reads the sentences of the old one. The revision of a hub id is its commit when the model is loaded.
 
     Raises:
         ValueError: the model is unknown or cannot be loaded.
@@ -50,7 +49,7 @@ def load_sentences(
 def write_sentences(model: SentenceWriter, keyword: str, num_sentences: int, seed: int) -> list[str]:
     """The first `num_sentences` different sentences of a keyword's samples 0, 1, …; fewer if `TRIES` times as many repeat.
 
-    A model that says nothing but blanks leaves the keyword itself.
+    If the model writes nothing but blanks, the keyword itself is the only sentence.
     """
     distinct: dict[str, None] = {}
     tried = 0

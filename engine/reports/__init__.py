@@ -1,4 +1,4 @@
-"""What a study says at the end: tables for programs, a page for people, a summary for the terminal."""
+"""Reports: tables for programs, a page for people, a summary for the terminal."""
 
 from engine.reports.report import ContactSheet, Report
 

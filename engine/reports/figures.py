@@ -1,4 +1,4 @@
-"""Inline SVG figures: accuracy against shots with its dollars (GenBench Fig. 3), scatters (4, 6, 9, 10) and bars (2, 5)."""
+"""Inline SVG figures: accuracy against shots and dollars (GenBench Fig. 3), scatters (Fig. 4, 6, 9, 10) and bars (Fig. 2, 5)."""
 
 import io
 import statistics
@@ -8,24 +8,26 @@ from importlib.metadata import version
 from typing import Any
 
 from engine.cache import cached_value
-from engine.reports.tables import SHARES, SOURCES, Row, average_over_seeds, format_usd, heading, is_number
+from engine.evaluation.metrics import LINEAR_PROBE, is_share
+from engine.reports.aggregate import Row, is_number, mean_and_sd
+from engine.reports.tables import average_over_seeds, format_usd, heading
+from engine.sources import kinds
+from engine.sources.kinds import find_source, source_order
 
-COLOURS = {"generative": "#0072b2", "retrieval": "#d55e00", "original": "#009e73"}
-"""Okabe and Ito's palette: told apart with any colour vision. A source has its colour everywhere."""
-OTHER = "#999999"
+OTHER, OTHER_MARKER = "#999999", "D"
+"""Colour and marker of rows that belong to no source."""
 _INK, _GRID = "#010203", "#0a0b0c"
-"""Drawn in these, then replaced by the page's own colours, so that a figure follows light and dark."""
+"""Placeholders that the SVG replaces by the page's own colours, so that a figure follows light and dark mode."""
 _STYLES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
-_MARKERS = {"generative": "o", "retrieval": "s", "original": "^"}
 _PALETTE = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#949494")
-"""seaborn's `colorblind`: groups of a scatter, in their order."""
+"""seaborn's `colorblind`, for groups in their order."""
 
 
-def tradeoff_figures(rows: Sequence[Row], metric: str = "linear_probe") -> dict[str, str]:
-    """Figure 3 as one inline SVG a group: `metric` (%) against shots, a line a source and strategy, zero-shot dashed.
+def tradeoff_figures(rows: Sequence[Row], metric: str = LINEAR_PROBE.name) -> dict[str, str]:
+    """Figure 3 as one inline SVG per group: `metric` (%) against shots, one line per source and strategy, zero-shot dashed.
 
-    Means are over the group's data sets; bars are the standard deviation over seeds of that mean. Under each number of
-    shots stand the dollars (busy, all data sets of the group) that a strategy of each source has cost in the mean.
+    Means are over the group's data sets; bars are the standard deviation of that mean over seeds. Below each number of
+    shots stand the busy dollars of each source for all data sets of the group, averaged over its strategies.
     """
     rows = [row for row in rows if is_number(row.get(metric)) and is_number(row.get("shots"))]
     groups = dict.fromkeys(row.get("group") for row in rows)
@@ -33,13 +35,15 @@ def tradeoff_figures(rows: Sequence[Row], metric: str = "linear_probe") -> dict[
 
 
 def _kept(name: str, plot: Callable[[], str], **shown: Any) -> str:
-    """The figure that `plot` draws of what is `shown`, drawn once and kept in the cache: importing matplotlib takes a second."""
-    inputs = {"figure": name, "matplotlib": version("matplotlib")} | shown
-    return str(cached_value("figures", inputs, plot, packages=("engine.reports",), edition=1))
+    """The figure that `plot` makes of what is `shown`, made once and kept in the cache, since importing matplotlib takes a second."""
+    look = [(kind.name, kind.label, kind.colour, kind.marker) for kind in kinds.SOURCE_KINDS]
+    inputs = {"figure": name, "matplotlib": version("matplotlib"), "sources": look} | shown
+    packages = ("engine.reports", "engine.evaluation.metrics")
+    return str(cached_value("figures", inputs, plot, packages=packages, edition=1))
 
 
 def _columns(rows: Sequence[Row], *columns: str) -> list[list[Any]]:
-    """Values of these columns, row by row; what is neither a number nor nothing counts by its text."""
+    """Values of these columns, row by row; anything but a number or None counts by its text."""
     return [
         [value if is_number(value := row.get(name)) or value is None else str(value) for name in columns]
         for row in rows
@@ -61,20 +65,19 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
     curves = _curves(rows, metric)
     shots = sorted({row["shots"] for row in rows})
     priced = [source for source in _sources(rows) if any(curve["source"] == source for curve in curves)]
-    with _drawing(group) as (axes, svg):
+    with _axes_of(group) as (axes, svg):
         axes.set_xscale("symlog" if shots[0] <= 0 else "log")
         axes.set_xticks(shots, [f"{count:g}" for count in shots])
         axes.minorticks_off()
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
         for curve in curves:
-            colour = COLOURS.get(curve["source"], OTHER)
             axes.errorbar(
                 curve["shots"],
                 curve["mean"],
                 yerr=curve["sd"],
-                color=colour,
+                color=_colour(curve["source"]),
                 linestyle=_STYLES[curve["style"] % len(_STYLES)],
-                marker=_MARKERS.get(curve["source"], "D"),
+                marker=_marker(curve["source"]),
                 markersize=5,
                 linewidth=1.8,
                 elinewidth=1,
@@ -85,9 +88,9 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
         if zero_shot is not None:
             axes.axhline(100 * zero_shot, color=_INK, linestyle=(0, (4, 3)), linewidth=1.2, label="zero-shot")
         axes.set_title(group, loc="left", fontweight="bold", fontsize=11)
-        axes.set_ylabel(f"{metric.replace('_', ' ')} (%)")
+        axes.set_ylabel(_axis(metric))
         axes.margins(x=0.09)
-        axes.set_xlabel("shots a class, and USD of each source", fontsize=9)
+        axes.set_xlabel("shots per class, and USD by source", fontsize=9)
         for line, source in enumerate(priced):
             below: dict[str, Any] = {
                 "xytext": (0, -36 - 12 * line),
@@ -101,7 +104,7 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
                     (count, 0),
                     xycoords=axes.get_xaxis_transform(),
                     fontsize=8,
-                    color=COLOURS.get(source, OTHER),
+                    color=_colour(source),
                     annotation_clip=False,
                     **below,
                 )
@@ -112,9 +115,9 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
 def scatter_figure(
     rows: Sequence[Row], x: str, y: str, *, title: str = "", colour: str = "group", note: str = ""
 ) -> str:
-    """A point for each row with both columns, shares in percent; coloured by `colour`, its marker by the source.
+    """One point per row that has both columns, shares in percent; its colour by `colour`, its marker by the source.
 
-    `note` stands below the title. An empty string where no row has both.
+    `note` stands below the title. An empty string if no row has both.
     """
     rows = [row for row in rows if is_number(row.get(x)) and is_number(row.get(y))]
     if not rows:
@@ -130,7 +133,7 @@ def scatter_figure(
 
 def _plot_scatter(rows: Sequence[Row], x: str, y: str, title: str, colour: str, note: str) -> str:
     names = list(dict.fromkeys(str(row.get(colour)) for row in rows))
-    with _drawing(f"{title}/{x}/{y}") as (axes, svg):
+    with _axes_of(f"{title}/{x}/{y}") as (axes, svg):
         axes.grid(color=_GRID, linewidth=0.8)
         for number, name in enumerate(names):
             for source in dict.fromkeys(row.get("source") for row in rows):
@@ -142,7 +145,7 @@ def _plot_scatter(rows: Sequence[Row], x: str, y: str, title: str, colour: str, 
                     alpha=0.75,
                     linewidths=0,
                     color=_PALETTE[number % len(_PALETTE)],
-                    marker=_MARKERS.get(str(source), "o"),
+                    marker=_marker(source, "o"),
                 )
             axes.scatter([], [], s=20, linewidths=0, color=_PALETTE[number % len(_PALETTE)], label=name)
         axes.set_title("\n".join(filter(None, (title, note))), loc="left", fontsize=10)
@@ -162,9 +165,9 @@ def bar_figure(
     label: str = "",
     log: bool = False,
 ) -> str:
-    """A horizontal bar for each name, from above in the order given; `spread` is the half length of its error bar.
+    """One horizontal bar per name, from the top in the order given; `spread` is half the length of its error bar.
 
-    `colours`: name → source or group that its bar is coloured by. An empty string without bars.
+    `colours`: name → group that decides the colour of its bar. An empty string without bars.
     """
     if not bars:
         return ""
@@ -189,15 +192,15 @@ def _plot_bars(
     log: bool,
 ) -> str:
     kinds = list(dict.fromkeys((colours or {}).values()))
-    with _drawing(title + label, height=1.1 + 0.26 * len(bars)) as (axes, svg):
+    with _axes_of(title + label, height=1.1 + 0.26 * len(bars)) as (axes, svg):
         places = range(len(bars))
         errors = [(spread or {}).get(name) or 0.0 for name in bars]
-        drawn = [_PALETTE[kinds.index(colours[name]) % len(_PALETTE)] if colours else _PALETTE[0] for name in bars]
+        filled = [_PALETTE[kinds.index(colours[name]) % len(_PALETTE)] if colours else _PALETTE[0] for name in bars]
         axes.barh(
             list(places),
             list(bars.values()),
             xerr=errors if any(errors) else None,
-            color=drawn,
+            color=filled,
             height=0.7,
             error_kw={"ecolor": _INK, "elinewidth": 1},
         )
@@ -205,7 +208,7 @@ def _plot_bars(
         axes.invert_yaxis()
         if log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")  # matplotlib's own is in mathematical type, which is off here
+            axes.xaxis.set_major_formatter("{x:g}")  # matplotlib's own needs mathematical type, which is off here
         axes.grid(axis="x", color=_GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         if not log:
@@ -221,15 +224,15 @@ def _plot_bars(
 
 
 @contextmanager
-def _drawing(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on; when the block ends the list holds the figure as SVG, its text and lines in the page's colours."""
+def _axes_of(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
+    """Axes to plot on; when the block ends the list holds the figure as SVG, its text and lines in the page's colours."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",  # text stays text: it scales, and takes the page's font and colour
-        "svg.hashsalt": salt,  # ids differ from panel to panel and not from run to run
+        "svg.hashsalt": salt,  # ids differ between panels and stay the same between runs
         "text.parse_math": False,  # a group or strategy name may hold dollar signs
         "text.color": _INK,
         "axes.labelcolor": _INK,
@@ -238,34 +241,49 @@ def _drawing(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
         "ytick.color": _INK,
         "font.size": 10,
     }
-    drawn: list[str] = []
+    finished: list[str] = []
     with rc_context(settings):
         figure = Figure(figsize=(4.4, height))
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
-        yield axes, drawn
+        yield axes, finished
         file = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}  # they name sites on the network
         figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", metadata=nothing)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace(_GRID, "var(--line)")
-    for source, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{source})")
-    drawn.append(svg)
+    for kind in kinds.SOURCE_KINDS:
+        svg = svg.replace(kind.colour, f"var(--{kind.name})")
+    finished.append(svg)
+
+
+def _colour(source: Any) -> str:
+    kind = find_source(source)
+    return kind.colour if kind else OTHER
+
+
+def _marker(source: Any, other: str = OTHER_MARKER) -> str:
+    kind = find_source(source)
+    return kind.marker if kind else other
+
+
+def _label(source: Any) -> str:
+    kind = find_source(source)
+    return kind.label if kind else str(source)
 
 
 def _in_units(column: str, value: float) -> float:
-    return 100 * value if column in SHARES else value
+    return 100 * value if is_share(column) else value
 
 
 def _axis(column: str) -> str:
-    return heading(column) + (" (%)" if column in SHARES else "")
+    return heading(column) + (" (%)" if is_share(column) else "")
 
 
 def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:
-    """A curve for each source and strategy: shots, mean (%), sd over seeds (%), and busy USD over all data sets."""
+    """One curve per source and strategy: shots, mean (%), sd over seeds (%), and busy USD over all data sets."""
     curves = []
     for source in _sources(rows):
         of_source = [row for row in rows if row.get("source") == source]
@@ -275,7 +293,7 @@ def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:
             curve: dict[str, Any] = {
                 "source": source,
                 "style": style,
-                "label": f"{source}, {strategy}" if len(strategies) > 1 and strategy else str(source),
+                "label": f"{_label(source)}, {strategy}" if len(strategies) > 1 and strategy else _label(source),
                 "shots": sorted({row["shots"] for row in of_strategy}),
                 "mean": [],
                 "sd": [],
@@ -288,8 +306,9 @@ def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:
                     for seed in dict.fromkeys(row.get("seed") for row in at)
                     if (mean := _mean_over_datasets([r for r in at if r.get("seed") == seed], metric)) is not None
                 ]
-                curve["mean"].append(100 * statistics.fmean(seeds))
-                curve["sd"].append(100 * statistics.stdev(seeds) if len(seeds) > 1 else 0.0)
+                mean, sd = mean_and_sd(seeds)
+                curve["mean"].append(100 * (mean or 0.0))
+                curve["sd"].append(100 * (sd or 0.0))
                 spent = [row["usd_busy"] for row in average_over_seeds(at) if is_number(row.get("usd_busy"))]
                 curve["usd"].append(sum(spent) if spent else None)
             curves.append(curve)
@@ -297,7 +316,7 @@ def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:
 
 
 def _usd_of_each(curves: list[dict[str, Any]], source: str, count: float) -> str:
-    """Dollars of the source's curves at that many shots, in the mean."""
+    """Mean dollars of the source's curves at that many shots."""
     spent = [
         usd
         for curve in curves
@@ -310,7 +329,7 @@ def _usd_of_each(curves: list[dict[str, Any]], source: str, count: float) -> str
 
 def _sources(rows: Sequence[Row]) -> list[str]:
     present = dict.fromkeys(str(row.get("source")) for row in rows)
-    return [source for source in SOURCES if source in present] + [s for s in present if s not in SOURCES]
+    return sorted(present, key=source_order)
 
 
 def _mean_over_datasets(rows: Sequence[Row], column: str) -> float | None:

@@ -1,26 +1,27 @@
-"""The page: a report as one HTML file that needs nothing else."""
+"""A report as one HTML file that loads nothing else."""
 
 import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.costs import TABLE_5_NOTE, genbench_table_1, genbench_table_5
+from engine.reports.aggregate import columns_of, is_number
 from engine.reports.figures import tradeoff_figures
 from engine.reports.tables import (
     average_over_seeds,
-    columns_of,
+    best_cells,
     format_usd,
     format_value,
     heading,
     headlines,
-    is_number,
     made_and_spent,
 )
+from engine.sources import kinds
 
 if TYPE_CHECKING:
     from engine.reports.report import Report
 
-KNOWN_TABLES = ("tradeoff", "costs", "errors", "runs", "genbench_table_1", "genbench_table_5")
+KNOWN_TABLES = ("tradeoff", "costs", "ledger", "errors", "runs", "genbench_table_1", "genbench_table_5")
 _KINDS = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"))
 
 
@@ -37,10 +38,17 @@ def render(report: "Report") -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"heading": heading, "usd": format_usd}
-    environment.globals |= {"columns_of": columns_of, "format_value": format_value, "is_number": is_number}
+    environment.globals |= {
+        "best_cells": best_cells,
+        "columns_of": columns_of,
+        "format_value": format_value,
+        "is_number": is_number,
+        "sources": kinds.SOURCE_KINDS,
+        "source_names": [kind.name for kind in kinds.SOURCE_KINDS],
+    }
     tables = report.tables
     others = {name: rows for name, rows in tables.items() if name not in KNOWN_TABLES}
-    # matplotlib escapes the text it draws, so its SVG is safe as it is
+    # matplotlib escapes the text of its figures, so its SVG is safe as it is
     figures = {group: Markup(svg) for group, svg in tradeoff_figures(tables.get("tradeoff", [])).items()}
     return environment.get_template("page.html.jinja").render(
         title=report.title,
@@ -51,6 +59,7 @@ def render(report: "Report") -> str:
         figures=figures,
         more_figures={caption: Markup(svg) for caption, svg in report.figures.items() if svg},
         costs=tables.get("costs", []),
+        ledger=tables.get("ledger", []),
         table_1=tables.get("genbench_table_1") or genbench_table_1(),
         table_5=tables.get("genbench_table_5") or genbench_table_5(),
         table_5_note=TABLE_5_NOTE,
@@ -58,7 +67,7 @@ def render(report: "Report") -> str:
         errors=tables.get("errors", []),
         runs=tables.get("runs", []),
         others=others,
-        # other studies have tables and figures of their own
+        # other studies have their own tables and figures
         genbench=bool(tables.get("tradeoff")) or not (others or report.figures),
     )
 

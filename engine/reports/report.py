@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.reports.tables import Row, average_over_seeds, columns_of, format_value, heading, headlines
+from engine.reports.aggregate import Row, columns_of
+from engine.reports.tables import average_over_seeds, format_value, heading, headlines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,9 @@ PRINTED = {
     "realrag": ("dataset", "method", "seeds", "accuracy", "clip_i", "clip_t", "fid", "right_references"),
     "retrieval": ("dataset", "method", "precision_at_1", "precision_at_10", "recall_at_10", "index_recall"),
     "costs": ("source", "dataset", "generator", "images", "usd_busy", "usd_billed", "usd_per_image"),
+    "ledger": ("stage", "source", "generator", "rows", "busy_seconds", "usd_compute", "usd_labels"),
     "errors": ("stage", "reason", "count", "example_id"),
+    "rating": (),
     "table_2": (),
     "choice": ("dataset", "strategy", "shots", "cler", "cler_ensemble", "linear_probe"),
     "figure_4": ("score", "group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
@@ -32,36 +35,37 @@ PRINTED = {
     "budget": ("dataset", "strategy", "cler", "linear_probe", "expected", "usd_busy"),
     "budget_mean": ("strategy", "cler", "linear_probe", "expected", "usd_busy"),
 }
-"""Tables and columns that a terminal shows (no columns: all of them); the page has everything."""
+"""Tables and columns that the terminal shows (all columns where none are named); the page shows everything."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ContactSheet:
-    """Some images of one source, to look at."""
+    """Some images of one source to look at."""
 
     title: str
-    """What they are."""
+    """Heading above the images."""
     group: str
     """Group of data sets: `common`, `fine-grained`, `rare`, …"""
     source: str
-    """`generative`, `retrieval` or `original`."""
+    """Name of the source (`engine.sources.kinds`), or of another kind of sheet."""
     images: list[bytes] = field(default_factory=list)
     """Encoded images: PNG, JPEG, WebP or GIF."""
     captions: list[str] = field(default_factory=list)
     """A caption for each image; may be shorter."""
     wide: bool = False
-    """Whether they are plots: shown whole and as wide as the page."""
+    """Whether the images are plots, which are shown whole and as wide as the page."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Report:
-    """All that a study found.
+    """The results of a study.
 
-    Tables that the page knows by name, each a list of rows (any may be missing; others are shown as they are):
+    Tables with a place of their own on the page, each a list of rows; any may be missing, and others are shown as they are:
 
     - `tradeoff`: dataset, group, source, strategy, shots, seed, zero_shot, cler, cler_ensemble, linear_probe (shares
       from 0 to 1), images, usd_busy, usd_billed, usd_per_image.
     - `costs`: the rows of `engine.costs.summarise`.
+    - `ledger`: the rows of `engine.costs.summarise_stages`.
     - `errors`: stage, reason, count, example_id.
     - `runs`: the rows of the workspace's run table.
     - `genbench_table_1`, `genbench_table_5`: taken from the shipped price book if they are missing.
@@ -74,9 +78,9 @@ class Report:
     sheets: list[ContactSheet] = field(default_factory=list)
     """Images to look at."""
     figures: dict[str, str] = field(default_factory=dict)
-    """Caption → inline SVG of `engine.reports.figures`, beside Figure 3, which the page draws from `tradeoff`."""
+    """Caption → inline SVG of `engine.reports.figures`, beside Figure 3, which the page plots from `tradeoff`."""
     notes: list[str] = field(default_factory=list)
-    """Sentences that a reader must know: what was measured how, and what not to conclude."""
+    """Sentences that a reader must know: how things were measured, and what does not follow from them."""
 
     def to_json(self) -> str:
         """`{"tables": {name: [rows]}, "title": …, "notes": […]}`; a NaN or infinite number is null."""
@@ -84,9 +88,9 @@ class Report:
         return json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False)
 
     def write(self, folder: str | Path) -> Path:
-        """Writes `report.json` and `index.html` into `folder` (made if need be), and returns the page's path.
+        """Writes `report.json` and `index.html` into `folder`, which is made if need be; returns the path of the page.
 
-        Each file is replaced at once, so a reader never sees half of one. The page needs no other file and no network.
+        Each file is replaced at once, so a reader never sees half of it. The page needs no other file and no network.
         """
         from engine.reports.page import render
 
@@ -97,7 +101,7 @@ class Report:
         return folder / "index.html"
 
     def print(self, console: "Console | None" = None) -> None:
-        """Prints the headlines, the trade-off, the costs and the errors, in few columns."""
+        """Prints the headlines and the tables of `PRINTED`."""
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -126,7 +130,7 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's own types."""
+    """The value in the types of JSON."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -141,7 +145,7 @@ def _plain(value: Any) -> Any:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file beside `path` and moves it over, so that `path` is the old text or the new."""
+    """Writes a file beside `path` and moves it over, so that `path` holds either the old text or the new."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:

@@ -1,97 +1,125 @@
-"""Rows made fit to read: averages over seeds, headings, and numbers in the units their names say."""
+"""Tables for people: headings, values in the units of their columns, the best value of a comparison, and summary sentences."""
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-Row: TypeAlias = dict[str, Any]
+from engine.evaluation.metrics import find_metric, is_share, tradeoff_metrics
+from engine.reports.aggregate import Row, average, group_rows, is_number
+from engine.sources.kinds import find_source, source_order
 
-SCORES = ("zero_shot", "cler", "cler_ensemble", "linear_probe", "finetune")
-"""Columns that hold what a set of images is worth, shares from 0 to 1; tables show their spread."""
-SHARES = (
-    *(*SCORES, "cler_change", "improvement", "expected", "share"),
-    *("accuracy", "accuracy_on_real", "right_references", "index_recall"),
-    *("precision_at_1", "precision_at_5", "precision_at_10", "recall_at_1", "recall_at_5", "recall_at_10"),
-)
-"""Columns that are shown in percent."""
-SOURCES = ("generative", "retrieval", "original")
 SETTING = ("group", "dataset", "source", "strategy", "shots")
-"""What, with the seed, tells the rows of the trade-off apart."""
+"""Columns that, with the seed, identify a row of the trade-off table."""
+COMPARED_WITHIN = ("generator", "group", "dataset", "shots")
+"""Rows that agree in these columns are alternatives of each other, so the best of them is marked."""
 
 _HEADINGS = {
     "tradeoff": "Accuracy and cost",
-    "cler": "CLER",
-    "cler_ensemble": "CLER ensemble",
-    "cler_change": "CLER less zero-shot",
-    "clip_score": "CLIP score",
-    "fid": "FID",
-    "precision_at_5": "Precision@5",
-    "recall_at_5": "Recall@5",
-    "finetune": "Fine-tuned",
-    "improvement": "Gain on zero-shot",
-    "mts": "Mean text similarity",
-    "realrag": "RealRAG: images and their judges",
-    "clip_i": "CLIP-I",
-    "clip_t": "CLIP-T",
-    "judge_i": "Judge-I",
+    "realrag": "RealRAG: scores of the images by method",
     **{f"realrag_table_{number}": f"RealRAG Table {number}" for number in range(1, 6)},
+    "realrag_by_seed": "RealRAG: scores by method and seed",
+    "retrieval": "Retrieval: precision and recall by method",
+    "judge": "Judge: accuracy on real images",
     "table_2": "Table 2: CLER by prompt strategy",
+    "choice": "Strategies chosen class by class",
+    "choice_by_class": "Strategy chosen for each class",
+    "choices": "Strategies chosen class by class, for each seed",
+    "points": "All points of the metric study",
+    "figure_4": "Figure 4: correlation of each metric with the linear probe",
+    "figure_4_at_equal_shots": "Figure 4 at equal shots",
+    "figure_5": "Figure 5: processor seconds of each metric",
+    "figure_6": "Figure 6: correlation of text similarity with the change of CLER",
+    "figure_6_data_sets": "Figure 6: data sets",
+    "figure_6_classes": "Figure 6: classes",
+    "figure_7": "Figure 7: heads by epoch",
+    "figure_9": "Figure 9: correlation of CLER with the linear probe, by encoder",
+    "figure_9_points": "Figure 9: points",
+    "figure_10": "Figure 10: correlation of CLER with the linear probe, by source",
+    "section_12_2": "Section 12.2: correlation of image retrieval with CLER",
+    "budget": "Ways of spending the budget, by data set",
+    "budget_mean": "Ways of spending the budget, mean over data sets",
+    "budget_by_seed": "Ways of spending the budget, by seed",
+    "allocation": "Sources chosen by the plan",
+    "allocation_by_class": "Source and shots chosen for each class",
+    "n": "Points",
+    "pearson_low": "Pearson, low",
+    "pearson_high": "Pearson, high",
+    "spearman_low": "Spearman, low",
+    "spearman_high": "Spearman, high",
+    "probe_ratio": "Probe ÷ metric",
+    "t_low": "95 % low (t)",
+    "t_high": "95 % high (t)",
+    "bootstrap_low": "95 % low (bootstrap)",
+    "bootstrap_high": "95 % high (bootstrap)",
+    "ledger": "Cost by stage",
+    "rating": "Human ratings by method",
     "dataset": "Data set",
     "usd_busy": "Busy USD",
     "usd_billed": "Billed USD",
     "usd_compute": "Compute USD",
     "usd_labels": "Label USD",
-    "usd_per_image": "USD / image",
-    "usd_billed_per_image": "Billed USD / image",
-    "usd_per_hour": "USD / hour",
-    "printed_usd_per_image": "Printed USD / image",
-    "hours_per_1000_images": "Hours / 1,000 images",
+    "usd_per_image": "USD per image",
+    "usd_per_row": "USD per row",
+    "usd_billed_per_image": "Billed USD per image",
+    "usd_per_hour": "USD per hour",
+    "printed_usd_per_image": "Printed USD per image",
+    "hours_per_1000_images": "Hours per 1,000 images",
     "device_seconds": "Device seconds",
     "run_id": "Run",
 }
 
 
 def heading(name: str) -> str:
-    """A column's or table's name in words."""
-    *of, last = name.rsplit(" ", 1)  # `mini-common clip_i`: a score of a data set
-    if of:
-        return f"{of[0]} {_HEADINGS.get(last, last.replace('_', ' '))}"
-    return _HEADINGS.get(name) or name.replace("_", " ").capitalize()
+    """Name of a column or table for people."""
+    *of, last = name.rsplit(" ", 1)
+    metric = find_metric(last)
+    text = metric.heading if metric else _HEADINGS.get(last)
+    if of:  # `mini-common clip_i`: the score of one data set
+        return f"{of[0]} {_within_a_phrase(text) if text else last.replace('_', ' ')}"
+    return text or name.replace("_", " ").capitalize()
 
 
-def columns_of(rows: Sequence[Row]) -> list[str]:
-    """All columns of the rows, in order of appearance, without the spread columns `…_sd` that belong to another."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if not (name.endswith("_sd") and name.removesuffix("_sd") in names)]
+def _within_a_phrase(text: str) -> str:
+    """Without the capital of a sentence's start, which names such as `CLIP-I` keep."""
+    return text[0].lower() + text[1:] if text[1:2].islower() else text
 
 
 def average_over_seeds(rows: Sequence[Row]) -> list[Row]:
-    """One row a setting: the mean over its seeds of every number, `…_sd` of the scores, and how many `seeds`.
+    """One row per setting: the mean over its seeds of every number, `…_sd` of the scores, and how many `seeds`.
 
     The standard deviation is the sample's (n - 1), and None for a single seed. Values that are None or not finite are
     left out of the mean.
     """
-    settings: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        settings.setdefault(tuple(row.get(name) for name in SETTING), []).append(row)
-    averaged = []
-    for setting, members in settings.items():
-        result: Row = dict(zip(SETTING, setting, strict=True)) | {"seeds": len(members)}
-        for column in columns_of(members):
-            if column in (*SETTING, "seed"):
-                continue
-            values: list[float] = [row[column] for row in members if is_number(row.get(column))]
-            result[column] = statistics.fmean(values) if values else None
-            if column in SCORES:
-                result[f"{column}_sd"] = statistics.stdev(values) if len(values) > 1 else None
-        averaged.append(result)
+    scores = {metric.name for metric in tradeoff_metrics()}
+    averaged = average(rows, SETTING, lambda column: column in scores)
     groups = list(dict.fromkeys(row.get("group") for row in rows))  # in the order they were given
     return sorted(averaged, key=lambda row: (groups.index(row["group"]), *_order(row)))
 
 
-def headlines(tables: dict[str, list[Row]]) -> list[str]:
-    """What was made, what it cost, and for each group what each source reached with the most shots."""
+def best_cells(rows: Sequence[Row]) -> set[tuple[int, str]]:
+    """(Row number, column) of the best value of each metric among rows that are alternatives of each other.
+
+    Nothing is marked in a table of single seeds, nor where all alternatives are equal.
+    """
+    if any("seed" in row for row in rows):
+        return set()
+    best = set()
+    numbered = [row | {"_number": number} for number, row in enumerate(rows)]
+    for members in group_rows(numbered, COMPARED_WITHIN).values():
+        for column in dict.fromkeys(name for row in members for name in row):
+            metric = find_metric(column)
+            if metric is None:
+                continue
+            values = {row["_number"]: row[column] for row in members if is_number(row.get(column))}
+            wanted = (max if metric.higher_is_better else min)(values.values(), default=None)
+            if len(set(values.values())) > 1:
+                best |= {(number, column) for number, value in values.items() if value == wanted}
+    return best
+
+
+def headlines(tables: Mapping[str, list[Row]]) -> list[str]:
+    """Sentences on the images made, their cost, and the accuracy of each source at the most shots, group by group."""
     made = made_and_spent(tables)
     lines = []
     if made["images"]:
@@ -112,14 +140,15 @@ def headlines(tables: dict[str, list[Row]]) -> list[str]:
             usd = sum(row["usd_busy"] for row in mine if is_number(row.get("usd_busy"))) / num
             reached = statistics.fmean(row["linear_probe"] for row in mine)
             each = f" (mean of {num} strategies, each)" if num > 1 else ""
-            parts.append(f"{source} {reached:.1%}{each} for {format_usd(usd)}")
+            kind = find_source(source)
+            parts.append(f"{kind.label if kind else source} {reached:.1%}{each} for {format_usd(usd)}")
         zero_shot = [row["zero_shot"] for row in members if is_number(row.get("zero_shot"))]
         against = f" (zero-shot {statistics.fmean(zero_shot):.1%})" if zero_shot else ""
         lines.append(f"{group}, {shots} shots, linear probe: {', '.join(parts)}{against}.")
     return lines
 
 
-def made_and_spent(tables: dict[str, list[Row]]) -> Row:
+def made_and_spent(tables: Mapping[str, list[Row]]) -> Row:
     """Totals of the costs table: images, usd_busy, usd_billed (None if any part is unknown), errors and runs."""
     rows = tables.get("costs", [])
     details = [row for row in rows if row.get("dataset") != "all" or str(row.get("source")).startswith("(")]
@@ -133,20 +162,15 @@ def made_and_spent(tables: dict[str, list[Row]]) -> Row:
     }
 
 
-def is_number(value: Any) -> bool:
-    """Whether the value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def format_value(column: str, value: Any, row: Row | None = None) -> str:
-    """The value as text, in the unit its column's name says; `–` for nothing."""
+    """The value as text, in the unit of its column; `–` for none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
-    if isinstance(value, float) and value.is_integer() and column in ("images", "shots", "seeds", "count"):
+    if isinstance(value, float) and value.is_integer() and column in ("images", "shots", "seeds", "count", "rows"):
         value = int(value)
-    if (column in SHARES or column.endswith(" accuracy")) and is_number(value):
+    if is_share(column) and is_number(value):
         spread: Any = (row or {}).get(f"{column}_sd")
-        shown = is_number(spread) and column != "zero_shot"  # which no seed can change
+        shown = is_number(spread) and column != "zero_shot"  # no seed changes it
         return f"{100 * value:.1f}" + (f" ± {100 * spread:.1f}" if shown else "")
     if column.startswith("usd_") or "_usd_" in column:
         return format_usd(value) if is_number(value) else str(value)
@@ -172,6 +196,5 @@ def format_usd(value: float) -> str:
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    source = SOURCES.index(row["source"]) if row["source"] in SOURCES else len(SOURCES)
     shots = row["shots"] if is_number(row["shots"]) else math.inf
-    return (str(row["dataset"]), source, str(row["source"]), str(row["strategy"]), shots)
+    return (str(row["dataset"]), source_order(row["source"]), str(row["source"]), str(row["strategy"]), shots)

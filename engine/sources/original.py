@@ -55,6 +55,8 @@ class OriginalPlan:
         self.labels = labels[order]
         """`[len(plan)]` class indices, or `[len(plan), C]` of 0 and 1 where an image has several labels."""
         self._keys = [str(key) for key in index.keys[order]]
+        self.corpora = {dataset.name: dataset.location}
+        """Corpus → folder or URL to read it from."""
 
     def num_recipes(self, shots: int) -> int:
         """Recipes of the n-shot set: the first so many."""

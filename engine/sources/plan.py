@@ -24,8 +24,15 @@ class ClassPlan(Protocol):
     A class that has run out of images is passed over, so ask `num_recipes` for their number.
     """
 
-    num_classes: int
-    shots: int
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data set."""
+        ...
+
+    @property
+    def shots(self) -> int:
+        """Images per class, at most."""
+        ...
 
     def __getitem__(self, index: int) -> Recipe: ...
 
@@ -34,9 +41,9 @@ class ClassPlan(Protocol):
         ...
 
 
-def plan_ids(plan: Plan) -> list[str]:
-    """The ids of a plan's recipes, each once, in their order."""
-    return list(dict.fromkeys(plan[index].id for index in range(len(plan))))
+def plan_ids(plan: Plan, num: int | None = None) -> list[str]:
+    """The ids of a plan's recipes, or of its first `num`, each once, in their order."""
+    return list(dict.fromkeys(plan[index].id for index in range(len(plan) if num is None else num)))
 
 
 def shot_ids(plan: ClassPlan, start: int, stop: int) -> Iterator[tuple[str, int]]:

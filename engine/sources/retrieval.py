@@ -86,6 +86,8 @@ class RetrievalPlan:
         self.num_classes = len(dataset.class_names)
         self.shots = shots
         self.corpus = pool.name
+        self.corpora = {pool.name: pool.location}
+        """Corpus → folder or URL to read it from."""
         self._revision = pool.index.fingerprint
         keys, captions = [], []
         for text in class_texts:

@@ -24,7 +24,7 @@ class Study(Parts, ABC):
         """The phases in their order. A phase may depend on what the phases before it have put into the workspace."""
 
     @abstractmethod
-    def report(self, workspace: Workspace) -> Report:
+    def build_report(self, workspace: Workspace) -> Report:
         """Scores of everything that the workspace holds of this study."""
 
 
@@ -43,6 +43,6 @@ def run_study(study: Study) -> Report:
     with RayConnection() as connection, study.run(workspace, connection) as run:
         for _, phase in study.phases():
             phase(run)
-    report = study.report(workspace)
+    report = study.build_report(workspace)
     report.write(Path(config.report))
     return report

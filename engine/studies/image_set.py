@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute as pc
 
 from engine.images import decode_image
 from engine.recipe import embedding_column
 from engine.sources import OriginalPlan, Plan
 from engine.store import Workspace
+from engine.store.vectors import to_matrix
 
 if TYPE_CHECKING:
     from engine.evaluation.finetune import Pixels
@@ -24,24 +24,24 @@ class Images:
     indices: np.ndarray
     """`[N]` index in the plan, ascending."""
     classes: np.ndarray
-    """`[N]` int64, the class that each was bought for."""
+    """`[N]` int64, the class that each image was made or bought for."""
     labels: np.ndarray
     """`[N]` int64, or `[N, C]` of 0 and 1 where an image has several labels."""
     features: np.ndarray
     """`[N, D]` float32."""
 
     def first(self, num: int) -> "Images":
-        """Those among the first `num` recipes."""
+        """The images of the first `num` recipes."""
         return self.where(np.arange(len(self.ids)) < np.searchsorted(self.indices, num))
 
     def where(self, kept: np.ndarray) -> "Images":
-        """Those of a mask `[N] bool`."""
+        """The images of a mask `[N] bool`."""
         ids = [name for name, keep in zip(self.ids, kept, strict=True) if keep]
         return Images(ids, self.indices[kept], self.classes[kept], self.labels[kept], self.features[kept])
 
 
 def load_images(workspace: Workspace, encoder: str, plan: Plan, num: int) -> Images:
-    """The images that the workspace has of a plan's first `num` recipes, with their embeddings by an encoder."""
+    """Committed images of a plan's first `num` recipes, with their embeddings by an encoder."""
     recipes = [plan[index] for index in range(num)]
     ids = [recipe.id for recipe in recipes]
     column = embedding_column(encoder)
@@ -50,8 +50,7 @@ def load_images(workspace: Workspace, encoder: str, plan: Plan, num: int) -> Ima
     # a recipe without an image (an error row) leaves a gap, so a class may have fewer than n images in its n-shot set
     indices = np.array([number for number, name in enumerate(ids) if name in place], np.int64)
     classes = np.array([recipes[number].class_index for number in indices], np.int64)
-    dimension = table.schema.field(column).type.list_size
-    vectors = pc.list_flatten(table.column(column)).to_numpy().reshape(-1, dimension)
+    vectors = to_matrix(table.column(column))
     return Images(
         ids=[ids[number] for number in indices],
         indices=indices,
@@ -68,13 +67,13 @@ def stored_images(workspace: Workspace, ids: Sequence[str]) -> dict[str, bytes]:
 
 
 def stored_pixels(workspace: Workspace, ids: Sequence[str]) -> "Pixels":
-    """The stored images, held encoded and decoded as they are asked for."""
+    """The pixels of stored images, kept encoded and decoded on request."""
     encoded = stored_images(workspace, ids)
     return pixels_of([encoded[name] for name in ids])
 
 
 def pixels_of(encoded: Sequence[bytes]) -> "Pixels":
-    """Rows of these encoded images → their pixels, decoded as they are asked for."""
+    """A function from rows of these encoded images to their pixels, decoded on request."""
     import torch
 
     def decode(rows: Sequence[int]) -> list[torch.Tensor]:

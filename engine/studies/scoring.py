@@ -1,7 +1,8 @@
-"""What a workspace says about plans: scores, costs, errors and pictures, as rows of tables."""
+"""Scores, costs, errors and pictures of the images of plans, as rows of tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,16 +10,17 @@ import pyarrow.compute as pc
 
 from engine.cache import cached_value
 from engine.catalog import Dataset
-from engine.costs import PriceBook, attribute_billed, summarise, totals
+from engine.costs import PriceBook, attribute_billed, summarise, summarise_stages, totals
 from engine.costs.ledger import COST_COLUMNS
 from engine.dataflow.progress import Progress
-from engine.evaluation.protocols import Protocol as ProbeProtocol
+from engine.evaluation.metrics import Metric, MetricInputs, measure, tradeoff_metrics
+from engine.evaluation.protocols import ProbeProtocol
 from engine.models import ImageEncoder
 from engine.reports import ContactSheet
 from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds
-from engine.sources import OriginalPlan, Plan, shot_ids
-from engine.sources.plan import ClassPlan
+from engine.sources import Plan, plan_ids, shot_ids
+from engine.sources.kinds import ShotPlan, find_source
 from engine.store import IdSet, Workspace
 from engine.studies.image_set import Images, load_images, pixels_of, stored_images
 
@@ -26,17 +28,76 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-FIGURE_2 = "GenBench Figure 2: what generated images of the most shots improve on zero-shot; bars one standard deviation over seeds."
+FIGURE_2 = "GenBench Figure 2: gain of the generated images over zero-shot, at the most shots; bars are one standard deviation over seeds."
 SHEET_IMAGES = 24
-"""Pictures of a contact sheet."""
+"""Images of a contact sheet."""
+EVALUATION_PACKAGES = ("engine.evaluation", "engine.evaluation.metrics")
+"""Packages that compute metrics; a change of their code makes cached values invalid."""
 
 
-class ShotPlan(Plan, ClassPlan, Protocol):
-    """A plan that goes round the classes and has an end."""
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Everything that scores of one data set share."""
+
+    workspace: Workspace
+    dataset: Dataset
+    encoder: ImageEncoder
+    texts: np.ndarray
+    """`[C, T, D]` float32, unit norm: class names in their templates."""
+    test: Images
+    """Test images."""
+    probe: ProbeProtocol
+    """Protocol of the linear probe."""
+
+    def load(self, plan: Plan, num: int) -> Images:
+        """Committed images of a plan's first `num` recipes."""
+        return load_images(self.workspace, self.encoder.name, plan, num)
+
+    def inputs(self, train: Images, seed: int, **more: Any) -> MetricInputs:
+        """Inputs of the metrics for some training images; `more` are further fields."""
+        return MetricInputs(
+            train_features=train.features,
+            train_labels=train.labels,
+            train_classes=train.classes,
+            test_features=self.test.features,
+            test_labels=self.test.labels,
+            num_classes=len(self.dataset.class_names),
+            text_features=self.texts,
+            metric=self.dataset.metric,
+            seed=seed,
+            protocol=self.probe,
+            **more,
+        )
+
+
+def measure_once(metrics: Sequence[Metric], inputs: MetricInputs) -> dict[str, Any]:
+    """Metric → value, and `seconds_…` of each, in that order.
+
+    Both come from the cache if nothing has changed; the seconds are then those of the first computation. Metrics defined
+    outside `engine.evaluation` are computed every time, since the cache does not know their code.
+    """
+    own = [
+        metric for metric in metrics if metric.compute and metric.compute.__module__.startswith("engine.evaluation.")
+    ]
+
+    def compute(chosen: Sequence[Metric]) -> dict[str, Any]:
+        found = measure(chosen, inputs)
+        return {"values": found.values, "seconds": found.seconds}
+
+    given = {"metrics": [metric.name for metric in own]}
+    given |= {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    found: dict[str, Any] = cached_value(
+        "metrics", given, lambda: compute(own), packages=EVALUATION_PACKAGES, edition=2
+    )
+    others = compute([metric for metric in metrics if metric not in own])
+    values, seconds = found["values"] | others["values"], found["seconds"] | others["seconds"]
+    return {f"seconds_{name}": taken for name, taken in seconds.items()} | {
+        metric.name: values[metric.name] for metric in metrics
+    }
 
 
 class Bills:
-    """What every image of a workspace cost, its part of its run's bill included."""
+    """Cost of every image of a workspace, its part of the bill of its run included."""
 
     def __init__(self, workspace: Workspace):
         columns = ["id", "split", *COST_COLUMNS]
@@ -45,7 +106,7 @@ class Bills:
         )
         self._ids = table.column("id").combine_chunks()
         test = pc.equal(table.column("split"), "test")
-        # test images are read and embedded, but nobody buys them: they are a row of their own
+        # test images are read and embedded, but nobody buys them, so they have a row of their own
         sources = pc.if_else(test, "test", table.column("source"))
         self.table = table.set_column(table.schema.get_field_index("source"), "source", sources)
         self._frame = attribute_billed(self.table, workspace.runs())
@@ -57,32 +118,21 @@ class Bills:
 
 
 def tradeoff_rows(
-    workspace: Workspace,
-    bills: Bills,
-    dataset: Dataset,
-    encoder: str,
-    texts: np.ndarray,
-    test_plan: OriginalPlan,
-    plans: Mapping[tuple[str, int], ShotPlan],
-    shots: Sequence[int],
-    probe: ProbeProtocol = "validation",
+    evaluation: EvaluationSet, bills: Bills, plans: Mapping[tuple[str, int], ShotPlan], shots: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Scores and dollars of the n-shot sets of every (source, seed) on one data set (GenBench Fig. 3).
 
     Args:
-        texts: `[C, T, D]` float32, unit norm: class names in their templates.
         plans: (source, seed) → plan of at least `max(shots)` shots.
-        probe: protocol of the linear probe.
     """
-    test = load_images(workspace, encoder, test_plan, len(test_plan))
     rows = []
     for (source, seed), plan in plans.items():
-        loaded = load_images(workspace, encoder, plan, plan.num_recipes(max(shots)))
+        loaded = evaluation.load(plan, plan.num_recipes(max(shots)))
         for num in sorted(shots):
             part = loaded.first(plan.num_recipes(num))
             row = {
-                "dataset": dataset.name,
-                "group": dataset.group,
+                "dataset": evaluation.dataset.name,
+                "group": evaluation.dataset.group,
                 "source": source,
                 "strategy": plan[0].strategy,
                 "shots": num,
@@ -90,75 +140,43 @@ def tradeoff_rows(
             }
             cost = totals(bills.of(part.ids))
             money = {name: cost[name] for name in ("images", "usd_busy", "usd_billed", "usd_per_image")}
-            rows.append(row | scores_of(dataset, texts, test, part, seed, probe) | money)
+            rows.append(row | scores_of(evaluation, part, seed) | money)
     return rows
 
 
-def scores_of(
-    dataset: Dataset, texts: np.ndarray, test: Images, train: Images, seed: int, probe: ProbeProtocol
-) -> dict[str, Any]:
-    """Zero-shot, CLER, its ensemble and the linear probe of some images; None each where there are none."""
-    names = ("zero_shot", "cler", "cler_ensemble", "linear_probe")
-    if not len(train.labels) or not len(test.labels):
-        return dict.fromkeys(names)
-    sets: dict[str, Any] = {
-        "train_features": train.features,
-        "train_labels": train.labels,
-        "test_features": test.features,
-        "test_labels": test.labels,
-        "text_features": texts,
-        "num_classes": len(dataset.class_names),
-        "metric": dataset.metric,
-        "seed": seed,
-        "protocol": probe,
-    }
-
-    def compute() -> dict[str, float]:
-        from engine.evaluation import score
-
-        scores = score(**sets)
-        return {name: getattr(scores, name) for name in names}
-
-    found: dict[str, Any] = cached_value("scores", sets, compute, packages=("engine.evaluation",), edition=1)
-    return found
+def scores_of(evaluation: EvaluationSet, train: Images, seed: int) -> dict[str, Any]:
+    """Every metric of the trade-off that is computed from embeddings; None each where there are no images."""
+    metrics = [metric for metric in tradeoff_metrics() if metric.compute]
+    if not len(train.labels) or not len(evaluation.test.labels):
+        return dict.fromkeys(metric.name for metric in metrics)
+    found = measure_once(metrics, evaluation.inputs(train, seed))
+    return {metric.name: found[metric.name] for metric in metrics}
 
 
 def add_finetuned(
-    workspace: Workspace,
-    encoder: ImageEncoder,
-    dataset: Dataset,
-    texts: np.ndarray,
-    test_plan: OriginalPlan,
+    evaluation: EvaluationSet,
     plans: Mapping[tuple[str, int], ShotPlan],
     shots: Sequence[int],
     rows: Sequence[dict[str, Any]],
 ) -> None:
-    """Adds `finetune` to the rows of `tradeoff_rows` at these shots; the pixels are the stored ones."""
-    test = load_images(workspace, encoder.name, test_plan, len(test_plan))
+    """Adds `finetune` to the rows of `tradeoff_rows` at these shots, trained and scored on the stored pixels."""
     asked = [row for row in rows if row["shots"] in shots]
-    progress = Progress(f"fine-tune on {dataset.name}", len(asked), unit="models")
+    progress = Progress(f"fine-tune on {evaluation.dataset.name}", len(asked), unit="models")
     for row in asked:
         progress.show()
         plan = plans[row["source"], row["seed"]]
-        train = load_images(workspace, encoder.name, plan, plan.num_recipes(row["shots"]))
-        row["finetune"] = _finetuned(workspace, encoder, dataset, texts, train, test, row["seed"])
+        train = evaluation.load(plan, plan.num_recipes(row["shots"]))
+        row["finetune"] = _finetuned(evaluation, train, row["seed"])
         progress.add(1, 0, 0.0)
     progress.close()
 
 
-def _finetuned(
-    workspace: Workspace,
-    encoder: ImageEncoder,
-    dataset: Dataset,
-    texts: np.ndarray,
-    train: Images,
-    test: Images,
-    seed: int,
-) -> float:
+def _finetuned(evaluation: EvaluationSet, train: Images, seed: int) -> float:
     """Score of the fine-tuned encoder, 0 to 1."""
-    encoded = stored_images(workspace, [*train.ids, *test.ids])
-    settings: dict[str, Any] = {"metric": dataset.metric, "seed": seed}
-    # the pixels decide, not the ids: two workspaces may hold images of one recipe that differ by a grey level
+    encoder, test = evaluation.encoder, evaluation.test
+    encoded = stored_images(evaluation.workspace, [*train.ids, *test.ids])
+    settings: dict[str, Any] = {"metric": evaluation.dataset.metric, "seed": seed}
+    # keyed by pixels, not ids: two workspaces may hold images of one recipe that differ by a grey level
     inputs = settings | {
         "encoder": encoder.name,
         "device": encoder.device,
@@ -166,23 +184,25 @@ def _finetuned(
         "train_labels": train.labels,
         "test": [encoded[name] for name in test.ids],
         "test_labels": test.labels,
-        "texts": texts,
+        "texts": evaluation.texts,
     }
 
     def compute() -> float:
         from engine.evaluation import finetune_score
 
-        pixels = [pixels_of([encoded[name] for name in images.ids]) for images in (train, test)]
-        return finetune_score(encoder, pixels[0], train.labels, pixels[1], test.labels, texts, **settings).score
+        tuning, testing = (
+            (pixels_of([encoded[name] for name in images.ids]), images.labels) for images in (train, test)
+        )
+        return finetune_score(encoder, tuning, testing, evaluation.texts, **settings).score
 
     return float(cached_value("finetuned", inputs, compute, packages=("engine.evaluation", "engine.models"), edition=1))
 
 
 def improvements(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What generated images of the most shots improve on zero-shot, data sets in descending order (GenBench Fig. 2, left)."""
+    """Gain of generated images of the most shots over zero-shot, the largest first (GenBench Fig. 2, left)."""
     most = max((row["shots"] for row in rows), default=0)
     found = []
-    for row in average_over_seeds([row for row in rows if row["shots"] == most and row["source"] == "generative"]):
+    for row in average_over_seeds([row for row in rows if row["shots"] == most and is_generated(row)]):
         if row["linear_probe"] is not None:
             kept = {name: row[name] for name in ("group", "dataset", "strategy", "shots", "seeds", "zero_shot")}
             probe = {name: row[name] for name in ("linear_probe", "linear_probe_sd")}
@@ -190,8 +210,14 @@ def improvements(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["improvement"])
 
 
+def is_generated(row: Mapping[str, Any]) -> bool:
+    """Whether a row is about images that a generator made."""
+    kind = find_source(row["source"])
+    return kind is not None and kind.is_generated
+
+
 def improvement_figure(rows: Sequence[dict[str, Any]]) -> str:
-    """Figure 2 of `improvements`: a bar a data set, in points, coloured by its group."""
+    """Figure 2 of `improvements`: one bar per data set, in percentage points, coloured by group."""
     return bar_figure(
         {row["dataset"]: 100 * row["improvement"] for row in rows},
         spread={row["dataset"]: 100 * (row["linear_probe_sd"] or 0.0) for row in rows},
@@ -202,7 +228,10 @@ def improvement_figure(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def cost_tables(workspace: Workspace, bills: Bills) -> dict[str, list[dict[str, Any]]]:
-    """`costs`: images and dollars of the whole workspace by source, data set and generator. `runs`: all its runs."""
+    """Costs of the whole workspace.
+
+    `costs`: images and dollars by source, data set and generator. `ledger`: work of all runs by stage. `runs`: all runs.
+    """
     shown = (
         "run_id",
         "status",
@@ -219,15 +248,19 @@ def cost_tables(workspace: Workspace, bills: Bills) -> dict[str, list[dict[str, 
     runs = [{name: run[name] for name in shown} for run in workspace.runs().sort_by("started_at").to_pylist()]
     for run in runs:
         run["started_at"] = run["started_at"].isoformat(timespec="seconds")
-    return {"costs": summarise(bills.table, workspace.runs()), "runs": runs}
+    return {
+        "costs": summarise(bills.table, workspace.runs()),
+        "ledger": summarise_stages(workspace.ledger()),
+        "runs": runs,
+    }
 
 
 def error_rows(workspace: Workspace, plans: Iterable[Plan]) -> list[dict[str, Any]]:
-    """Recipes of these plans that have no image, by the reason of their last failure."""
+    """Recipes of these plans without an image, counted by the reason of their last failure."""
     errors = workspace.errors()
     if not errors.num_rows:
         return []
-    planned = IdSet([plan[index].id for index in range(len(plan))] for plan in plans)
+    planned = IdSet(plan_ids(plan) for plan in plans)
     done = workspace.done_ids()
     names = errors.column("id")
     keep = planned.contains(names.combine_chunks()) & ~done.contains(names.combine_chunks())
@@ -269,7 +302,7 @@ def contact_sheet(workspace: Workspace, dataset: Dataset, source: str, plan: Sho
 
 
 def paper_tables(prices: PriceBook) -> dict[str, list[dict[str, Any]]]:
-    """GenBench Tables 1 and 5, computed from the price book beside what the paper prints."""
+    """GenBench Tables 1 and 5, computed from the price book beside the printed values."""
     from engine.costs import genbench_table_1, genbench_table_5
 
     return {"genbench_table_1": genbench_table_1(prices), "genbench_table_5": genbench_table_5(prices)}

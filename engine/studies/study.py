@@ -1,4 +1,4 @@
-"""What all studies share: their data sets, sources and models, the plans these make, and how a workspace is filled with them."""
+"""The base of all studies: data sets, sources, models, the plans made from them, and the fills of a workspace."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,11 @@ from engine.evaluation.protocols import check_protocol
 from engine.models import ImageEncoder, generator_spec
 from engine.models.generators import adapter_of
 from engine.models.spec import GeneratorSpec
-from engine.names import unknown_name
-from engine.prompts import Materials, load_sentences, strategy_name
+from engine.prompts import Materials, Strategy, load_sentences
 from engine.recipe import Recipe
 from engine.sources import (
     ConcatenatedPlan,
     CorpusMaker,
-    GenerativePlan,
     GeneratorMaker,
     Maker,
     MakerBySource,
@@ -30,51 +28,51 @@ from engine.sources import (
     ShotIds,
     load_pool,
 )
+from engine.sources.kinds import SOURCES, PlanRequest, source_kind
 from engine.sources.retrieval import CaptionedPool, check_pool, class_queries, class_text_features
 from engine.store import Workspace
 from engine.studies.base import Phase, Study
 from engine.studies.config import Settings, check_not_empty, check_place, check_seeds
+from engine.studies.image_set import load_images
+from engine.studies.scoring import EvaluationSet
 
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
 
-SOURCES = ("generative", "retrieval", "original")
-"""Kinds of external data the paper compares."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig(Settings):
-    """Which data, from which models, at which seeds."""
+    """Data, models and seeds of a study."""
 
     generator: str = "mini"
     """Registry name (`python -m engine.models list`) or diffusers folder."""
     generator_source: Annotated[str, tyro.conf.arg(name="generator.source")] = ""
     """Hub id or folder to take the generator's weights from instead of its own."""
     generator_auxiliaries: Annotated[tuple[str, ...], tyro.conf.arg(name="generator.auxiliaries")] = ()
-    """PURPOSE=SOURCE of the models its reference modes take, as `controlnet=path/to/folder`; the entry's own otherwise."""
+    """PURPOSE=SOURCE of the models that its reference modes need, as `controlnet=path/to/folder`; the entry's own otherwise."""
     generator_steps: Annotated[int | None, tyro.conf.arg(name="generator.steps")] = None
     """Sampler steps; the generator's own default otherwise."""
     generator_size: Annotated[int | None, tyro.conf.arg(name="generator.size")] = None
-    """Pixels a side of generated images; the generator's own default otherwise."""
+    """Pixels per side of generated images; the generator's own default otherwise."""
     speed: Literal["exact", "fast", "lossy"] = "exact"
-    """What the generator may do to be faster: nothing that shows, compile itself, or trade pixels."""
+    """How the generator may save time: not at all, by compiling itself, or also by changing pixels slightly."""
     sentence_model: str = "t5-common-gen"
-    """Word-to-sentence model of the strategy `category_enhancement`: a name, a hub id or a folder."""
+    """Model that writes the sentences of the strategy `category_enhancement`: a name, a hub id or a folder."""
     probe: Literal["validation", "paper"] = "validation"
     """Protocol of the linear probe: logistic regression with a validated strength, or the paper's SGD from the text."""
     allow_fewer_shots: bool = False
-    """Go on with what there is where a class has fewer original images than shots."""
+    """Use the images that there are where a class has fewer original images than shots, instead of stopping."""
     seeds: tuple[int, ...] = (0,)
-    """Each seed draws its own generated and original images."""
+    """Each seed generates and samples its own images."""
     pool: str = "world:mini-web"
-    """Captioned webdataset that retrieval searches."""
+    """Captioned webdataset whose captions retrieval searches."""
     batch_size: int | None = None
-    """Images the generator makes at once; the generator's own default otherwise."""
+    """Images that the generator makes at once; the generator's own default otherwise."""
     report: Path = Path("report")
-    """Folder for report.json and index.html."""
+    """Folder of report.json and index.html."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for what no run could honour."""
+        """Raises ValueError, one sentence, if the configuration is invalid."""
         super().check()
         check_place("report", self.report)
         check_protocol(self.probe)
@@ -94,74 +92,83 @@ class StudyConfig(Settings):
 
 
 def check_sources(sources: tuple[str, ...]) -> None:
-    """Raises ValueError for a name that is no source, or none at all."""
+    """Raises ValueError for an unknown source, or none at all."""
     check_not_empty(sources=sources)
     for name in sources:
-        if name not in SOURCES:
-            raise ValueError(unknown_name("source", name, SOURCES))
+        source_kind(name)
 
 
 def check_shots(*shots: int) -> None:
-    """Raises ValueError for a number of shots that is none."""
+    """Raises ValueError for a number of shots below 1."""
     for num in shots:
         if num < 1:
             raise ValueError(f"shots {num} is not a number of images; give 1 or more")
 
 
 class Variant(NamedTuple):
-    """A way to get images of every class."""
+    """One way to get images of every class."""
 
     source: str
-    """`generative`, `retrieval` or `original`."""
+    """Name of the source (`engine.sources.kinds`)."""
     strategy: str
-    """Prompt strategy of generative images; empty for the others."""
+    """Prompt strategy of generated images; empty for the others."""
     shots: int
-    """Images a class that are wanted at most."""
+    """Images per class, at most."""
 
     @property
     def needs_references(self) -> bool:
-        """Whether its images are drawn from retrieved ones."""
-        return "retrieval_augmented" in self.strategy.split("+")
+        """Whether its images are generated from reference images."""
+        return bool(self.strategy) and Strategy.parse(self.strategy).needs_references
+
+    @property
+    def needs_sentences(self) -> bool:
+        """Whether its prompts are sentences written by a language model."""
+        return bool(self.strategy) and Strategy.parse(self.strategy).needs_sentences
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether a generator makes its images."""
+        return source_kind(self.source).is_generated
 
 
 class SourceStudy(Study):
-    """A study that compares ways to get images; its parts are made when they are first needed."""
+    """A study that compares ways to get images: plans for each of its variants; each part is made at its first use."""
 
     config: StudyConfig
 
     @property
     @abstractmethod
     def variants(self) -> dict[str, Variant]:
-        """Name → the way to get images; what is made is every one of them on every data set with every seed."""
+        """Name → one way to get images; all of them are made for every data set and seed."""
 
     def check(self) -> None:
-        """Looks at every name and file the run will need, before anything is started.
+        """Checks every name and file that the run will need, before anything is started.
 
         Raises:
-            ValueError: the first that is wrong.
+            ValueError: one sentence on the first that is wrong.
         """
         super().check()
         variants = self.variants.values()
         for variant in variants:
             if variant.strategy:
-                strategy_name(variant.strategy)
-        if any(variant.source == "generative" for variant in variants):
+                Strategy.parse(variant.strategy)
+        if any(variant.is_generated for variant in variants):
             self._check_generator()
         if self._retrieved_shots:
             check_pool(self.config.pool, self._retrieved_shots)
         _ = self.test_plans
         for variant in variants:
-            if variant.source == "original":
+            if source_kind(variant.source).plans_early:
                 for dataset in self.datasets:
                     for seed in self.config.seeds:
-                        self._original(dataset, seed, variant.shots)
+                        self._plan(variant, dataset, seed)
 
     def _check_generator(self) -> None:
-        """Checks the generator's spec; a generator that requires references needs a strategy that gives them."""
+        """Raises ValueError for missing weights, and for a strategy without references where the generator requires one."""
         adapter = adapter_of(self.generator.pipeline)
         adapter.check_available(self.generator.name, self.generator.is_local)
-        drawn = [variant for variant in self.variants.values() if variant.source == "generative"]
-        if adapter.needs_reference and not all(variant.needs_references for variant in drawn):
+        generated = [variant for variant in self.variants.values() if variant.is_generated]
+        if adapter.needs_reference and not all(variant.needs_references for variant in generated):
             raise ValueError(
                 f"generator {self.generator.name} requires a reference image; "
                 "add +retrieval_augmented to the strategy, or choose another generator"
@@ -194,16 +201,14 @@ class SourceStudy(Study):
 
     @cached_property
     def materials(self) -> Materials:
-        """The sentences and reference images that the strategies draw on."""
-        drawn = [variant for variant in self.variants.values() if variant.source == "generative"]
-        enhanced = any("category_enhancement" in variant.strategy.split("+") for variant in drawn)
-        augmented = any(variant.needs_references for variant in drawn)
-        return Materials(
-            {dataset.name: load_sentences(dataset, self.config.sentence_model) for dataset in self.datasets}
-            if enhanced
-            else {},
-            {name: ShotIds(plan) for name, plan in self._retrievals.items()} if augmented else {},
-        )
+        """The sentences and reference images that the strategies need."""
+        sentences: dict[str, Any] = {}
+        if any(variant.needs_sentences for variant in self.variants.values()):
+            sentences = {dataset.name: load_sentences(dataset, self.config.sentence_model) for dataset in self.datasets}
+        references: dict[str, Any] = {}
+        if any(variant.needs_references for variant in self.variants.values()):
+            references = {name: ShotIds(plan) for name, plan in self._retrievals.items()}
+        return Materials(sentences, references)
 
     @cached_property
     def plans(self) -> dict[str, dict[tuple[str, int], Any]]:
@@ -218,11 +223,31 @@ class SourceStudy(Study):
         }
 
     def _plan(self, variant: Variant, dataset: Dataset, seed: int) -> Any:
-        if variant.source == "generative":
-            return GenerativePlan(dataset, self.generator, variant.strategy, variant.shots, seed, self.materials)
-        if variant.source == "original":
-            return self._original(dataset, seed, variant.shots)
-        return self._retrievals[dataset.name]  # the nearest captions are the same whatever the seed
+        request = PlanRequest(dataset, variant.shots, seed, variant.strategy, self)
+        return source_kind(variant.source).make_plan(request)
+
+    @property
+    def read_plans(self) -> list[tuple[str, str, Plan]]:
+        """(Source, data set, plan) of all images that are read from corpora, reference images included, test images not."""
+        found: list[tuple[str, str, Plan]] = [
+            (variant.source, dataset, plan)
+            for name, variant in self.variants.items()
+            if not variant.is_generated
+            for (dataset, _), plan in self.plans[name].items()
+        ]
+        if self._retrieved_shots:
+            found += [("retrieval", dataset, plan) for dataset, plan in self._retrievals.items()]
+        return list({id(plan): (source, dataset, plan) for source, dataset, plan in found}.values())
+
+    @property
+    def generated_plans(self) -> list[Plan]:
+        """Plans of all images that a generator makes."""
+        return [
+            plan
+            for name, variant in self.variants.items()
+            if variant.is_generated
+            for plan in self.plans[name].values()
+        ]
 
     def phases(self) -> Iterator[Phase]:
         """Makes the images, and embeds them by the study's other encoders."""
@@ -279,10 +304,11 @@ class SourceStudy(Study):
 
     def _corpus_maker(self) -> CorpusMaker:
         corpora = {dataset.name: dataset.location for dataset in self.datasets}
-        seconds = {}
-        for plan in self._retrievals.values() if self._retrieved_shots else ():
-            corpora[self.pool.name] = self.pool.location
-            seconds["retrieval", plan.dataset.name] = plan.search_seconds_per_image
+        seconds: dict[tuple[str, str], float] = {}
+        for source, dataset, plan in self.read_plans:
+            corpora |= getattr(plan, "corpora", {})
+            if hasattr(plan, "search_seconds_per_image"):
+                seconds[source, dataset] = plan.search_seconds_per_image
         return CorpusMaker(corpora, seconds)
 
     def every_plan(self) -> list[Plan]:
@@ -293,22 +319,32 @@ class SourceStudy(Study):
         """`[C, T, D]` float32, unit norm: class names in their templates."""
         return class_text_features(self.encoder, dataset)
 
+    def evaluation_set(self, workspace: Workspace, dataset: Dataset) -> EvaluationSet:
+        """The test images and class texts that the images made for a data set are scored on."""
+        plan = self.test_plans[dataset.name]
+        test = load_images(workspace, self.encoder.name, plan, len(plan))
+        return EvaluationSet(workspace, dataset, self.encoder, self.texts(dataset), test, self.config.probe)
+
     @property
     def _retrieved_shots(self) -> int:
-        """Images a class that the pool is searched for: for their own sake, or as reference images."""
-        return max(
-            (v.shots for v in self.variants.values() if v.source == "retrieval" or v.needs_references), default=0
-        )
+        """Images per class that are searched for in the pool, as images of their own or as references."""
+        searched = (v for v in self.variants.values() if source_kind(v.source).searches_pool or v.needs_references)
+        return max((variant.shots for variant in searched), default=0)
 
     @cached_property
     def _originals(self) -> dict[tuple[str, int, int], OriginalPlan]:
         return {}
 
-    def _original(self, dataset: Dataset, seed: int, shots: int) -> OriginalPlan:
+    def original_plan(self, dataset: Dataset, seed: int, shots: int) -> OriginalPlan:
+        """Training images of a data set; the same plan for the same request."""
         key = dataset.name, seed, shots
         if key not in self._originals:
             self._originals[key] = OriginalPlan(dataset, shots, seed, allow_fewer=self.config.allow_fewer_shots)
         return self._originals[key]
+
+    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan:
+        """The images of the pool whose captions are nearest to the classes of a data set."""
+        return self._retrievals[dataset.name]
 
     @cached_property
     def _retrievals(self) -> dict[str, RetrievalPlan]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.costs import PriceBook, attribute_billed, billed_usd, summarise, totals
+from engine.costs import PriceBook, attribute_billed, billed_usd, summarise, summarise_stages, totals
 
 
 def image(
@@ -131,3 +131,38 @@ def test_the_parts_of_the_bills_sum_to_the_bills(images: list[tuple[str, str, fl
     billed = [row["usd_billed"] for row in rows if row["dataset"] == "cars" or row["source"] == "(no image)"]
     assert sum(billed) == pytest.approx(sum(bills.values()), rel=1e-9, abs=1e-9)
     assert all(part >= 0 for part in billed)
+
+
+def work(
+    stage: str, source: str, rows: int, seconds: float, labels: float = 0.0, dataset: str = "cars"
+) -> dict[str, Any]:
+    kind = {"run_id": "a", "stage": stage, "source": source, "dataset": dataset, "strategy": "", "generator": ""}
+    return kind | {"rows": rows, "busy_seconds": seconds, "usd_compute": 2 * seconds, "usd_labels": labels}
+
+
+def test_stages_are_summed_over_runs_and_data_sets_in_the_order_of_the_work() -> None:
+    ledger = pl.DataFrame(
+        [
+            work("train", "", 0, 5.0),
+            work("embed", "original", 3, 1.0),
+            work("make", "original", 2, 1.0, labels=0.5),
+            work("make", "original", 2, 2.0, dataset="pets") | {"run_id": "b"},
+            work("filter", "", 9, 1.0),
+        ]
+    )
+    rows = summarise_stages(ledger)
+    assert [row["stage"] for row in rows] == ["make", "embed", "train", "filter"]
+    assert rows[0] == {
+        "stage": "make",
+        "source": "original",
+        "generator": "",
+        "rows": 4,
+        "busy_seconds": 3.0,
+        "usd_compute": 6.0,
+        "usd_labels": 0.5,
+        "usd_per_row": 6.5 / 4,
+    }
+    assert rows[2]["usd_per_row"] is None
+    assert summarise_stages(ledger.to_arrow()) == rows
+    with pytest.raises(ValueError, match="rows of the ledger lack the columns rows"):
+        summarise_stages(ledger.drop("rows"))

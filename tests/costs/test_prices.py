@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.costs import Instance, PriceBook, usd_per_device_second
+from engine.sources.kinds import SOURCE_KINDS
 
 GOOD = """
 [defaults]
@@ -154,5 +155,11 @@ def test_a_book_need_not_price_labels_that_nobody_writes(tmp_path: Path) -> None
     book = (Path(__file__).parents[2] / "docs" / "how-to.md").read_text().split("```toml\n", 1)[1].split("```", 1)[0]
     (tmp_path / "book.toml").write_text(book)
     prices = PriceBook.load(tmp_path / "book.toml")
-    assert [prices.usd_per_label(source) for source in ("generative", "retrieval", "original")] == [0.0, 0.0, 0.03]
+    assert {kind.name: kind.usd_per_label(prices) for kind in SOURCE_KINDS} == {
+        "generative": 0.0,
+        "retrieval": 0.0,
+        "original": 0.03,
+    }
+    with pytest.raises(ValueError, match="no label price 'generative'"):
+        prices.usd_per_label("generative")
     assert prices.for_device(None).usd_per_hour == 1.10

@@ -92,7 +92,7 @@ def test_pictures_are_resized_on_tensorflows_grid() -> None:
 def test_other_weights_are_refused(weights: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    with pytest.raises(ValueError, match="is no safetensors file; convert it once"):
+    with pytest.raises(ValueError, match="is not a safetensors file; convert it once"):
         Inception(tmp_path / "pt_inception.pth")
     with pytest.raises(ValueError, match="cannot be read"):
         Inception(tmp_path / "none.safetensors")

@@ -27,7 +27,7 @@ def parts(tiny_encoder: str):
 def _score(parts, train, labels, **options):
     encoder, texts = parts
     test, truth = _images(10, first=100)
-    return finetune_score(encoder, _pixels(train), labels, _pixels(test), truth, texts, **options)
+    return finetune_score(encoder, (_pixels(train), labels), (_pixels(test), truth), texts, **options)
 
 
 def test_the_tower_learns_what_its_text_does_not_say(parts):
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_score_and_one_shot_holds_nothing_out(parts
 
 def test_several_labels_and_no_images_are_one_sentence(parts):
     train, labels = _images(2)
-    with pytest.raises(ValueError, match="one label an image"):
+    with pytest.raises(ValueError, match="one label per image"):
         _score(parts, train, torch.nn.functional.one_hot(labels, 3))
     with pytest.raises(ValueError, match="train_labels is empty"):
         _score(parts, [], labels[:0])

@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from engine.evaluation import fit_linear_probe, linear_probe_score, logistic, score
+from engine.evaluation import MetricInputs, class_centers, fit_linear_probe, linear_probe_score, logistic, measure
 from engine.evaluation.linear_probe import C_GRID, DEFAULT_C
 from engine.evaluation.logistic import fit_logistic
+from engine.evaluation.metrics import CLER, LINEAR_PROBE, tradeoff_metrics
 
 Data = tuple[np.ndarray[Any, Any], ...]
 
@@ -60,7 +61,7 @@ def test_accuracy_is_scikit_learns_within_half_a_point(
     train, labels, test, truth = blobs(num_classes, dimension, shots, noise)
     probe = fit_linear_probe(train, labels, num_classes=num_classes)
     peer = LogisticRegression(C=probe.c, max_iter=2000, tol=1e-5).fit(standardised(probe, train), labels)
-    ours = linear_probe_score(train, labels, test, truth, num_classes=num_classes).score
+    ours = linear_probe_score((train, labels), (test, truth), num_classes=num_classes).score
     assert ours == pytest.approx(peer.score(standardised(probe, test), truth), abs=0.005)
     assert ours > 0.7
 
@@ -86,8 +87,8 @@ def test_a_model_does_not_depend_on_the_others_in_its_batch() -> None:
 
 def test_the_probe_never_sees_the_test_labels() -> None:
     train, labels, test, truth = blobs(6, 16, 8, noise=1.0)
-    first = linear_probe_score(train, labels, test, truth, num_classes=6, seed=3)
-    second = linear_probe_score(train, labels, test, (truth + 1) % 6, num_classes=6, seed=3)
+    first = linear_probe_score((train, labels), (test, truth), num_classes=6, seed=3)
+    second = linear_probe_score((train, labels), (test, (truth + 1) % 6), num_classes=6, seed=3)
     assert (first.c, first.validation_score) == (second.c, second.validation_score)
     assert first.score > 0.5 > second.score
 
@@ -149,7 +150,7 @@ def test_the_largest_set_of_the_miniature_world_takes_few_passes(monkeypatch: py
         return passes(x, labels, weights, decay)
 
     monkeypatch.setattr(logistic, "_loss_and_gradient", count)
-    linear_probe_score(train, labels, test, truth, num_classes=48)
+    linear_probe_score((train, labels), (test, truth), num_classes=48)
     # a pass is one loss and gradient of one model over the set; 250 of them are a quarter of a second on one core
     assert sum(models) < 500
 
@@ -167,25 +168,39 @@ def test_the_largest_set_of_the_miniature_world_takes_few_passes(monkeypatch: py
         ({"metric": "f1"}, "metric is 'f1'"),
     ],
 )
-def test_score_says_what_is_wrong_with_its_input(change: dict[str, Any], message: str) -> None:
+def test_measuring_says_what_is_wrong_with_its_input(change: dict[str, Any], message: str) -> None:
     values: dict[str, Any] = {
         "train_features": np.arange(8, dtype=np.float32).reshape(4, 2),
         "train_labels": np.array([0, 1, 2, 0]),
+        "train_classes": np.array([0, 1, 2, 0]),
         "test_features": np.ones((2, 2), dtype=np.float32),
         "test_labels": np.array([0, 1]),
         "text_features": np.ones((3, 1, 2), dtype=np.float32),
         "num_classes": 3,
     }
     with pytest.raises(ValueError, match=message):
-        score(**(values | change))
+        measure((CLER, LINEAR_PROBE), MetricInputs(**(values | change)))
 
 
-def test_score_is_all_the_scores_at_once() -> None:
+def test_the_scores_of_the_trade_off_are_measured_together() -> None:
     train, labels, test, truth = blobs(5, 16, 8, noise=0.5)
     g = np.random.default_rng(1)
     text = g.normal(size=(6, 2, 16)).astype(np.float32)
-    result = score(train, labels, test, truth, text, num_classes=6, metric="mean_per_class", seed=2)
-    assert result.linear_probe > 0.95
-    assert result.cler > 0.85
-    assert result.zero_shot < 0.7
-    assert (result.num_train, result.num_test, result.num_empty_classes) == (40, 200, 1)
+    inputs = MetricInputs(
+        train_features=train,
+        train_labels=labels,
+        train_classes=labels,
+        test_features=test,
+        test_labels=truth,
+        text_features=text,
+        num_classes=6,
+        metric="mean_per_class",
+        seed=2,
+    )
+    found = measure([metric for metric in tradeoff_metrics() if metric.compute], inputs)
+    assert list(found.values) == ["zero_shot", "cler", "cler_ensemble", "linear_probe"]
+    assert found.values["linear_probe"] > 0.95
+    assert found.values["cler"] > 0.85
+    assert found.values["zero_shot"] < 0.7
+    assert list(found.seconds) == ["zero_shot", "cler", "linear_probe"]
+    assert class_centers(train, labels, num_classes=6)[1].sum() == 1

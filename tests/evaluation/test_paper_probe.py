@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.evaluation import fit_paper_probe, linear_probe_score, paper_probe, score
-from engine.evaluation.paper_probe import train_heads
+from engine.evaluation import fit_paper_probe, linear_probe_score, paper_probe, zero_shot_score
+from engine.evaluation.paper_probe import train_probe_heads
 from tests.evaluation.test_linear_probe import Data, blobs
 
 
@@ -39,7 +39,7 @@ def test_every_head_of_the_grid_is_torchs_own(num_rows: int) -> None:
     x, columns = paper_probe.scaled(torch.tensor(train))[:num_rows], torch.tensor(labels)[:num_rows]
     start = torch.tensor(text[:, 0])
     points = [(0.1, 1e-6), (1e-3, 0.1), (0.01, 10.0)]
-    heads = train_heads(x, columns, start, [p[0] for p in points], [p[1] for p in points], epochs=3, seed=7)
+    heads = train_probe_heads(x, columns, start, [p[0] for p in points], [p[1] for p in points], epochs=3, seed=7)
     seen = paper_probe.scaled(torch.tensor(test))
     for number, point in enumerate(points):
         norm, head = torch_head(x, columns, start, *point, epochs=3)
@@ -52,9 +52,9 @@ def test_the_whole_toolkits_grid_is_visited_but_for_what_cannot_converge(monkeyp
 
     def spy(*arguments, **options):
         rounds.append(list(zip(arguments[3], arguments[4], strict=True)))
-        return train_heads(*arguments, **options)
+        return train_probe_heads(*arguments, **options)
 
-    monkeypatch.setattr(paper_probe, "train_heads", spy)
+    monkeypatch.setattr(paper_probe, "train_probe_heads", spy)
     fit_paper_probe(train, labels, text)
     assert [len(points) for points in rounds[:1]] == [33]  # 6 x 7, without lr * decay >= 3.8
     assert set(rounds[0]) == {
@@ -74,7 +74,9 @@ def test_the_choice_follows_the_held_out_shots_and_nothing_else() -> None:
     again = fit_paper_probe(train, labels, text, seed=3)
     assert torch.equal(first.heads.weight, again.heads.weight)
     results = [
-        linear_probe_score(train, labels, test, answers, num_classes=6, seed=3, protocol="paper", text_features=text)
+        linear_probe_score(
+            (train, labels), (test, answers), num_classes=6, seed=3, protocol="paper", text_features=text
+        )
         for answers in (truth, (truth + 1) % 6)
     ]
     assert results[0].score > 0.5 > 0.3 > results[1].score
@@ -86,10 +88,10 @@ def test_the_choice_follows_the_held_out_shots_and_nothing_else() -> None:
 
 def test_training_beats_the_text_it_starts_from() -> None:
     (train, labels, test, truth), text = with_text(10, 32, 40)
-    result = score(train, labels, test, truth, text, num_classes=10, protocol="paper")
-    assert result.linear_probe > result.zero_shot
-    assert result.probe_c is None
-    assert result.probe_learning_rate in paper_probe.LEARNING_RATES
+    result = linear_probe_score((train, labels), (test, truth), num_classes=10, protocol="paper", text_features=text)
+    assert result.score > zero_shot_score(test, truth, text)
+    assert result.c is None
+    assert result.learning_rate in paper_probe.LEARNING_RATES
 
 
 def test_one_shot_a_class_starts_from_the_text_with_the_default_settings() -> None:
@@ -102,8 +104,8 @@ def test_one_shot_a_class_starts_from_the_text_with_the_default_settings() -> No
 def test_what_is_missing_is_said() -> None:
     (train, labels, test, truth), text = with_text(5, 16, 3)
     with pytest.raises(ValueError, match="give text_features of 5 classes"):
-        linear_probe_score(train, labels, test, truth, num_classes=5, protocol="paper")
+        linear_probe_score((train, labels), (test, truth), num_classes=5, protocol="paper")
     with pytest.raises(ValueError, match="give text_features of 5 classes"):
-        linear_probe_score(train, labels, test, truth, num_classes=5, protocol="paper", text_features=text[:4])
+        linear_probe_score((train, labels), (test, truth), num_classes=5, protocol="paper", text_features=text[:4])
     with pytest.raises(ValueError, match="did you mean paper"):
-        linear_probe_score(train, labels, test, truth, num_classes=5, protocol="papers")  # type: ignore[arg-type]
+        linear_probe_score((train, labels), (test, truth), num_classes=5, protocol="papers")  # type: ignore[arg-type]

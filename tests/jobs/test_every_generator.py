@@ -117,7 +117,7 @@ def test_every_generator_makes_its_set(config: Callable[[str], GenBenchConfig], 
         assert [(row["generator"], row["height"]) for row in rows] == [(name, side)] * 3
         assert {row["reference_mode"] for row in rows} == {plan[0].reference_mode}
     for name in ("sd21", "emu2", "glide", "qwen-image-edit"):
-        report = studies[name].report(workspace)
+        report = studies[name].build_report(workspace)
         assert report.tables["errors"] == []
         (row,) = report.tables["tradeoff"]
         assert (row["images"], row["shots"]) == (3, 1)

@@ -47,13 +47,13 @@ def all_figures(changed: dict[str, Any] | None = None) -> list[str]:
     ]
 
 
-def test_what_was_drawn_once_is_read_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_that_was_plotted_once_is_read_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     first = all_figures()
-    monkeypatch.setattr(figures, "_drawing", lambda *_, **__: pytest.fail("a figure was drawn again"))
+    monkeypatch.setattr(figures, "_axes_of", lambda *_, **__: pytest.fail("a figure was plotted again"))
     assert all_figures() == first
 
 
-def test_another_value_title_or_order_of_colours_is_drawn_anew() -> None:
+def test_another_value_title_or_order_of_colours_is_plotted_anew() -> None:
     first = all_figures()
     assert all_figures({"linear_probe": 0.9})[1:] != first[1:]
     assert all_figures({"usd_busy": 99.0})[1] != first[1]
@@ -84,7 +84,7 @@ def test_the_same_rows_give_the_same_figure_and_panels_share_no_ids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tradeoff_figures(rows())
-    monkeypatch.setenv("IMAGEFOUNDRY_CACHE", str(tmp_path / "another"))  # so that they are drawn again
+    monkeypatch.setenv("IMAGEFOUNDRY_CACHE", str(tmp_path / "another"))  # so that they are plotted again
     second = tradeoff_figures(rows())
     assert first == second
     common, rare = (set(re.findall(r"url\(#(\w+)\)", svg)) for svg in first.values())
@@ -92,7 +92,7 @@ def test_the_same_rows_give_the_same_figure_and_panels_share_no_ids(
     assert not common & rare
 
 
-def test_rows_without_a_score_are_not_drawn() -> None:
+def test_rows_without_a_score_are_not_plotted() -> None:
     assert tradeoff_figures([row | {"linear_probe": None} for row in rows()]) == {}
     assert tradeoff_figures([]) == {}
 

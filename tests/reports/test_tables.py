@@ -1,6 +1,6 @@
 import pytest
 
-from engine.reports.tables import average_over_seeds, format_usd, format_value, headlines, made_and_spent
+from engine.reports.tables import average_over_seeds, best_cells, format_usd, format_value, headlines, made_and_spent
 
 
 def row(source: str, seed: int, probe: float | None, usd: float = 1.0, strategy: str = "", group: str = "rare") -> dict:
@@ -93,3 +93,14 @@ def test_a_value_is_shown_in_the_unit_of_its_column(column: str, value: object, 
 def test_a_mean_of_any_number_is_shown_with_its_spread() -> None:
     assert format_value("fid", 1.234, {"fid": 1.234, "fid_sd": 0.1}) == "1.23 ± 0.10"
     assert format_value("fid", 1.234, {"fid": 1.234, "fid_sd": None}) == "1.23"
+
+
+def test_the_best_of_alternatives_follows_the_direction_of_the_metric() -> None:
+    rows = [
+        {"dataset": "d", "method": "none", "cler": 0.5, "fid": 9.0, "images": 3},
+        {"dataset": "d", "method": "zero", "cler": 0.6, "fid": 8.0, "images": 4},
+        {"dataset": "e", "method": "none", "cler": 0.1, "fid": 2.0, "images": 5},
+    ]
+    assert best_cells(rows) == {(1, "cler"), (1, "fid")}
+    assert best_cells([row | {"fid": 1.0} for row in rows]) == {(1, "cler")}  # equals have no best
+    assert best_cells([row | {"seed": 0} for row in rows]) == set()

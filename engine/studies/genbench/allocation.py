@@ -1,20 +1,20 @@
-"""What to buy for a budget: expected error of each class by source and shots, from a pilot, and the purchase that it recommends.
+"""Allocation of a budget: the expected error of each class by source and shots, from a pilot, and the purchase that follows.
 
 The method, step by step:
 
-1. The pilot has P images a class of each cheap source (generative, retrieval) and V labelled originals. The originals do two things:
-   the cheap sources are tried on them, and they are tried on each other, one left out at a time. Their labels are part of the bill.
-2. An error is CLER's: the share of a class's V originals whose nearest class centre is another's. V images say little
-   of one class, so each class's share is drawn towards that of its data set and source, as if `PRIOR_IMAGES` more had been seen.
-3. More shots lower an error by a power of their number. The power is one number a data set and source, from the same pilot
-   at fewer shots, and never more than `MAX_RATE`.
-4. For each class the options are a source and a number of shots, with what they cost beyond the pilot and what they are
-   expected to recognise. Of these the upper concave hull counts; the steps of all classes are bought in the order of gain per dollar while the
-   money lasts (the greedy answer to this knapsack, at most one step worse than the best one).
-5. What is left buys original images evenly, one a class and round, the worst class first.
+1. The pilot has P images per class of each cheap source (generative, retrieval) and V labelled originals per class. The cheap sources
+   are tested on the originals, and the originals on each other, one left out at a time. Their labels are part of the bill.
+2. An error is CLER's: the share of a class's V originals whose nearest class centre is that of another class. V images say little about
+   one class, so its share is shrunk towards that of its data set and source, as if `PRIOR_IMAGES` more images had been seen.
+3. More shots lower an error by a power of their number. The power is one number per data set and source, estimated from the
+   same pilot at fewer shots, and at most `MAX_RATE`.
+4. The options of a class are a source and a number of shots, each with its cost beyond the pilot and its expected accuracy. Only the
+   upper concave hull of the options counts. The steps of all classes are bought in the order of gain per dollar while the money lasts:
+   the greedy solution of this knapsack problem, at most one step worse than the best one.
+5. The remaining money buys original images evenly, one per class and round, the worst class first.
 
 A class trains on the images of its source and on all its originals. If originals are its source, its best cheap images are kept
-beside them unless they are clearly worse: by more than the standard error of what the pilot says of the originals.
+beside them unless they are clearly worse: by more than the standard error of the pilot's estimate for the originals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ from engine.evaluation import class_centers
 
 PRIOR_IMAGES = 4
 MAX_RATE = 0.5
-"""An error of means over shots falls no faster than by the root of their number."""
+"""The error of a mean falls at most with the square root of the number of shots."""
 PRIOR_RATE = 0.25
-"""Where the pilot has one number of shots only, which shows no rate."""
+"""Used where the pilot has only one number of shots, which shows no rate."""
 LEAST_ERROR = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Expected error of each class of a data set by the number of shots of one source."""
+    """Expected error of each class of a data set as a function of the shots of one source."""
 
     error: np.ndarray
     """`[C]` at `shots`."""
@@ -43,27 +43,27 @@ class Curve:
     """Power by which the error falls."""
 
     def at(self, shots: float) -> np.ndarray:
-        """`[C]` expected share recognised with so many shots."""
+        """`[C]` expected share of recognised images with that many shots."""
         return 1 - self.error * (self.shots / shots) ** self.rate
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A way to serve a class."""
+    """One way to get training images for a class."""
 
     source: str
     shots: int
-    """Images of the source in all, the pilot's included."""
+    """Images of the source in total, the pilot's included."""
     usd: float
-    """What it costs beyond the pilot."""
+    """US dollars beyond the pilot."""
     value: float
-    """Share recognised, as expected."""
+    """Expected share of recognised images."""
 
 
 def errors_of(
     train: np.ndarray, train_classes: np.ndarray, test: np.ndarray, test_classes: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """`[C]` share of each class's test images that CLER takes for another class; a class without any counts as all wrong."""
+    """`[C]` share of each class's test images that CLER assigns to another class; 1 for a class without test images."""
     centers, empty = class_centers(train, train_classes, num_classes=num_classes)
     scores = test @ centers.numpy().T
     scores[:, empty.numpy()] = -np.inf
@@ -71,7 +71,7 @@ def errors_of(
 
 
 def leave_one_out_errors(features: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """`[C]` the same of images of which each is tried on all the others' centres; unit-norm `[N, D]`."""
+    """`[C]` the same where each image is tested on the centres of all the others; features `[N, D]` have unit norm."""
     centers, _ = class_centers(features, classes, num_classes=num_classes)
     sums = np.zeros((num_classes, features.shape[1]))
     np.add.at(sums, classes, features)
@@ -89,14 +89,14 @@ def _share(wrong: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarr
 
 
 def fit_curve(few: np.ndarray, few_shots: float, many: np.ndarray, many_shots: float, num_images: int) -> Curve:
-    """The curve through errors `[C]` at fewer and at more shots, each class's counted on `num_images` images."""
+    """The curve through errors `[C]` at fewer and at more shots, each measured on `num_images` images per class."""
     pooled = max(float(many.mean()), LEAST_ERROR)
     rate = PRIOR_RATE
     if many_shots > few_shots:
         before = max(float(few.mean()), LEAST_ERROR)
         rate = float(np.clip(np.log(before / pooled) / np.log(many_shots / few_shots), 0.0, MAX_RATE))
-    drawn = (num_images * many + PRIOR_IMAGES * pooled) / (num_images + PRIOR_IMAGES)
-    return Curve(np.clip(drawn, LEAST_ERROR, 1.0), many_shots, rate)
+    shrunk = (num_images * many + PRIOR_IMAGES * pooled) / (num_images + PRIOR_IMAGES)
+    return Curve(np.clip(shrunk, LEAST_ERROR, 1.0), many_shots, rate)
 
 
 def options_of(
@@ -106,7 +106,7 @@ def options_of(
     max_shots: int,
     class_index: int,
 ) -> list[Option]:
-    """Every source and number of shots of a class, from the pilot's own number on."""
+    """Every source and number of shots of a class, from the pilot's number upwards."""
     options = []
     for source, curve in curves.items():
         first = pilot[source]
@@ -117,7 +117,7 @@ def options_of(
 
 
 def worth_keeping(cheap: float, original: float, num_images: int) -> bool:
-    """Whether cheap images, expected to recognise one share, are not clearly worse than originals, expected another."""
+    """Whether cheap images are not clearly worse than originals; `cheap` and `original` are their expected accuracies."""
     error = (original * (1 - original) / (num_images + PRIOR_IMAGES)) ** 0.5
     return cheap >= original - error
 
@@ -125,9 +125,9 @@ def worth_keeping(cheap: float, original: float, num_images: int) -> bool:
 def allocate(
     options: Sequence[Sequence[Option]], weights: Sequence[float], budget_usd: float
 ) -> tuple[list[Option], float]:
-    """One option a class, and the dollars that are left: steps up the classes' hulls in the order of weighted gain per dollar.
+    """One option per class, and the remaining dollars: steps up the hulls of the classes in the order of weighted gain per dollar.
 
-    Each class has at least one option that costs nothing.
+    Each class needs an option that costs nothing.
     """
     hulls = [_hull(each) for each in options]
     steps = []
@@ -152,7 +152,7 @@ def allocate(
 
 
 def _hull(options: Sequence[Option]) -> list[Option]:
-    """The upper concave hull over dollars, from the best of the cheapest on."""
+    """The upper concave hull over dollars, starting with the best of the cheapest options."""
     hull: list[Option] = []
     for option in sorted(options, key=lambda each: (each.usd, -each.value)):
         if hull and (option.value <= hull[-1].value or option.usd == hull[-1].usd):
@@ -168,9 +168,9 @@ def _slope(low: Option, high: Option) -> float:
 
 
 def spread_evenly(have: np.ndarray, most: np.ndarray, first: np.ndarray, images: int) -> np.ndarray:
-    """`[C]` shots after `images` more are given one a class and round, the least first, none more than `most`.
+    """`[C]` shots after `images` more are given out, one per class and round, to the classes with the fewest, up to `most`.
 
-    `have`: `[C]` shots before. `first`: `[C]`, the class with the largest goes first within a round.
+    `have`: `[C]` shots before. `first`: `[C]`, within a round the class with the largest value comes first.
     """
     shots = have.copy()
     order = np.argsort(-first, kind="stable")

@@ -1,12 +1,11 @@
-"""Accuracy per dollar: which source and how many shots of each class a budget should buy, and what that reaches.
+"""Accuracy per dollar: the source and the number of shots of each class that a budget should buy, and the accuracy it reaches.
 
-The method is `allocation`'s. Here the pilot is made, the purchase decided from it and made, and both are scored on the test images,
-which take no part in any decision, beside what the same dollars reach when they are spent on one source alone.
+`allocation` describes the method. This study makes the pilot, decides on the purchase, makes it, and scores it on the test images
+beside purchases of one source alone for the same dollars. Test images take no part in any decision.
 """
 
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,12 +14,13 @@ import numpy as np
 
 from engine.catalog import Dataset
 from engine.costs import totals
-from engine.prompts import strategy_name
+from engine.prompts import Strategy
 from engine.recipe import Recipe
 from engine.reports import Report
 from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds, format_usd
-from engine.sources import Maker, Plan
+from engine.sources import Maker, Plan, plan_ids
+from engine.sources.kinds import SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.genbench.allocation import (
@@ -34,17 +34,24 @@ from engine.studies.genbench.allocation import (
     spread_evenly,
     worth_keeping,
 )
+from engine.studies.genbench.budget_report import (
+    EVERYWHERE,
+    PLANNED,
+    Purchase,
+    allocation_by_source,
+    allocation_rows,
+    summarise_spending,
+    verdict,
+)
 from engine.studies.genbench.prompts import join
 from engine.studies.image_set import Images, load_images
-from engine.studies.scoring import Bills, cost_tables, error_rows, scores_of
-from engine.studies.study import SOURCES, SourceStudy, StudyConfig, Variant, check_shots, check_sources
-
-PLANNED, EVERYWHERE = "the plan", "original + retrieval evenly"
+from engine.studies.scoring import Bills, EvaluationSet, cost_tables, error_rows, scores_of
+from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots, check_sources
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig(StudyConfig):
-    """How much money, and what a pilot may look at."""
+    """The budget, and the size of the pilot."""
 
     budget_usd: float = 10.0
     """US dollars for the images of all data sets together, the pilot and its labels included; test images are free."""
@@ -53,49 +60,37 @@ class BudgetConfig(StudyConfig):
     strategy: str = "defined_template"
     """Prompt strategy of the generative data."""
     pilot_shots: int = 20
-    """Images a class of each cheap source that the pilot looks at."""
+    """Images per class of each cheap source in the pilot."""
     pilot_originals: int = 2
-    """Labelled originals a class that it looks at; they are bought, and trained on afterwards."""
+    """Labelled originals per class in the pilot; they are bought, and trained on afterwards."""
     max_shots: int = 100
-    """Most images a class from any one source."""
+    """Most images per class from any one source."""
     compare: bool = True
-    """Also make what the same dollars buy of each single source, and score it beside the plan."""
+    """Also buy images of each single source for the same dollars, and score them beside the plan."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Each seed draws its own images, and makes its own decision."""
+    """Each seed generates and samples its own images, and makes its own decision."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for what no run could honour."""
+        """Raises ValueError, one sentence, if the configuration is invalid."""
         check_sources(self.sources)
-        strategy_name(self.strategy)
+        Strategy.parse(self.strategy)
         if "original" not in self.sources:
-            raise ValueError("a plan tries the other sources on original images; add original to sources")
+            raise ValueError("the pilot tests the other sources on original images; add original to sources")
         if not (math.isfinite(self.budget_usd) and self.budget_usd > 0):
             raise ValueError(f"budget {self.budget_usd} USD buys nothing; give a positive number of dollars")
         check_shots(self.pilot_shots, self.pilot_originals, self.max_shots)
         if self.pilot_originals < 2:
-            raise ValueError("one pilot original a class leaves none to try it on; give 2 or more")
+            raise ValueError("one pilot original per class leaves none to test it on; give 2 or more")
         if max(self.pilot_shots, self.pilot_originals) > self.max_shots:
             raise ValueError(f"the pilot has more shots than the {self.max_shots} allowed; raise max shots")
         super().check()
-
-
-@dataclass(frozen=True)
-class Purchase:
-    """What one data set's classes get."""
-
-    source: list[str]
-    """`C` sources, a class each."""
-    shots: dict[str, np.ndarray]
-    """Source → `[C]` images in all."""
-    expected: np.ndarray
-    """`[C]` share that is expected to be recognised."""
 
 
 def run_budget(config: BudgetConfig) -> Report:
     """Makes the pilot, decides, buys, compares, and writes the report.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to mend it.
+        ValueError: one sentence on what is wrong with the input and how to fix it.
     """
     return run_study(BudgetStudy(config))
 
@@ -106,9 +101,9 @@ class BudgetStudy(SourceStudy):
     config: BudgetConfig
 
     def check(self) -> None:
-        """As every study's, and that the budget pays for the pilot's labels."""
+        """As for every study, and that the budget pays for the pilot's labels."""
         super().check()
-        labels = self._num_classes * self.config.pilot_originals * self.prices.usd_per_label("original")
+        labels = self._num_classes * self.config.pilot_originals * source_kind("original").usd_per_label(self.prices)
         if labels > self.config.budget_usd:
             raise ValueError(
                 f"the pilot's {self.config.pilot_originals} originals of {self._num_classes} classes cost "
@@ -118,10 +113,12 @@ class BudgetStudy(SourceStudy):
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
-        """The sources, at most shots; only what is asked for of them is made."""
+        """The sources at the most shots; of these images only the purchased ones are made."""
         self.config.check()
         return {
-            source: Variant(source, self.config.strategy if source == "generative" else "", self.config.max_shots)
+            source: Variant(
+                source, self.config.strategy if source_kind(source).is_generated else "", self.config.max_shots
+            )
             for source in self.config.sources
         }
 
@@ -130,7 +127,7 @@ class BudgetStudy(SourceStudy):
         return sum(len(dataset.class_names) for dataset in self.datasets)
 
     def work(self) -> Iterator[tuple[str, Plan, Maker]]:
-        """The pilot; then, decided from what it made, the purchase and what it is compared with."""
+        """The pilot; then the purchase that follows from its images, and the purchases that it is compared with."""
         pilot = self._pilot_shots
         yield from self._wanted(
             {(source, *key): num for source in self.plans for key in self._keys for num in [pilot[source]]}
@@ -150,12 +147,13 @@ class BudgetStudy(SourceStudy):
         yield from self._wanted(wanted)
 
     def _wanted(self, shots: Mapping[tuple[str, str, int], Any]) -> Iterator[tuple[str, Plan, Maker]]:
-        """Fills of so many images (`[C]`, or one number for all classes) of each (source, data set, seed)."""
+        """Fills of the first images of each class (`[C]`, or one number for all) by (source, data set, seed)."""
         read: list[Plan] = list(self.test_plans.values())
-        drawn: list[Plan] = []
+        generated: list[Plan] = []
         for (source, name, seed), each in shots.items():
-            (drawn if source == "generative" else read).append(first_of_each(self.plans[source][name, seed], each))
-        yield from self.fills(read, [plan for plan in drawn if len(plan)])
+            plans = generated if source_kind(source).is_generated else read
+            plans.append(first_of_each(self.plans[source][name, seed], each))
+        yield from self.fills(read, [plan for plan in generated if len(plan)])
 
     @property
     def _keys(self) -> list[tuple[str, int]]:
@@ -167,15 +165,15 @@ class BudgetStudy(SourceStudy):
         return {name: config.pilot_originals if name == "original" else config.pilot_shots for name in config.sources}
 
     def _usd_per_image(self, bills: Bills) -> dict[str, float]:
-        """What the pilot's images of each source have cost, compute and labels."""
+        """Cost per image of each source in the pilot, compute and labels."""
         usd = {}
         for source, shots in self._pilot_shots.items():
-            ids = [plan[index].id for plan in self.plans[source].values() for index in range(plan.num_recipes(shots))]
+            ids = [name for plan in self.plans[source].values() for name in plan_ids(plan, plan.num_recipes(shots))]
             usd[source] = totals(bills.of(list(dict.fromkeys(ids))))["usd_per_image"] or 0.0
         return usd
 
     def decide(self, workspace: Workspace, bills: Bills, seed: int) -> dict[str, Purchase]:
-        """Data set → what to buy, from the pilot's images alone."""
+        """Data set → its purchase, decided from the pilot's images alone."""
         usd, pilot = self._usd_per_image(bills), self._pilot_shots
         curves: dict[str, dict[str, Curve]] = {}
         options, weights, where = [], [], []
@@ -199,7 +197,7 @@ class BudgetStudy(SourceStudy):
         return bought
 
     def _trains_on(self, option: Option, curves: Mapping[str, Curve], label: int) -> str:
-        """The source of a class's images beside its originals; `original` for none."""
+        """The source that a class trains on beside its originals; `original` for none."""
         values = {name: float(curve.at(self._pilot_shots[name])[label]) for name, curve in curves.items()}
         cheap = {name: value for name, value in values.items() if name != "original"}
         if option.source != "original" or not cheap:
@@ -209,7 +207,7 @@ class BudgetStudy(SourceStudy):
         return best if kept else "original"
 
     def _spend_rest(self, bought: dict[str, Purchase], curves: Mapping[str, Mapping[str, Curve]], images: int) -> None:
-        """Buys so many originals evenly, those that are expected to be recognised least first; changes `bought`."""
+        """Buys so many originals evenly, for the classes with the lowest expected accuracy first; changes `bought`."""
         have = np.concatenate([each.shots["original"] for each in bought.values()])
         most = np.concatenate([self._most_originals(name) for name in bought])
         worst = 1 - np.concatenate([each.expected for each in bought.values()])
@@ -222,7 +220,7 @@ class BudgetStudy(SourceStudy):
             each.expected[:] = np.maximum(each.expected, now)
 
     def _most_originals(self, name: str) -> np.ndarray:
-        """`[C]` originals that there are, `max_shots` at most."""
+        """`[C]` available originals, `max_shots` at most."""
         plan = self.plans["original"][name, self.config.seeds[0]]
         classes = [plan[index].class_index for index in range(len(plan))]
         return np.bincount(classes, minlength=plan.num_classes)
@@ -230,7 +228,7 @@ class BudgetStudy(SourceStudy):
     def _curves(self, workspace: Workspace, dataset: Dataset, seed: int) -> dict[str, Curve]:
         """Source → expected errors, from the pilot."""
         num, originals = len(dataset.class_names), self._pilot(workspace, "original", dataset, seed)
-        tried = originals.features, originals.classes
+        testing = originals.features, originals.classes
         shots = self.config.pilot_originals
         curves = {}
         for source in self.config.sources:
@@ -238,13 +236,13 @@ class BudgetStudy(SourceStudy):
                 first = originals.first(self.plans["original"][dataset.name, seed].num_recipes(1))
                 rest = originals.where(np.arange(len(originals.ids)) >= len(first.ids))
                 few = errors_of(first.features, first.classes, rest.features, rest.classes, num)
-                curves[source] = fit_curve(few, 1, leave_one_out_errors(*tried, num), shots - 1, shots)
+                curves[source] = fit_curve(few, 1, leave_one_out_errors(*testing, num), shots - 1, shots)
                 continue
             images = self._pilot(workspace, source, dataset, seed)
             fewer = max(1, self.config.pilot_shots // 4)
             part = images.first(fewer * num)
-            few = errors_of(part.features, part.classes, *tried, num)
-            many = errors_of(images.features, images.classes, *tried, num)
+            few = errors_of(part.features, part.classes, *testing, num)
+            many = errors_of(images.features, images.classes, *testing, num)
             curves[source] = fit_curve(few, fewer, many, self.config.pilot_shots, shots)
         return curves
 
@@ -253,7 +251,7 @@ class BudgetStudy(SourceStudy):
         return load_images(workspace, self.encoder.name, plan, plan.num_recipes(self._pilot_shots[source]))
 
     def _evenly(self, source: str, usd: float, budget_usd: float | None = None) -> dict[str, np.ndarray]:
-        """Data set → `[C]` shots when the whole budget goes to one source, a shot a class and round."""
+        """Data set → `[C]` shots when the whole budget goes to one source, one shot per class and round."""
         config = self.config
         money = config.budget_usd if budget_usd is None else budget_usd
         total = config.max_shots * self._num_classes
@@ -265,16 +263,17 @@ class BudgetStudy(SourceStudy):
         ends = np.cumsum([len(dataset.class_names) for dataset in self.datasets])[:-1]
         return dict(zip([dataset.name for dataset in self.datasets], np.split(shots, ends), strict=True))
 
-    def report(self, workspace: Workspace) -> Report:
-        """The allocation, what was expected and what was reached."""
+    def build_report(self, workspace: Workspace) -> Report:
+        """The allocation, and its expected and reached accuracy."""
         bills = Bills(workspace)
         usd = self._usd_per_image(bills)
         rows: list[dict[str, Any]] = []
         allocation: list[dict[str, Any]] = []
+        evaluations = {dataset.name: self.evaluation_set(workspace, dataset) for dataset in self.datasets}
         for seed in self.config.seeds:
             bought = self.decide(workspace, bills, seed)
             for dataset in self.datasets:
-                allocation += allocation_rows(dataset, bought[dataset.name], seed)
+                allocation += allocation_rows(dataset.name, dataset.class_names, bought[dataset.name], seed)
                 sets = {PLANNED: self._bought(workspace, dataset, seed, bought[dataset.name])}
                 if self.config.compare:
                     even = {source: self._evenly(source, usd[source])[dataset.name] for source in self.config.sources}
@@ -286,8 +285,8 @@ class BudgetStudy(SourceStudy):
                             for each in ("original", "retrieval")
                         ]
                         sets[EVERYWHERE] = join(both)
-                rows += self._scored(workspace, bills, dataset, seed, sets, bought[dataset.name])
-        summary = summarise(rows)
+                rows += self._scored(evaluations[dataset.name], bills, seed, sets, bought[dataset.name])
+        summary = summarise_spending(rows)
         tables = {
             "budget": average_over_seeds(rows),
             "budget_mean": summary,
@@ -298,10 +297,10 @@ class BudgetStudy(SourceStudy):
             "errors": error_rows(workspace, self.every_plan()) if self.config.compare else [],
         }
         return Report(
-            title=f"What {format_usd(self.config.budget_usd)} should buy",
+            title=f"The best use of {format_usd(self.config.budget_usd)}",
             tables={name: found for name, found in tables.items() if found},
             figures={
-                "Linear probe, mean over data sets; bars one standard deviation over seeds.": bar_figure(
+                "Linear probe, mean over data sets; bars are one standard deviation over seeds.": bar_figure(
                     {row["strategy"]: 100 * row["linear_probe"] for row in summary},
                     spread={row["strategy"]: 100 * (row["linear_probe_sd"] or 0.0) for row in summary},
                     title=f"{format_usd(self.config.budget_usd)}, labels of the pilot included",
@@ -314,46 +313,40 @@ class BudgetStudy(SourceStudy):
     def _notes(self) -> list[str]:
         config = self.config
         return [
-            f"The pilot is {config.pilot_shots} images a class of each cheap source and {config.pilot_originals} labelled "
+            f"The pilot has {config.pilot_shots} images per class of each cheap source and {config.pilot_originals} labelled "
             "originals, which are paid for and trained on; test images take no part in the decision.",
-            f"A single source buys evenly until the money or {config.max_shots} images a class are spent; only labels reach "
-            "the budget, so generated and retrieved images stop at that number and leave most of it.",
-            f"'{EVERYWHERE}' is no single source: all retrieved images with originals for the whole budget, without a pilot.",
+            f"A single source is bought evenly until the money or {config.max_shots} images per class are spent; only labels "
+            "are expensive, so generated and retrieved images stop at that number and leave most of the budget.",
+            f"'{EVERYWHERE}' is not a single source: it is all retrieved images, and originals for the whole budget, without a pilot.",
         ]
 
     def _scored(
         self,
-        workspace: Workspace,
+        evaluation: EvaluationSet,
         bills: Bills,
-        dataset: Dataset,
         seed: int,
         sets: Mapping[str, Images],
         bought: Purchase,
     ) -> Iterator[dict[str, Any]]:
-        test_plan = self.test_plans[dataset.name]
-        test = load_images(workspace, self.encoder.name, test_plan, len(test_plan))
+        dataset = evaluation.dataset
         where = {"group": dataset.group, "dataset": dataset.name, "source": "mixed", "shots": None, "seed": seed}
         for name, images in sets.items():
             paid = images.ids if name != PLANNED else [*images.ids, *self._unused_pilot(dataset, seed, images)]
-            row = (
-                where
-                | {"strategy": name}
-                | scores_of(dataset, self.texts(dataset), test, images, seed, self.config.probe)
-            )
+            row = where | {"strategy": name} | scores_of(evaluation, images, seed)
             row["expected"] = float(bought.expected.mean()) if name == PLANNED else None
             yield row | {"images": len(images.ids), "usd_busy": totals(bills.of(list(dict.fromkeys(paid))))["usd_busy"]}
 
     def _unused_pilot(self, dataset: Dataset, seed: int, images: Images) -> list[str]:
-        """Ids of pilot images that were paid for and are not trained on."""
+        """Ids of pilot images that are paid for but not trained on."""
         used = set(images.ids)
         found = []
         for source, shots in self._pilot_shots.items():
             plan = self.plans[source][dataset.name, seed]
-            found += [plan[index].id for index in range(plan.num_recipes(shots))]
+            found += plan_ids(plan, plan.num_recipes(shots))
         return [name for name in found if name not in used]
 
     def _bought(self, workspace: Workspace, dataset: Dataset, seed: int, bought: Purchase) -> Images:
-        """What the classes train on: the images of their source, and all their originals."""
+        """The images that the classes train on: those of their source, and all their originals."""
         parts = []
         for source, shots in bought.shots.items():
             taken = np.array([source in ("original", mine) for mine in bought.source])
@@ -361,14 +354,14 @@ class BudgetStudy(SourceStudy):
         return join(parts)
 
     def _images(self, workspace: Workspace, source: str, dataset: Dataset, seed: int, shots: np.ndarray) -> Images:
-        """The first so many images of each class, `[C]`."""
+        """The first images of each class; `shots`: `[C]`, their number."""
         plan = self.plans[source][dataset.name, seed]
         images = load_images(workspace, self.encoder.name, plan, plan.num_recipes(int(shots.max(initial=0))))
         return images.where(shot_numbers(images.classes) < shots[images.classes]) if len(images.ids) else images
 
 
 def first_of_each(plan: Any, shots: Any) -> list[Recipe]:
-    """The first so many recipes of each class (`[C]`, or one number for all)."""
+    """The first recipes of each class; `shots`: `[C]`, their number, or one number for all."""
     wanted = np.broadcast_to(np.asarray(shots), (plan.num_classes,))
     recipes = [plan[index] for index in range(plan.num_recipes(int(wanted.max(initial=0))))]
     numbers = shot_numbers(np.array([recipe.class_index for recipe in recipes], np.int64))
@@ -376,85 +369,9 @@ def first_of_each(plan: Any, shots: Any) -> list[Recipe]:
 
 
 def shot_numbers(classes: np.ndarray) -> np.ndarray:
-    """`[N]` how many of each row's class came before it."""
+    """`[N]` number of earlier rows of the same class."""
     seen: dict[int, int] = {}
     numbers: np.ndarray = np.zeros(len(classes), np.int64)
     for row, label in enumerate(classes.tolist()):
         numbers[row] = seen[label] = seen.get(label, -1) + 1
     return numbers
-
-
-def allocation_rows(dataset: Dataset, bought: Purchase, seed: int) -> list[dict[str, Any]]:
-    """A row a class: the source it trains on beside its originals, shots of each source, and what is expected."""
-    return [
-        {
-            "dataset": dataset.name,
-            "class_name": name,
-            "chosen": bought.source[label],
-            **{f"{source}_shots": int(shots[label]) for source, shots in bought.shots.items()},
-            "expected": float(bought.expected[label]),
-            "seed": seed,
-        }
-        for label, name in enumerate(dataset.class_names)
-    ]
-
-
-def allocation_by_source(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many classes of each data set take each source, with the mean number of originals, over seeds."""
-    seeds = len({row["seed"] for row in rows})
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault((row["dataset"], row["chosen"]), []).append(row)
-    return [
-        {
-            "dataset": dataset,
-            "chosen": chosen,
-            "classes": len(members) / seeds,
-            "original_shots": statistics.fmean(row["original_shots"] for row in members),
-            "expected": statistics.fmean(row["expected"] for row in members),
-        }
-        for (dataset, chosen), members in found.items()
-    ]
-
-
-def means_by_seed(rows: Sequence[dict[str, Any]], column: str) -> dict[str, dict[int, float]]:
-    """Way to spend → seed → mean over data sets."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for row in rows:
-        if row[column] is not None:
-            found.setdefault(row["strategy"], {}).setdefault(row["seed"], []).append(row[column])
-    return {name: {seed: statistics.fmean(each) for seed, each in seeds.items()} for name, seeds in found.items()}
-
-
-def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each way to spend: scores and dollars, mean over data sets and seeds."""
-    summary = []
-    for name in dict.fromkeys(row["strategy"] for row in rows):
-        result: dict[str, Any] = {"strategy": name}
-        for column in ("zero_shot", "cler", "linear_probe", "expected"):
-            values = list(means_by_seed(rows, column).get(name, {}).values())
-            result[column] = statistics.fmean(values) if values else None
-            result[f"{column}_sd"] = statistics.stdev(values) if len(values) > 1 else None
-        seeds = len({row["seed"] for row in rows})
-        result["usd_busy"] = sum(row["usd_busy"] for row in rows if row["strategy"] == name) / seeds
-        summary.append(result)
-    return summary
-
-
-def verdict(rows: Sequence[dict[str, Any]], column: str = "linear_probe") -> list[str]:
-    """Whether the plan beats the best single source by more than a standard error, in a sentence; nothing where none was compared."""
-    means = means_by_seed(rows, column)
-    planned = means.get(PLANNED, {})
-    singles = {name: each for name, each in means.items() if name.endswith(" alone")}
-    if not planned or not singles:
-        return []
-    best = max(singles, key=lambda name: statistics.fmean(singles[name].values()))
-    gain = [100 * (planned[seed] - singles[best][seed]) for seed in planned]
-    mean = statistics.fmean(gain)
-    spread = f" ± {statistics.stdev(gain):.2f}" if len(gain) > 1 else ""
-    error = statistics.stdev(gain) / len(gain) ** 0.5 if len(gain) > 1 else 0.0
-    word = "beats" if mean > error else "does not clearly beat" if mean > 0 else "does not beat"
-    return [
-        f"The plan {word} the best single source at equal dollars ({best}): {mean:+.2f}{spread} points of "
-        f"linear probe, mean over data sets; better with {sum(each > 0 for each in gain)} of {len(gain)} seeds."
-    ]

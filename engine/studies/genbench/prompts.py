@@ -1,4 +1,4 @@
-"""GenBench Table 2: what each prompt strategy is worth, and the best strategy and source for each class (section 3.2)."""
+"""GenBench Table 2: accuracy by prompt strategy, and the best strategy or source for each class (section 3.2)."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,17 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from engine.catalog import Dataset
 from engine.evaluation import choose_by_class
-from engine.prompts import load_sentences, strategy_name
+from engine.evaluation.metrics import CLER, Metric, tradeoff_metrics
+from engine.prompts import Strategy, load_sentences, strategy_name
 from engine.reports import Report
+from engine.reports.aggregate import mean_and_sd, with_sd
 from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
-from engine.studies.image_set import Images, load_images
-from engine.studies.scoring import Bills, contact_sheet, cost_tables, error_rows, scores_of, tradeoff_rows
+from engine.studies.image_set import Images
+from engine.studies.scoring import (
+    Bills,
+    EvaluationSet,
+    contact_sheet,
+    cost_tables,
+    error_rows,
+    scores_of,
+    tradeoff_rows,
+)
 from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots
 
 STRATEGIES = (
@@ -36,21 +45,21 @@ BY_CLASS, SINGLE, HINDSIGHT = "best for each class", "best single", "best single
 
 @dataclass(frozen=True, kw_only=True)
 class PromptsConfig(StudyConfig):
-    """Which strategies, on which data."""
+    """Strategies and data to compare."""
 
     strategies: tuple[str, ...] = STRATEGIES
     """Prompt strategies to compare, each a base and modifiers joined by `+`."""
     shots: int = 20
-    """Generated images a class that are scored."""
+    """Generated images per class that are scored."""
     pilot_shots: int = 5
-    """The first so many of them that the choice for each class is made from."""
+    """The first of them, from which the strategy of each class is chosen."""
     validation_shots: int = 5
-    """Original training images a class that the choice is made on; 0 leaves the choice out."""
+    """Original training images per class that the choice is validated on; 0 leaves the choice out."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Each seed draws its own generated images, and its own original ones to choose on."""
+    """Each seed generates its own images, and samples its own original images to choose on."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for what no run could honour."""
+        """Raises ValueError, one sentence, if the configuration is invalid."""
         check_not_empty(strategies=self.strategies)
         names = [strategy_name(name) for name in self.strategies]
         for name in names:
@@ -65,26 +74,26 @@ class PromptsConfig(StudyConfig):
 
 
 def run_prompts(config: PromptsConfig) -> Report:
-    """Makes what the workspace lacks, compares the strategies, and writes the report.
+    """Makes the images that the workspace lacks, compares the strategies, and writes the report.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to mend it.
+        ValueError: one sentence on what is wrong with the input and how to fix it.
     """
     return run_study(PromptStudy(config))
 
 
 class PromptStudy(SourceStudy):
-    """Every strategy at the same shots; retrieved images beside them as another candidate for a class."""
+    """Every strategy at the same shots, and retrieved images as one more candidate for each class."""
 
     config: PromptsConfig
 
     @cached_property
     def left_out(self) -> str:
-        """Why Category Enhancement is left out: its model is not at hand; empty if it is, or nobody asked for it.
+        """Reason for leaving out strategies that need sentences, where their model cannot be loaded; empty otherwise.
 
-        A sentence model that is named as anything but the default one must load.
+        A sentence model other than the default one must load.
         """
-        if not any("category_enhancement" in name.split("+") for name in self.config.strategies):
+        if not any(Strategy.parse(name).needs_sentences for name in self.config.strategies):
             return ""
         try:
             for dataset in self.datasets:
@@ -97,11 +106,11 @@ class PromptStudy(SourceStudy):
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
-        """Strategy → its images; `retrieval`; `original` where there is something to choose."""
+        """Strategy → its images; `retrieval`; `original` where there is a choice to validate."""
         self.config.check()
         names = [strategy_name(name) for name in self.config.strategies]
         if self.left_out:
-            names = [name for name in names if "category_enhancement" not in name.split("+")]
+            names = [name for name in names if not Strategy.parse(name).needs_sentences]
             check_not_empty(strategies=tuple(names))
         found = {name: Variant("generative", name, self.config.shots) for name in names}
         found["retrieval"] = Variant("retrieval", "", self.config.shots)
@@ -109,8 +118,8 @@ class PromptStudy(SourceStudy):
             found["original"] = Variant("original", "", self.config.validation_shots)
         return found
 
-    def report(self, workspace: Workspace) -> Report:
-        """Table 2, the choice for each class and what it is worth."""
+    def build_report(self, workspace: Workspace) -> Report:
+        """Table 2, the choice for each class and its accuracy."""
         bills = Bills(workspace)
         scored: list[dict[str, Any]] = []
         choices: list[dict[str, Any]] = []
@@ -121,24 +130,15 @@ class PromptStudy(SourceStudy):
             plans = {
                 (name, seed): self.plans[name][dataset.name, seed] for name in candidates for seed in self.config.seeds
             }
-            rows = tradeoff_rows(
-                workspace,
-                bills,
-                dataset,
-                self.encoder.name,
-                self.texts(dataset),
-                self.test_plans[dataset.name],
-                plans,
-                [self.config.shots],
-                self.config.probe,
-            )
+            evaluation = self.evaluation_set(workspace, dataset)
+            rows = tradeoff_rows(evaluation, bills, plans, [self.config.shots])
             for (name, _), row in zip(plans, rows, strict=True):
                 row["source"], row["strategy"] = self.variants[name].source, self.variants[name].strategy
             scored += rows
             by_name = {(name, row["seed"]): row for (name, _), row in zip(plans, rows, strict=True)}
             if self.config.validation_shots and dataset.task != "multilabel":
                 for seed in self.config.seeds:
-                    chosen, of_classes = self._choose(workspace, dataset, seed, candidates, by_name)
+                    chosen, of_classes = self._choose(evaluation, seed, candidates, by_name)
                     choices += chosen
                     classes += of_classes
             sheets += [
@@ -160,7 +160,7 @@ class PromptStudy(SourceStudy):
         figures = {}
         for group in dict.fromkeys(row["group"] for row in scored):
             bars, spread = _bars([row for row in scored if row["group"] == group])
-            caption = f"CLER of {self.config.shots} shots, {group}; bars are one standard deviation over seeds."
+            caption = f"CLER at {self.config.shots} shots, {group}; bars are one standard deviation over seeds."
             figures[caption] = bar_figure(bars, spread=spread, title=str(group), label="CLER (%)")
         return Report(
             title="GenBench: prompt strategies",
@@ -172,19 +172,19 @@ class PromptStudy(SourceStudy):
 
     def _choose(
         self,
-        workspace: Workspace,
-        dataset: Dataset,
+        evaluation: EvaluationSet,
         seed: int,
         candidates: Sequence[str],
         scored: dict[tuple[str, int], dict[str, Any]],
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Scores of the choice and of the single candidates it is compared with; what each class takes."""
-        config, num_classes = self.config, len(dataset.class_names)
-        load = lambda plan: load_images(workspace, self.encoder.name, plan, len(plan))  # noqa: E731
-        images = {name: load(self.plans[name][dataset.name, seed]) for name in candidates}
-        validation = load(self.plans["original"][dataset.name, seed])
+        """Scores of the choice and of the single candidates that it is compared with; the candidate of each class."""
+        config, dataset = self.config, evaluation.dataset
+        num_classes = len(dataset.class_names)
+        plans = {name: self.plans[name][dataset.name, seed] for name in (*candidates, "original")}
+        images = {name: evaluation.load(plan, len(plan)) for name, plan in plans.items()}
+        validation = images.pop("original")
         pilot_of = {name: images[name].first(config.pilot_shots * num_classes) for name in candidates}
-        # a strategy whose prompts the generator could not take has no images to choose or to score
+        # a strategy whose prompts the generator refused has no images to choose or to score
         candidates = [name for name in candidates if len(pilot_of[name].ids) and scored[name, seed]["cler"] is not None]
         if not candidates:
             return [], []
@@ -196,8 +196,6 @@ class PromptStudy(SourceStudy):
             num_classes=num_classes,
         )
         mixed = mix([images[name] for name in candidates], choice.chosen.numpy())
-        test_plan = self.test_plans[dataset.name]
-        test = load_images(workspace, self.encoder.name, test_plan, len(test_plan))
         single = candidates[choice.best_single]
         hindsight = max(candidates, key=lambda name: scored[name, seed]["cler"])
         where = {
@@ -207,10 +205,8 @@ class PromptStudy(SourceStudy):
             "shots": config.shots,
             "seed": seed,
         }
-        columns = ("zero_shot", "cler", "cler_ensemble", "linear_probe", "images")
-        of_choice = scores_of(dataset, self.texts(dataset), test, mixed, seed, config.probe) | {
-            "images": len(mixed.ids)
-        }
+        columns = [*(metric.name for metric in tradeoff_metrics() if metric.compute), "images"]
+        of_choice = scores_of(evaluation, mixed, seed) | {"images": len(mixed.ids)}
         found = [where | {"strategy": BY_CLASS} | {name: of_choice[name] for name in columns}]
         for label, name in ((SINGLE, single), (HINDSIGHT, hindsight)):
             row = scored[name, seed]
@@ -224,29 +220,31 @@ class PromptStudy(SourceStudy):
     def _notes(self, choices: Sequence[dict[str, Any]]) -> list[str]:
         config = self.config
         notes = [self.left_out] if self.left_out else []
-        notes.append("Table 2: CLER in percent, mean ± standard deviation over seeds; * the best mean of a column.")
+        notes.append(
+            "Table 2: CLER in percent, mean ± standard deviation over seeds; * marks the best mean of a column."
+        )
         if not choices:
             return notes
         gain = gains(choices)
-        spread = f" ± {statistics.stdev(gain):.2f}" if len(gain) > 1 else ""
         return [
             *notes,
-            f"The choice: each class takes the strategy or the retrieved images whose first {config.pilot_shots} "
-            f"recognise {config.validation_shots} original training images a class best (CLER's centres); test images "
-            f"take no part. All rows have {config.shots} shots. '{HINDSIGHT}' is chosen on the test images: a bound, no method.",
-            f"Best for each class less best single: {statistics.fmean(gain):+.2f}{spread} points of CLER, "
-            f"mean over data sets, {len(gain)} seeds; {sum(each > 0 for each in gain)} of them positive.",
+            f"'{BY_CLASS}': each class takes the strategy (or the retrieved images) whose first {config.pilot_shots} images "
+            f"best recognise {config.validation_shots} original training images per class by CLER's centres; test images "
+            f"are not used. All rows have {config.shots} shots. '{HINDSIGHT}' is an upper bound chosen on the test set, not a "
+            "usable method.",
+            f"Best for each class less best single: {with_sd(gain, 2, '+')} points of CLER, mean over data sets; "
+            f"positive for {sum(each > 0 for each in gain)} of {len(gain)} seeds.",
         ]
 
 
 def mix(sets: Sequence[Images], chosen: np.ndarray) -> Images:
-    """Of each class the images of the set that it chose; `chosen`: `[C]`."""
+    """For each class the images of the set that it chose; `chosen`: `[C]`."""
     parts = [images.where(chosen[images.classes] == number) for number, images in enumerate(sets)]
     return join(parts)
 
 
 def join(parts: Sequence[Images]) -> Images:
-    """All images of several sets of one data set; those with several labels count for the class they were bought for."""
+    """All images of several sets of one data set; an image with several labels counts for the class it was bought for."""
     parts = [part for part in parts if len(part.ids)]
     classes = np.concatenate([part.classes for part in parts])
     return Images(
@@ -258,18 +256,19 @@ def join(parts: Sequence[Images]) -> Images:
     )
 
 
-def table_2(rows: Sequence[dict[str, Any]], column: str = "cler") -> list[dict[str, Any]]:
-    """A row a strategy, a column a data set and their mean: `mean ± sd` over seeds in percent, the best marked."""
+def table_2(rows: Sequence[dict[str, Any]], metric: Metric = CLER) -> list[dict[str, Any]]:
+    """One row per strategy, one column per data set and their mean: `mean ± sd` over seeds in percent, the best marked."""
+    better = max if metric.higher_is_better else min
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     values: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        if row[column] is not None:
+        if row[metric.name] is not None:
             cells = values.setdefault(row["strategy"] or row["source"], {name: [] for name in [*datasets, "mean"]})
-            cells[row["dataset"]].append(100 * row[column])
+            cells[row["dataset"]].append(100 * row[metric.name])
     for cells in values.values():
         cells["mean"] = [statistics.fmean(each) for each in zip(*(cells[name] for name in datasets), strict=False)]
     best = {
-        name: max((statistics.fmean(cells[name]) for cells in values.values() if cells[name]), default=None)
+        name: better((statistics.fmean(cells[name]) for cells in values.values() if cells[name]), default=None)
         for name in [*datasets, "mean"]
     }
     return [
@@ -281,13 +280,11 @@ def table_2(rows: Sequence[dict[str, Any]], column: str = "cler") -> list[dict[s
 def _cell(values: Sequence[float], best: float | None) -> str:
     if not values:
         return "–"
-    mean = statistics.fmean(values)
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean:.1f}{spread}{' *' if mean == best else ''}"
+    return with_sd(values, 1) + (" *" if statistics.fmean(values) == best else "")
 
 
 def choice_by_class(rows: Sequence[dict[str, Any]], num_seeds: int) -> list[dict[str, Any]]:
-    """For each class what was chosen, most often first, with the number of seeds."""
+    """The candidates that each class chose, most often first, with the number of seeds."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         found.setdefault((row["dataset"], row["class_name"]), []).append(row["chosen"])
@@ -305,7 +302,7 @@ def choice_by_class(rows: Sequence[dict[str, Any]], num_seeds: int) -> list[dict
 
 
 def gains(choices: Sequence[dict[str, Any]], column: str = "cler") -> list[float]:
-    """Points that the choice for each class is better than the best single one, a number a seed, mean over data sets."""
+    """Percentage points by which the choice for each class exceeds the best single candidate: one per seed, mean over data sets."""
     by_seed: dict[int, list[float]] = {}
     value = {(row["dataset"], row["seed"], row["strategy"]): row[column] for row in choices}
     for (dataset, seed, strategy), score in value.items():
@@ -321,8 +318,8 @@ def _bars(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, float], dict[str, f
         if row["cler"] is not None:
             name = (row["strategy"] or row["source"]).replace("defined_template+", "DT, ").replace("_", " ")
             values.setdefault(name, {}).setdefault(row["seed"], []).append(100 * row["cler"])
-    seeds = {name: [statistics.fmean(each) for each in found.values()] for name, found in values.items()}
-    return (
-        {name: statistics.fmean(each) for name, each in seeds.items()},
-        {name: statistics.stdev(each) if len(each) > 1 else 0.0 for name, each in seeds.items()},
-    )
+    seeds = {name: [statistics.fmean(each) for each in by_seed.values()] for name, by_seed in values.items()}
+    found = {name: mean_and_sd(each) for name, each in seeds.items()}
+    return {name: mean or 0.0 for name, (mean, _) in found.items()}, {
+        name: sd or 0.0 for name, (_, sd) in found.items()
+    }

@@ -1,9 +1,10 @@
-"""GenBench: generative, retrieval and original data at growing shots: what each costs, and what it is worth (section 3.1)."""
+"""GenBench section 3.1: accuracy and cost of generative, retrieval and original data at growing shots."""
 
 from dataclasses import dataclass
 
-from engine.prompts import strategy_name
+from engine.prompts import Strategy
 from engine.reports import Report
+from engine.sources.kinds import SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
@@ -20,7 +21,6 @@ from engine.studies.scoring import (
     tradeoff_rows,
 )
 from engine.studies.study import (
-    SOURCES,
     SourceStudy,
     StudyConfig,
     Variant,
@@ -31,21 +31,21 @@ from engine.studies.study import (
 
 @dataclass(frozen=True, kw_only=True)
 class GenBenchConfig(StudyConfig):
-    """Which data, from which sources, at which shots."""
+    """Data, sources and shots to compare."""
 
     sources: tuple[str, ...] = SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data: a base and modifiers, as in `defined_template+negative_prompts`."""
     shots: tuple[int, ...] = (1, 5, 20, 100, 500)
-    """Images a class; the sets nest, so the largest number decides how many are made."""
+    """Images per class; the sets nest, so the largest number decides how many are made."""
     finetune: tuple[int, ...] = ()
-    """Of these shots, those that CLIP's image tower is fine-tuned on too (on the machine that runs the study)."""
+    """Shots at which CLIP's image tower is fine-tuned too, on the machine that runs the study."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for what no run could honour."""
+        """Raises ValueError, one sentence, if the configuration is invalid."""
         check_sources(self.sources)
-        strategy_name(self.strategy)
+        Strategy.parse(self.strategy)
         check_not_empty(shots=self.shots)
         check_shots(*self.shots)
         for num in self.finetune:
@@ -55,10 +55,10 @@ class GenBenchConfig(StudyConfig):
 
 
 def run_genbench(config: GenBenchConfig) -> Report:
-    """Makes what the workspace lacks, scores it, prices it, and writes the report.
+    """Makes the images that the workspace lacks, scores and prices all of them, and writes the report.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to mend it.
+        ValueError: one sentence on what is wrong with the input and how to fix it.
     """
     return run_study(GenBench(config))
 
@@ -70,30 +70,29 @@ class GenBench(SourceStudy):
 
     @property
     def variants(self) -> dict[str, Variant]:
-        """Source → itself, generative data by the strategy asked for."""
+        """Source → its images, generated ones by the configured strategy."""
         self.config.check()
         return {
-            source: Variant(source, self.config.strategy if source == "generative" else "", max(self.config.shots))
+            source: Variant(
+                source, self.config.strategy if source_kind(source).is_generated else "", max(self.config.shots)
+            )
             for source in self.config.sources
         }
 
-    def report(self, workspace: Workspace) -> Report:
-        """Scores, costs and pictures of what the workspace holds of this study."""
+    def build_report(self, workspace: Workspace) -> Report:
+        """Scores, costs and pictures of the study's images in the workspace."""
         bills = Bills(workspace)
         tradeoff, sheets = [], []
         for dataset in self.datasets:
-            texts = self.texts(dataset)
+            evaluation = self.evaluation_set(workspace, dataset)
             plans = {
                 (source, seed): self.plans[source][dataset.name, seed]
                 for source in self.plans
                 for seed in self.config.seeds
             }
-            tests = self.test_plans[dataset.name]
-            rows = tradeoff_rows(
-                workspace, bills, dataset, self.encoder.name, texts, tests, plans, self.config.shots, self.config.probe
-            )
+            rows = tradeoff_rows(evaluation, bills, plans, self.config.shots)
             if self.config.finetune and dataset.task != "multilabel":
-                add_finetuned(workspace, self.encoder, dataset, texts, tests, plans, self.config.finetune, rows)
+                add_finetuned(evaluation, plans, self.config.finetune, rows)
             tradeoff += rows
             first = self.config.seeds[0]
             sheets += [
@@ -109,7 +108,7 @@ class GenBench(SourceStudy):
             "errors": error_rows(workspace, self.every_plan()),
         }
         return Report(
-            title="GenBench: what generated, retrieved and original images cost and are worth",
+            title="GenBench: accuracy and cost of generated, retrieved and original images",
             tables=tables,
             sheets=sheets,
             figures={FIGURE_2: improvement_figure(gains)},

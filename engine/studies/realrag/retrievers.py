@@ -210,7 +210,7 @@ class RetrieverStudy(Study):
             for (generator, method, seed), one in self.trained.items()
         ]
 
-    def report(self, workspace: Workspace) -> Report:
+    def build_report(self, workspace: Workspace) -> Report:
         """Retrieval, training curves and costs."""
         by = ("generator", "method", "dataset", "group")
         plans: list[Plan] = [self.database_plan, *(lessons.plan for lessons in self.lessons.values())]

@@ -173,7 +173,7 @@ class RealRag(RetrieverStudy):
             self.config.seeds,
         )
 
-    def report(self, workspace: Workspace) -> Report:
+    def build_report(self, workspace: Workspace) -> Report:
         """Scores, tables and pictures of what the workspace holds of this study."""
         config = self.config
         encoders = [self.encoder.name, self.judge.name]

@@ -81,7 +81,7 @@ def test_one_number_of_shots_shows_no_rate_and_more_shots_still_help():
     assert curve.at(1)[0] < curve.at(16)[0] < 1
 
 
-def test_a_class_is_drawn_towards_its_data_set():
+def test_a_class_is_shrunk_towards_its_data_set():
     curve = fit_curve(np.array([0.0, 1.0]), 1, np.array([0.0, 1.0]), 1, num_images=4)
     assert curve.error == pytest.approx([0.25, 0.75])
 

@@ -8,14 +8,11 @@ import pytest
 
 from engine.store import Workspace
 from engine.studies.genbench.budget import (
-    EVERYWHERE,
-    PLANNED,
     BudgetConfig,
     run_budget,
     shot_numbers,
-    summarise,
-    verdict,
 )
+from engine.studies.genbench.budget_report import EVERYWHERE, PLANNED, summarise_spending, verdict
 
 
 def _rows(planned: tuple[float, float]) -> list[dict[str, Any]]:
@@ -44,7 +41,7 @@ def test_the_verdict_names_the_best_single_source_and_says_when_the_plan_loses()
 
 
 def test_the_summary_sums_dollars_over_data_sets_and_averages_scores():
-    first = summarise(_rows((0.9, 0.7)))[0]
+    first = summarise_spending(_rows((0.9, 0.7)))[0]
     assert first["linear_probe"] == pytest.approx(0.8)
     assert first["linear_probe_sd"] == pytest.approx(0.1414, abs=1e-3)
     assert first["usd_busy"] == 2

@@ -6,27 +6,33 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.catalog import Dataset
-from engine.studies.genbench.metrics import MetricsConfig, assemble, measure, recall_by_class, run_metrics, times
-from engine.studies.image_set import Images
-
-NAMES = ("kea", "kiwi", "emu")
+from engine.evaluation import MetricInputs
+from engine.studies.genbench.metric_report import MetricFindings, metric_report, times
+from engine.studies.genbench.metrics import MetricsConfig, measure_point, recall_by_class, run_metrics
 
 
-def _images(seed: int, each: int, noise: float) -> Images:
+def _images(seed: int, each: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     g = np.random.default_rng(seed)
     classes = np.tile(np.arange(3), each)
     features = (np.eye(8)[classes] + noise * g.normal(size=(len(classes), 8))).astype(np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    return Images([str(row) for row in range(len(classes))], np.arange(len(classes)), classes, classes, features)
+    return features / np.linalg.norm(features, axis=1, keepdims=True), classes
 
 
 def _measure(noise: float) -> dict[str, Any]:
-    dataset = Dataset("birds", "fine", "accuracy", "", NAMES, ("{c}",))
-    test, train = _images(0, 20, 0.2), _images(1, 10, noise)
-    texts = np.eye(8, dtype=np.float32)[:3, None]
-    judged = test.features, train.features
-    return measure(dataset, texts, test, train, judged, "judge", 0, "validation")
+    (test, truth), (train, labels) = _images(0, 20, 0.2), _images(1, 10, noise)
+    return measure_point(
+        MetricInputs(
+            train_features=train,
+            train_labels=labels,
+            train_classes=labels,
+            test_features=test,
+            test_labels=truth,
+            num_classes=3,
+            text_features=np.eye(8, dtype=np.float32)[:3, None],
+            fid_features=(test, train),
+            fid_name="judge",
+        )
+    )
 
 
 def test_every_metric_of_good_images_is_better_than_of_noise():
@@ -78,7 +84,7 @@ def test_the_report_holds_every_correlation_and_figure():
         {"group": "rare", "source": "generative", "class_name": str(n), "mts": n / 10, "cler_change": -n / 10}
         for n in range(5)
     ]
-    report = assemble(points, other, classes[:3], classes, compare_shots=5)
+    report = metric_report(MetricFindings(5, points, other, classes[:3], classes))
     four = {(row["score"], row["group"]): row for row in report.tables["figure_4"]}
     assert four["cler", "all"]["n"] == 8  # generated images alone
     assert four["cler", "all"]["pearson"] == pytest.approx(1)
@@ -87,8 +93,8 @@ def test_the_report_holds_every_correlation_and_figure():
     assert {row["group"] for row in report.tables["figure_10"]} == {"all", "retrieval"}
     assert [row["group"] for row in report.tables["figure_6"]] == ["all", "rare", "data sets"]
     assert report.tables["figure_6"][0]["pearson"] == pytest.approx(-1)
-    drawn = " ".join(report.figures)
-    assert all(f"Figure {number}" in drawn for number in (4, 5, 6, 9, 10))
+    captions = " ".join(report.figures)
+    assert all(f"Figure {number}" in captions for number in (4, 5, 6, 9, 10))
     assert any("r = 1.00 [1.00, 1.00], n = 8" in svg for svg in report.figures.values())
 
 
@@ -113,7 +119,7 @@ def test_recall_is_counted_class_by_class():
         ({"nearest_captions": 0}, "nearest captions 0"),
         ({"strategies": ("defined",)}, "unknown prompt strategy"),
         ({"other_encoders": ("mini-clap",), "shots": (1,), "compare_shots": 1}, "unknown encoder 'mini-clap'"),
-        ({"inception": Path("/nowhere.pth"), "shots": (1,), "compare_shots": 1}, "no safetensors file"),
+        ({"inception": Path("/nowhere.pth"), "shots": (1,), "compare_shots": 1}, "not a safetensors file"),
     ],
 )
 def test_bad_input_is_one_sentence(parts: dict[str, Any], changes: dict[str, Any], message: str):

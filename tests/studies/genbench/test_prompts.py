@@ -10,7 +10,7 @@ import pytest
 
 from engine.prompts import load_sentences
 from engine.store import Workspace
-from engine.studies import study
+from engine.studies import scoring, study
 from engine.studies.genbench import prompts
 from engine.studies.genbench.metrics import MetricsConfig, run_metrics
 from engine.studies.genbench.prompts import (
@@ -119,15 +119,19 @@ def test_a_strategy_without_images_is_neither_chosen_nor_scored(
 
     made = {id(compared.plans[name][dataset.name, 0]): 6 for name in ("simple_template", "original")}
     made[id(compared.test_plans[dataset.name])] = 9
-    monkeypatch.setattr(prompts, "load_images", lambda _workspace, _encoder, plan, _num: images(made.get(id(plan), 0)))
+    for module in (study, scoring):
+        monkeypatch.setattr(
+            module, "load_images", lambda _workspace, _encoder, plan, _num: images(made.get(id(plan), 0))
+        )
     row = {"zero_shot": 0.3, "cler_ensemble": 0.5, "linear_probe": 0.5, "images": 6}
     scored = {("simple_template", 0): row | {"cler": 0.5}, ("defined_template", 0): row | {"cler": None, "images": 0}}
     workspace = Workspace.open(tmp_path / "workspace")
-    found, of_classes = compared._choose(workspace, dataset, 0, strategies, scored)
+    evaluation = compared.evaluation_set(workspace, dataset)
+    found, of_classes = compared._choose(evaluation, 0, strategies, scored)
     assert {each["chosen"] for each in of_classes} == {"simple_template"}
     assert [(each["strategy"], each["images"]) for each in found] == [(BY_CLASS, 6), (SINGLE, 6), (HINDSIGHT, 6)]
     scored["simple_template", 0]["cler"] = None
-    assert compared._choose(workspace, dataset, 0, strategies, scored) == ([], [])
+    assert compared._choose(evaluation, 0, strategies, scored) == ([], [])
 
 
 @pytest.mark.cluster

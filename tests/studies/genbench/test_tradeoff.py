@@ -82,7 +82,7 @@ config, folder = pickle.loads(sys.stdin.buffer.read())
 study = GenBench(config)
 study.check()
 list(study.work())
-study.report(Workspace.open(config.workspace, create=False)).write(folder)
+study.build_report(Workspace.open(config.workspace, create=False)).write(folder)
 print([name for name in ("torch", "open_clip", "matplotlib", "ray") if name in sys.modules])
 """
 

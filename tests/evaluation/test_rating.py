@@ -2,14 +2,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.evaluation.human_study import (
+from engine.evaluation.rating import (
     agreement,
     analyse,
     answer_table,
-    draw_study,
     fleiss_kappa,
     krippendorff_alpha,
     rating_matrix,
+    sample_rating_study,
 )
 
 CLASSES = ("wedge truck", "robot", "rocket")
@@ -33,7 +33,7 @@ def keyed(study):
 
 
 def test_a_matching_set_is_one_prompt_drawn_by_every_method():
-    study = draw_study("matching", METHODS, num_sets=6)
+    study = sample_rating_study("matching", METHODS, num_sets=6)
     rows = keyed(study)
     assert len(rows) == 18
     for number in range(6):
@@ -42,11 +42,11 @@ def test_a_matching_set_is_one_prompt_drawn_by_every_method():
         assert len({row["prompt"] for row in own}) == 1
     assert sorted(row["class_name"] for row in rows) == sorted(CLASSES * 6), "each class as often as another"
     assert len({row["image_id"] for row in rows}) == 18
-    assert {row["class_name"] for row in keyed(draw_study("matching", METHODS, num_sets=3))} == set(CLASSES)
+    assert {row["class_name"] for row in keyed(sample_rating_study("matching", METHODS, num_sets=3))} == set(CLASSES)
 
 
 def test_raters_see_no_method_and_no_fixed_order():
-    study = draw_study("matching", METHODS, num_sets=9)
+    study = sample_rating_study("matching", METHODS, num_sets=9)
     assert study.items.column_names == ["item", "set", "prompt", "image_id"]
     assert not any(method in item for item in study.items["item"].to_pylist() for method in METHODS)
     orders = {rater: study.order(rater) for rater in ("ann", "bob")}
@@ -63,20 +63,20 @@ def test_raters_see_no_method_and_no_fixed_order():
 
 
 def test_real_or_fake_shows_single_images_in_equal_numbers_by_seed():
-    study = draw_study("real_fake", METHODS, num_sets=4, seed=1)
+    study = sample_rating_study("real_fake", METHODS, num_sets=4, seed=1)
     rows = keyed(study)
     assert sorted(row["set"] for row in rows) == list(range(12))
     assert [sum(row["method"] == name for row in rows) for name in METHODS] == [4, 4, 4]
     assert {row["prompt"] for row in rows} == {""}
-    assert draw_study("real_fake", METHODS, num_sets=4, seed=1).items.equals(study.items)
-    assert not draw_study("real_fake", METHODS, num_sets=4, seed=2).items.equals(study.items)
+    assert sample_rating_study("real_fake", METHODS, num_sets=4, seed=1).items.equals(study.items)
+    assert not sample_rating_study("real_fake", METHODS, num_sets=4, seed=2).items.equals(study.items)
 
 
 @pytest.mark.parametrize(
     ("task", "methods", "num_sets", "sentence"),
     [
         ("ranking", METHODS, 2, "unknown task 'ranking'"),
-        ("matching", {"none": images("none")}, 2, "1 methods and 2 sets make no study"),
+        ("matching", {"none": images("none")}, 2, "1 methods and 2 sets are too few"),
         ("matching", METHODS, 10, "have 9 sets of images of the same prompt, fewer than 10"),
         (
             "real_fake",
@@ -88,7 +88,7 @@ def test_real_or_fake_shows_single_images_in_equal_numbers_by_seed():
 )
 def test_what_makes_no_study_is_refused(task, methods, num_sets, sentence):
     with pytest.raises(ValueError, match=sentence):
-        draw_study(task, methods, num_sets)
+        sample_rating_study(task, methods, num_sets)
 
 
 def answers_to(study, answer):
@@ -99,7 +99,7 @@ def answers_to(study, answer):
 
 
 def test_means_variances_and_intervals_are_those_of_the_answers():
-    study = draw_study("matching", METHODS, num_sets=3)
+    study = sample_rating_study("matching", METHODS, num_sets=3)
     worth = {"none": 2, "normal": 4, "realrag": 6}
     answers = answers_to(study, lambda rater, row: worth[row["method"]] + (rater % 3) - 1)
     rows = {row["method"]: row for row in analyse(study, answers).to_pylist()}
@@ -123,20 +123,20 @@ def test_agreement_is_full_where_all_say_the_same():
         ("matching", lambda _, row: len(row["method"]) % 7 + 1),
         ("real_fake", lambda _, row: int(row["method"] > "o")),
     ):
-        study = draw_study(task, METHODS, num_sets=3)
+        study = sample_rating_study(task, METHODS, num_sets=3)
         assert agreement(study, answers_to(study, answer)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"rater": "r0", "item": "nonsense", "answer": 1}, "is not of this study"),
+        ({"rater": "r0", "item": "nonsense", "answer": 1}, "is not part of this study"),
         ({"rater": "new", "item": None, "answer": 8}, "off the scale 1 to 7"),
         ({"rater": "r0", "item": None, "answer": 1}, "answered item '.*' twice"),
     ],
 )
 def test_answers_that_cannot_be_counted_are_refused(row, sentence):
-    study = draw_study("matching", METHODS, num_sets=1)
+    study = sample_rating_study("matching", METHODS, num_sets=1)
     row["item"] = row["item"] or study.items["item"][0].as_py()
     answers = pa.concat_tables([answers_to(study, lambda *_: 3), answer_table([row])])
     with pytest.raises(ValueError, match=sentence):

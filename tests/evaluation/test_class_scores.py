@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, precision_recall_curve, roc_auc_score
 
-from engine.evaluation import METRICS, score_classes, score_predictions
+from engine.evaluation import DATASET_METRICS, score_classes, score_predictions
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -78,7 +78,7 @@ def test_a_class_that_is_never_predicted_ranks_last() -> None:
 
 BAD = {
     "no rows": (np.empty((0, 2)), np.empty(0, int), "accuracy", "at least one row"),
-    "no such metric": (np.eye(2), np.arange(2), "top5", f"give one of {', '.join(METRICS)}"),
+    "no such metric": (np.eye(2), np.arange(2), "top5", f"give one of {', '.join(DATASET_METRICS)}"),
     "NaN": (np.array([[np.nan, 1], [0, 1]]), np.arange(2), "accuracy", "NaN in 1 of 2 rows"),
     "multilabel for a multiclass metric": (np.eye(2), np.eye(2, dtype=int), "accuracy", "multilabel and the metric"),
     "multilabel for ROC AUC": (np.eye(2), np.eye(2, dtype=int), "roc_auc", "score them by map_11_point"),

@@ -1,17 +1,17 @@
-"""What scores and predictions are worth: each data set is counted by the metric of GenBench's Table 4."""
+"""Accuracy of class scores and predictions, counted by the metric of each data set (GenBench Table 4)."""
 
 from typing import get_args
 
 import torch
 
-from engine.catalog.datasets import Metric
+from engine.catalog.datasets import Metric as DatasetMetric
 from engine.evaluation.features import Array, as_labels, as_targets
 
-METRICS: tuple[str, ...] = get_args(Metric)
+DATASET_METRICS: tuple[str, ...] = get_args(DatasetMetric)
 
 
-def score_classes(scores: Array, labels: Array, *, metric: Metric = "accuracy") -> float:
-    """What class scores `[N, C]` are worth against labels, from 0 to 1 (GenBench Table 4, "Evaluation Metric").
+def score_classes(scores: Array, labels: Array, *, metric: DatasetMetric = "accuracy") -> float:
+    """Accuracy of class scores `[N, C]` against labels, from 0 to 1 (GenBench Table 4, "Evaluation Metric").
 
     - `accuracy`, `mean_per_class`: of the class with the largest score; labels `[N]`.
     - `map_11_point`: PASCAL VOC 2007's; the mean over the classes that have a positive image; labels `[N, C]` of 0 and 1,
@@ -19,7 +19,7 @@ def score_classes(scores: Array, labels: Array, *, metric: Metric = "accuracy") 
     - `roc_auc`: of the second class against the first; labels `[N]` of 0 and 1, `C = 2`.
 
     A score may be -inf (a class that is never predicted). Raises ValueError for another metric, no rows, NaN, a bad
-    label, labels of another kind than the metric's, or a truth of one class only where ROC AUC is asked for.
+    label, labels of another kind than the metric's, or labels of one class only for ROC AUC.
     """
     check_metric(metric)
     values = torch.as_tensor(scores).detach()
@@ -37,14 +37,16 @@ def score_classes(scores: Array, labels: Array, *, metric: Metric = "accuracy") 
         raise ValueError(f"the labels are multilabel and the metric is {metric!r}; score them by map_11_point")
     if metric == "roc_auc":
         if num_classes != 2:
-            raise ValueError(f"ROC AUC is for two classes and the scores have {num_classes}; take another metric")
+            raise ValueError(f"ROC AUC needs two classes and the scores have {num_classes}; choose another metric")
         # the rank of a difference of log-odds and of a probability is the same
         finite = values.double().clamp(min=-1e300)
         return binary_roc_auc(finite[:, 1] - finite[:, 0], truth)
     return score_predictions(values.argmax(dim=1), truth, num_classes=num_classes, metric=metric)
 
 
-def score_predictions(predictions: Array, labels: Array, *, num_classes: int, metric: Metric = "accuracy") -> float:
+def score_predictions(
+    predictions: Array, labels: Array, *, num_classes: int, metric: DatasetMetric = "accuracy"
+) -> float:
     """Share of right predictions, 0 to 1.
 
     `accuracy`: over all rows. `mean_per_class`: the mean, over the classes that have a row, of each class's own share.
@@ -69,7 +71,7 @@ def score_predictions(predictions: Array, labels: Array, *, num_classes: int, me
 def binary_roc_auc(scores: torch.Tensor, truth: torch.Tensor) -> float:
     """Probability that a positive scores above a negative, ties counting half; scores `[N]`, truth `[N]` of 0 and 1.
 
-    Own, since torchmetrics' binary_auroc squashes scores by a float32 sigmoid, which ties the large ones.
+    Our own, because torchmetrics' binary_auroc applies a float32 sigmoid, after which large scores tie.
     """
     positive = truth == 1
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())
@@ -103,6 +105,6 @@ def _average_precision_11(scores: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def check_metric(metric: str) -> None:
-    """Raises ValueError for a metric that is not one of METRICS."""
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; give one of {', '.join(METRICS)}")
+    """Raises ValueError for a metric that is not one of DATASET_METRICS."""
+    if metric not in DATASET_METRICS:
+        raise ValueError(f"metric is {metric!r}; give one of {', '.join(DATASET_METRICS)}")

@@ -1,7 +1,7 @@
-"""Human studies of generated images: what raters are shown, and what their answers say (RealRAG sections 4.3 and A.3).
+"""Human ratings of generated images: blinded items for raters, and statistics of their answers (RealRAG sections 4.3 and A.3).
 
-Two tasks. Matching: sets of images of one prompt, one from each method; how well does each match the text, 1 to 7? Real or
-fake: single images; is it a photograph (1) or made by a machine (0)?
+There are two tasks. `matching` shows sets of images of one prompt, one per method, and asks how well each image matches the text, from 1
+to 7. `real_fake` shows single images and asks whether each is a photograph (1) or generated (0).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ import pyarrow as pa
 Task: TypeAlias = Literal["matching", "real_fake"]
 
 SCALES: dict[str, tuple[int, ...]] = {"matching": (1, 2, 3, 4, 5, 6, 7), "real_fake": (0, 1)}
-"""Answers a task allows."""
+"""Answers that a task allows."""
 
 ANSWER_SCHEMA = pa.schema(
     [
@@ -24,21 +24,21 @@ ANSWER_SCHEMA = pa.schema(
         pa.field("answer", pa.int64(), nullable=False),
     ]
 )
-"""One row for each rater and item."""
+"""One row per rater and item."""
 
 
 @dataclass(frozen=True)
-class Study:
+class RatingStudy:
     """The items of one task."""
 
     task: Task
     items: pa.Table
-    """What a page needs: `item` (a name that tells nothing), `set` (items of one set are shown together), `prompt`, `image_id`."""
+    """Columns for raters: `item` (a random name), `set` (items of one set are shown together), `prompt`, `image_id`."""
     key: pa.Table
-    """What raters must not see: `item`, `method`, `class_name`."""
+    """Columns that raters must not see: `item`, `method`, `class_name`."""
 
     def order(self, rater: str) -> pa.Table:
-        """`items` as one rater sees them: sets shuffled, and the images of a set, by the rater's name."""
+        """`items` in the order of one rater: the rater's name shuffles the sets, and the images within each set."""
         random = np.random.default_rng(_number(f"order/{rater}"))
         sets = np.asarray(self.items["set"])
         shuffled = random.permutation(np.unique(sets))
@@ -46,26 +46,26 @@ class Study:
         return self.items.take(pa.array(order))
 
 
-def draw_study(task: Task, methods: Mapping[str, pa.Table], num_sets: int, seed: int = 0) -> Study:
-    """Draws `num_sets` sets with one image of each method: the same prompt (matching) or the same class (real or fake).
+def sample_rating_study(task: Task, methods: Mapping[str, pa.Table], num_sets: int, seed: int = 0) -> RatingStudy:
+    """Samples `num_sets` sets with one image per method: of the same prompt (matching) or of the same class (real or fake).
 
-    So every method has equally many images of every class. Classes are taken in turn, so none comes a second time before all
-    have come once. In the real-or-fake task each image is a set of its own.
+    So every method has equally many images of every class. Classes take turns: none appears a second time before all
+    have appeared once. In the real-or-fake task each image is a set of its own.
 
     Args:
         task: `matching` or `real_fake`.
         methods: method → `id`, `class_name`, `prompt` of its images, as `Workspace.fetch` gives them.
         num_sets: sets of the matching task; images of each method in the other.
-        seed: draws the sets, the images and the names of the items.
+        seed: decides the sets, the images and the names of the items.
 
     Raises:
         ValueError: an unknown task, fewer than two methods, or too few prompts or classes that all methods have.
     """
     if task not in SCALES:
-        raise ValueError(f"unknown task {task!r}; take one of {', '.join(SCALES)}")
+        raise ValueError(f"unknown task {task!r}; give one of {', '.join(SCALES)}")
     if len(methods) < 2 or num_sets < 1:
         raise ValueError(
-            f"{len(methods)} methods and {num_sets} sets make no study; give two methods and one set at least"
+            f"{len(methods)} methods and {num_sets} sets are too few; give at least two methods and one set"
         )
     random = np.random.default_rng(_number(f"study/{task}/{seed}"))
     images = {name: _by_kind(table, task) for name, table in methods.items()}
@@ -112,13 +112,13 @@ def draw_study(task: Task, methods: Mapping[str, pa.Table], num_sets: int, seed:
             rows[place]["set"] = number
     rows.sort(key=lambda row: str(row["item"]))  # not by method
     table = pa.Table.from_pylist(rows)
-    return Study(
+    return RatingStudy(
         task, table.select(["item", "set", "prompt", "image_id"]), table.select(["item", "method", "class_name"])
     )
 
 
 def _by_kind(table: pa.Table, task: Task) -> dict[tuple[str, str], list[str]]:
-    """(Class, prompt) → ids; the prompt is left out where raters are not shown one."""
+    """(Class, prompt) → ids; the prompt is empty for tasks that do not show it."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in table.select(["id", "class_name", "prompt"]).to_pylist():
         found.setdefault((row["class_name"], row["prompt"] if task == "matching" else ""), []).append(row["id"])
@@ -129,18 +129,18 @@ def _number(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8, person=b"human study").digest(), "big")
 
 
-def rating_matrix(study: Study, answers: pa.Table) -> tuple[list[str], np.ndarray]:
+def rating_matrix(study: RatingStudy, answers: pa.Table) -> tuple[list[str], np.ndarray]:
     """Raters, and `[R, N]` float64 answers in the order of `study.items`, NaN where a rater gave none.
 
     Raises:
-        ValueError: an item that is not of this study, an answer off the scale, or two answers of a rater to one item.
+        ValueError: an item of another study, an answer off the scale, or two answers of a rater to one item.
     """
     items = {name: number for number, name in enumerate(study.items["item"].to_pylist())}
     raters = sorted(set(answers["rater"].to_pylist()))
     ratings = np.full((len(raters), len(items)), np.nan)
     for row in answers.to_pylist():
         if row["item"] not in items:
-            raise ValueError(f"item {row['item']!r} is not of this study; give the study that was shown")
+            raise ValueError(f"item {row['item']!r} is not part of this study; give the study that raters saw")
         if row["answer"] not in SCALES[study.task]:
             scale = SCALES[study.task]
             raise ValueError(
@@ -153,12 +153,12 @@ def rating_matrix(study: Study, answers: pa.Table) -> tuple[list[str], np.ndarra
     return raters, ratings
 
 
-def analyse(study: Study, answers: pa.Table, confidence: float = 0.95, seed: int = 0) -> pa.Table:
-    """One row a method: `method`, `raters`, `answers`, `mean`, `variance`, `t_low`, `t_high`, `bootstrap_low`, `bootstrap_high`.
+def analyse(study: RatingStudy, answers: pa.Table, confidence: float = 0.95, seed: int = 0) -> pa.Table:
+    """One row per method: `method`, `raters`, `answers`, `mean`, `variance`, `t_low`, `t_high`, `bootstrap_low`, `bootstrap_high`.
 
     In the real-or-fake task the mean is the share judged real. `variance` is that of the single answers (ddof 1). Both
-    intervals are for the mean over raters of each rater's mean: one rater's answers depend on each other, so raters, not answers, are what
-    is sampled (10,000 resamples for the bootstrap, percentiles). Without a second rater they are NaN.
+    intervals are for the mean over raters of each rater's mean: the answers of one rater depend on each other, so raters
+    are resampled, not answers (10,000 percentile bootstrap resamples). With a single rater they are NaN.
     """
     from scipy import stats
 
@@ -190,11 +190,16 @@ def analyse(study: Study, answers: pa.Table, confidence: float = 0.95, seed: int
     return pa.Table.from_pylist(rows)
 
 
-def agreement(study: Study, answers: pa.Table) -> float:
-    """How far raters agree: Krippendorff's ordinal alpha (matching) or Fleiss' kappa (real or fake, items that all raters answered)."""
+def agreement(study: RatingStudy, answers: pa.Table) -> float:
+    """Agreement of the raters: Krippendorff's ordinal alpha (matching) or Fleiss' kappa (real or fake, items that all raters answered).
+
+    NaN with fewer than two raters.
+    """
     _, ratings = rating_matrix(study, answers)
     if study.task == "matching":
         return krippendorff_alpha(ratings, "ordinal")
+    if len(ratings) < 2:
+        return float("nan")
     whole = ratings[:, np.isfinite(ratings).all(axis=0)]
     return fleiss_kappa(np.stack([(whole == answer).sum(axis=0) for answer in SCALES["real_fake"]], axis=1))
 
@@ -227,7 +232,7 @@ def krippendorff_alpha(ratings: np.ndarray, level: Literal["nominal", "ordinal",
 def fleiss_kappa(counts: np.ndarray) -> float:
     """Fleiss' kappa of `[items, categories]` counts of answers, as many for every item: 1 is agreement, 0 is chance.
 
-    NaN where there is no item, or all answers are of one category. Raises ValueError for unequal numbers of answers or one a item.
+    NaN where there is no item, or all answers are of one category. Raises ValueError for unequal numbers of answers, or one per item.
     Source: J. L. Fleiss, Measuring nominal scale agreement among many raters, 1971.
     """
     per_item = np.unique(counts.sum(axis=1))

@@ -1,0 +1,3 @@
+from tests.studies.conftest import parts
+
+__all__ = ["parts"]
