@@ -1,5 +1,6 @@
 """What all studies share: their data sets, sources and models, the plans these make, and how a workspace is filled with them."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +10,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from engine.cache import check_writable
 from engine.catalog import Dataset
 from engine.evaluation.protocols import check_protocol
 from engine.models import ImageEncoder, generator_spec
 from engine.models.families import family_of
 from engine.models.registry import GeneratorSpec
+from engine.models.sizes import check_size
 from engine.names import unknown_name
 from engine.prompts import Materials, load_sentences, strategy_name
 from engine.recipe import Recipe
@@ -34,6 +37,7 @@ from engine.sources import (
 from engine.sources.retrieval import CaptionedPool, check_pool, class_queries, class_text_features
 from engine.store import Workspace
 from engine.studies.config import Parts, Settings, check_not_empty, check_place, check_seeds
+from engine.studies.losses import account_lines, account_rows, check_losses
 
 SOURCES = ("generative", "retrieval", "original")
 """Kinds of external data the paper compares."""
@@ -74,6 +78,7 @@ class StudyConfig(Settings):
         """Raises ValueError, one sentence, for what no run could honour."""
         super().check()
         check_place("report", self.report)
+        check_writable(self.report, "the report's folder", "give another one with --report")
         check_protocol(self.probe)
         check_seeds(self.seeds)
         for pair in self.generator_auxiliaries:
@@ -157,10 +162,23 @@ class Study(Parts, ABC):
                     for seed in self.config.seeds:
                         self._original(dataset, seed, variant.shots)
 
+    @property
+    def read_splits(self) -> tuple[str, ...]:
+        """Splits of the data sets that are read."""
+        return (
+            ("train", "test") if any(variant.source == "original" for variant in self.variants.values()) else ("test",)
+        )
+
+    def files(self) -> list[dict[str, Any]]:
+        """Rows of the table `files`: every file of the data sets and the pool, used, ignored or refused."""
+        return account_rows(self.datasets, self.config.pool if self._retrieved_shots else "", self.read_splits)
+
     def _check_generator(self) -> None:
         """Weights are looked at by their spec; a generator that draws nothing from text alone needs a strategy that gives references."""
         family = family_of(self.generator.pipeline)
         family.check_available(self.generator.name, self.generator.is_local)
+        if self.config.generator_size:
+            check_size(self.generator, self.config.generator_size)
         drawn = [variant for variant in self.variants.values() if variant.source == "generative"]
         if family.needs_reference and not all(variant.needs_references for variant in drawn):
             raise ValueError(
@@ -308,12 +326,15 @@ def run_study(study: Study) -> Report:
     """Makes what the workspace lacks, scores it, prices it, and writes the report.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to mend it.
+        ValueError: one sentence on what is wrong with the input and how to fix it.
+        RunFailed: the run could not go on, or lost all images of a kind or too many of them; what there is is reported.
     """
     from engine.dataflow.cluster import RayConnection
 
     study.check()
     config = study.config
+    for line in account_lines(study.datasets, config.pool if study._retrieved_shots else "", study.read_splits):
+        print(line, file=sys.stderr)
     workspace = Workspace.open(config.workspace)
     with RayConnection() as connection:
         with study.run(workspace, study.encoder, connection) as run:
@@ -323,5 +344,6 @@ def run_study(study: Study) -> Report:
             with study.run(workspace, other, connection) as run:
                 run.embed(other.name, [recipe.id for recipe in recipes])
     report = study.report(workspace)
-    report.write(config.report)
+    page = report.write(config.report)
+    check_losses(workspace, study.every_plan(), config.max_errors, str(page))
     return report

@@ -159,7 +159,7 @@ class MetricStudy(Study):
                 of_set, of_classes = self._similarities(workspace, dataset)
                 sets.append(of_set)
                 classes += of_classes
-        return assemble(
+        report = assemble(
             points,
             architectures,
             sets,
@@ -167,6 +167,8 @@ class MetricStudy(Study):
             compare_shots=self.config.compare_shots,
             errors=error_rows(workspace, self.every_plan()),
         )
+        report.tables["files"] = self.files()
+        return report
 
     def _points(self, workspace: Workspace, dataset: Dataset) -> Iterator[dict[str, Any]]:
         test_plan = self.test_plans[dataset.name]

@@ -107,6 +107,7 @@ class GenBench(Study):
             **cost_tables(workspace, bills),
             **paper_tables(self.prices),
             "errors": error_rows(workspace, self.every_plan()),
+            "files": self.files(),
         }
         return Report(
             title="GenBench: what generated, retrieved and original images cost and are worth",
