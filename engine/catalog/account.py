@@ -57,10 +57,10 @@ class Account:
             mine.count += tally.count
             mine.names = (mine.names + tally.names)[:NAMES]
 
-    def where(self, keeps: Callable[[Verdict, str], bool]) -> "Account":
-        """The part whose verdicts and reasons are kept."""
+    def where(self, keeps: Callable[[Verdict, str, Tally], bool]) -> "Account":
+        """The part whose verdicts, reasons and tallies are kept."""
         part = Account()
-        part._tallies = {key: tally for key, tally in self._tallies.items() if keeps(*key)}
+        part._tallies = {key: tally for key, tally in self._tallies.items() if keeps(*key, tally)}
         return part
 
     def with_refused(self, reason: str, names: list[str]) -> "Account":

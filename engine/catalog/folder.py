@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+DANGLING = "a link to nothing"
+UNREADABLE = "it cannot be read"
 MAX_LINKS = 3
 """Links to folders that one path may pass; more are a maze."""
 _BYTE_ORDER_MARKS = (
@@ -33,6 +35,11 @@ class File(NamedTuple):
     """Time of its last change, or what else the file system has to tell one version from another."""
     problem: str = ""
     """Why it cannot be opened."""
+
+    @property
+    def may_be_data(self) -> bool:
+        """Whether it can be opened, or stands where a file should be, so that its loss is one of an item."""
+        return self.problem in ("", DANGLING) or self.problem.startswith(UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ def _walk(root: Path) -> Iterator[File]:
             try:
                 info = entry.stat()
             except OSError as error:
-                problem = "a link to nothing" if entry.is_symlink() else f"it cannot be read ({error.strerror})"
+                problem = DANGLING if entry.is_symlink() else f"{UNREADABLE} ({error.strerror})"
                 yield File(name, 0, "", problem)
                 continue
             if not stat.S_ISDIR(info.st_mode):

@@ -239,9 +239,11 @@ def account_of(location: str, splits: Sequence[str], read: Callable[[str], Split
         index = read(split)
         account = index.account
         if are_shared and accounts:  # both splits are of the same parts, and what neither has is in the first account
-            account = account.where(lambda verdict, reason: verdict == "used" or reason == MISFIT)
+            account = account.where(
+                lambda verdict, reason, tally: verdict == "used" or reason == MISFIT or tally.planned
+            )
         elif are_shared and len(splits) > 1:
-            account = account.where(lambda verdict, reason: reason != HELD_OUT)
+            account = account.where(lambda verdict, reason, tally: reason != HELD_OUT)
         accounts[index.split] = account
     rest = accounts[""] = Account()
     split_of = {file: name for name in layout.splits() for file in _files(layout, name)}

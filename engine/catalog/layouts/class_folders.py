@@ -80,7 +80,8 @@ class ClassFolders:
         if not is_image(file.name):
             return Left("ignored", no_image(file.name), file.name)
         folders = [folder + "/" for several in self._split_folders[1].values() for folder in several]
-        if folders and not file.name.startswith(tuple(folders)):
+        is_of_split = file.name.startswith(tuple(folders)) or any(map(split_named, file.name.split("/")[:-1]))
+        if folders and not is_of_split:
             return Left("ignored", "outside the folders of the splits", file.name)
         return Left("refused", "an image in no class folder", file.name)
 
@@ -95,7 +96,11 @@ class ClassFolders:
 
     @cached_property
     def _images(self) -> list[str]:
-        return [name for name in self.folder.files if "/" in name and is_image(name) and not hidden_rule(name)]
+        return [
+            name
+            for name, file in self.folder.files.items()
+            if "/" in name and is_image(name) and not hidden_rule(name) and file.may_be_data
+        ]
 
     @cached_property
     def _split_folders(self) -> tuple[str, dict[str, list[str]]]:

@@ -162,6 +162,14 @@ class Layout(Protocol):
         ...
 
 
+def file_part(folder: Folder, name: str, kind: str) -> Part:
+    """A file as a part of its split. Raises ValueError if it cannot be opened, since so many images hang on it."""
+    file = folder.files[name]
+    if file.problem:
+        raise ValueError(f"{kind} {folder.location}/{name} is {file.problem}; copy it again")
+    return Part(name, file.size, file.stamp)
+
+
 def suffix_of(name: str) -> str:
     """Suffix in lower case, without its dot; empty if the base name has none."""
     stem, dot, suffix = posixpath.basename(name).rpartition(".")

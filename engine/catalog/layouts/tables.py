@@ -3,12 +3,23 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from engine.catalog.account import Left
 from engine.catalog.folder import File, Folder
-from engine.catalog.layouts.layout import HELD_OUT, Part, Sample, held_out, hidden_rule, is_image, no_image, quoted
+from engine.catalog.layouts.layout import (
+    HELD_OUT,
+    Part,
+    Sample,
+    file_part,
+    held_out,
+    hidden_rule,
+    is_image,
+    no_image,
+    quoted,
+)
 from engine.catalog.splits import split_of_path
 
 if TYPE_CHECKING:
@@ -73,10 +84,10 @@ class ImageTables:
         return tuple(sorted(split for split in self._by_split if split)) or ("",)
 
     def parts(self, split: str) -> list[Part]:
-        """The split's files. Raises ValueError if the first has not one image and one label column."""
+        """The split's files. Raises ValueError if one cannot be opened, or the first has not one image and one label column."""
+        parts = [file_part(self.folder, name, "table") for name in self._by_split.get(split, [])]
         _ = self._columns(self._first)
-        files = [self.folder.files[name] for name in self._by_split.get(split, [])]
-        return [Part(file.name, file.size, file.stamp) for file in files]
+        return parts
 
     def files_of(self, part: str) -> Sequence[str]:
         """The table."""
@@ -128,8 +139,7 @@ class ImageTables:
 
     def _find_columns(self, name: str) -> _Columns:
         schema = _open(self.folder, name).schema
-        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
-        features = info.get("features") or {}
+        features = _features(schema)
         images = [
             name for name, feature in features.items() if isinstance(feature, dict) and feature.get("_type") == "Image"
         ]
@@ -144,6 +154,16 @@ class ImageTables:
         if missing:
             raise ValueError(f"{self.folder.location}/{name} has no column {missing[0]!r}; write the table again")
         return _Columns(images[0], label, names, has_several)
+
+
+def _features(schema: "pa.Schema") -> dict[str, Any]:
+    """Columns and their features, as the datasets library writes them into a schema; none where it has not."""
+    found: Any = None
+    with suppress(ValueError):
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b""))
+    for key in ("info", "features"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _is_table(name: str) -> bool:

@@ -15,6 +15,7 @@ from engine.catalog.layouts.layout import (
     UNREAD_SUFFIXES,
     Part,
     Sample,
+    file_part,
     held_out,
     hidden_rule,
     is_image,
@@ -82,13 +83,9 @@ class WebDataset:
         """The split's shards.
 
         Raises:
-            ValueError: one of those that are counted is missing, or the count is no number.
+            ValueError: one of those that are counted is missing or cannot be opened, or the count is no number.
         """
-        return [self._part(name) for name in self._shards(split)]
-
-    def _part(self, name: str) -> Part:
-        file = self.folder.files[name]
-        return Part(name, file.size, file.stamp)
+        return [file_part(self.folder, name, "shard") for name in self._shards(split)]
 
     def _shards(self, split: str) -> list[str]:
         if not self._counted:
