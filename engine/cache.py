@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,12 +30,14 @@ def check_cache_folder() -> None:
 
 
 def check_writable(folder: Path, name: str, remedy: str) -> None:
-    """Raises ValueError, one sentence, if a folder is a file, or it or the folder above it cannot be written to; makes nothing."""
+    """Raises ValueError, one sentence, if a folder is a file, or it or the folder above it cannot be written to; leaves nothing."""
     above = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), folder)
     if not above.is_dir():
         raise ValueError(f"{name} {folder} cannot be made, since {above} is no folder; {remedy}")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise ValueError(f"{name} {folder} cannot be written to; {remedy}")
+    try:  # permissions do not tell of every file system, and root passes them all
+        os.rmdir(tempfile.mkdtemp(dir=above))
+    except OSError as error:
+        raise ValueError(f"{name} {folder} cannot be written to ({error.strerror}); {remedy}") from None
 
 
 def cached_value(

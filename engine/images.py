@@ -143,6 +143,16 @@ def _one_line(error: Exception) -> str:
     return re.sub(r"<[\w.]+ object at 0x[0-9a-fA-F]+>", "the image", line)[:200]
 
 
+def viewable(data: bytes) -> bytes:
+    """The encoded image itself, or PNG bytes of it where no browser shows its format; as it is if it cannot be decoded."""
+    if data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+        return data
+    try:
+        return encode_png(decode_image(data))
+    except ValueError:
+        return data
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
     """Lossless PNG bytes of `[H, W, 3]` uint8; the lightest compression, since it runs beside the device."""
     from PIL import Image

@@ -209,6 +209,16 @@ def test_plain_images_keep_the_pixels_of_pillows_rgb():
         assert (images.decode_image(data) == np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))).all()
 
 
+@pytest.mark.parametrize("kind", images.FORMATS)
+def test_a_page_shows_every_format(kind: str):
+    data = saved(PICTURE, kind)
+    shown = images.viewable(data)
+    assert (shown == data) == (kind in ("JPEG", "PNG", "WEBP", "GIF"))
+    assert Image.open(io.BytesIO(shown)).format in ("JPEG", "PNG", "WEBP", "GIF")
+    assert (images.decode_image(shown) == images.decode_image(data)).all()
+    assert images.viewable(b"no image") == b"no image"
+
+
 def is_one_line(error: ValueError) -> None:
     assert "\n" not in str(error)
     assert " at 0x" not in str(error)

@@ -19,7 +19,7 @@ PRINTED = {
     "realrag": ("dataset", "method", "seeds", "accuracy", "clip_i", "clip_t", "fid", "right_references"),
     "retrieval": ("dataset", "method", "precision_at_1", "precision_at_10", "recall_at_10", "index_recall"),
     "costs": ("source", "dataset", "generator", "images", "usd_busy", "usd_billed", "usd_per_image"),
-    "errors": ("stage", "reason", "count", "example_id"),
+    "errors": ("stage", "reason", "count", "example_id", "examples"),
     "table_2": (),
     "choice": ("dataset", "strategy", "shots", "cler", "cler_ensemble", "linear_probe"),
     "figure_4": ("score", "group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
@@ -30,6 +30,10 @@ PRINTED = {
     "section_12_2": ("score", "group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
     "allocation": (),
     "budget": ("dataset", "strategy", "cler", "linear_probe", "expected", "usd_busy"),
+    "splits": (),
+    "account": (),
+    "broken": (),
+    "duplicates": (),
     "budget_mean": ("strategy", "cler", "linear_probe", "expected", "usd_busy"),
 }
 """Tables and columns that a terminal shows (no columns: all of them); the page has everything."""
@@ -62,7 +66,8 @@ class Report:
     - `tradeoff`: dataset, group, source, strategy, shots, seed, zero_shot, cler, cler_ensemble, linear_probe (shares
       from 0 to 1), images, usd_busy, usd_billed, usd_per_image.
     - `costs`: the rows of `engine.costs.summarise`.
-    - `errors`: stage, reason, count, example_id.
+    - `errors`: stage, reason, count, example_id, examples (files).
+    - `files`: dataset, split, verdict (`used`, `ignored`, `refused`), reason, count, examples.
     - `runs`: the rows of the workspace's run table.
     - `genbench_table_1`, `genbench_table_5`: taken from the shipped price book if they are missing.
     """

@@ -13,6 +13,7 @@ from engine.costs import PriceBook, attribute_billed, summarise, totals
 from engine.costs.ledger import COST_COLUMNS
 from engine.dataflow.progress import Progress
 from engine.evaluation.protocols import Protocol as ProbeProtocol
+from engine.images import viewable
 from engine.models import ImageEncoder
 from engine.reports import ContactSheet
 from engine.reports.figures import bar_figure
@@ -253,7 +254,7 @@ def contact_sheet(workspace: Workspace, dataset: Dataset, source: str, plan: Sho
         title=f"{dataset.name}: {source}",
         group=dataset.group,
         source=source,
-        images=table.column("image").to_pylist(),
+        images=[viewable(image) for image in table.column("image").to_pylist()],
         captions=table.column("class_name").to_pylist(),
     )
 

@@ -28,7 +28,7 @@ from engine.evaluation import (
 )
 from engine.models import ImageEncoder
 from engine.models.lazy import LazyEncoder
-from engine.models.registry import encoder_source
+from engine.models.reach import check_encoder
 from engine.prompts import strategy_name
 from engine.recipe import Recipe
 from engine.reports import Report
@@ -106,7 +106,7 @@ class MetricStudy(Study):
         """As every study's, and the other encoders' names and Inception's file."""
         super().check()
         for name in (*self.config.other_encoders, self.config.fid_encoder):
-            encoder_source(name)
+            check_encoder(name)
         _ = self.inception
 
     @cached_property
