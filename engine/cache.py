@@ -1,9 +1,9 @@
 """Results that are kept on disk under a hash of what they were computed from, so that nothing is computed twice."""
 
 import json
+import os
+import tempfile
 import uuid
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -15,10 +15,29 @@ from typing import Any
 
 import numpy as np
 
-from engine.catalog.index import cache_folder
-
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (OSError, ValueError)
 """Raised for a file that was cut off, overwritten or never was an entry."""
+
+
+def cache_folder() -> Path:
+    """Folder for what can be made again: `$IMAGEFOUNDRY_CACHE`, else `~/.cache/imagefoundry`."""
+    return Path(os.environ.get("IMAGEFOUNDRY_CACHE") or Path.home() / ".cache" / "imagefoundry").expanduser()
+
+
+def check_cache_folder() -> None:
+    """Raises ValueError, one sentence, if the cache folder cannot be written to."""
+    check_writable(cache_folder(), "the cache folder", "set IMAGEFOUNDRY_CACHE to another one")
+
+
+def check_writable(folder: Path, name: str, remedy: str) -> None:
+    """Raises ValueError, one sentence, if a folder is a file, or it or the folder above it cannot be written to; leaves nothing."""
+    above = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), folder)
+    if not above.is_dir():
+        raise ValueError(f"{name} {folder} cannot be made, since {above} is no folder; {remedy}")
+    try:  # permissions do not tell of every file system, and root passes them all
+        os.rmdir(tempfile.mkdtemp(dir=above))
+    except OSError as error:
+        raise ValueError(f"{name} {folder} cannot be written to ({error.strerror}); {remedy}") from None
 
 
 def cached_value(
@@ -59,7 +78,8 @@ def cached_arrays(
     The code that computes them counts by `edition` alone. All the arrays are the same bits each time.
     """
     path = cache_folder() / name / f"{digest([name, edition, inputs])}.npz"
-    with suppress(*_DAMAGED), np.load(path, allow_pickle=False) as stored:
+    # a damaged file makes numpy's and zip's readers raise almost anything
+    with suppress(Exception), np.load(path, allow_pickle=False) as stored:
         return {key: stored[key] for key in stored.files}
     arrays = {key: np.asarray(value) for key, value in compute().items()}
     _write(path, lambda partial: np.savez(partial, **arrays))

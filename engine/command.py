@@ -16,8 +16,8 @@ GO_ON = "What was committed stays; run the same command again to go on."
 def run_command(config_type: type[Config], action: Callable[[Config], Any], description: str) -> int:
     """Parses the command line into `config_type`, runs `action` on it, and returns the exit code.
 
-    0: done (or what `action` returns, where that is a number). 1: the work could not go on. 2: bad input. Both are told in
-    one sentence on stderr. 130: interrupted. 143: terminated. What was committed stays.
+    0: done (or what `action` returns, where that is a number). 1: the cluster failed. 2: bad input. 3: the run stopped, or lost too
+    many images. Each is told in one sentence on stderr. 130: interrupted. 143: terminated. What was committed stays.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import tyro
@@ -36,7 +36,7 @@ def run_command(config_type: type[Config], action: Callable[[Config], Any], desc
         if os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+        return 2 if isinstance(error, ValueError) else 3
     except KeyboardInterrupt:
         print(f"\n{'Terminated' if terminated else 'Interrupted'}. {GO_ON}", file=sys.stderr)
         return 143 if terminated else 130

@@ -2,4 +2,4 @@
 
 
 class RunFailed(RuntimeError):
-    """A run that stopped although its input was right: commands print its one sentence and exit with 1."""
+    """A run that stopped although its input was right: commands print its one sentence and exit with 3."""

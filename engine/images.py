@@ -1,31 +1,156 @@
-"""Encoded bytes to pixels and back, with a limit on what is opened."""
+"""Encoded bytes to pixels and back, with limits on what is opened.
+
+Pixels are those that an image viewer shows: upright by the EXIF orientation, transparent parts over white, 16 bits per channel
+scaled to 8, the first frame of an animation. Colour profiles are not applied, so that equal bytes give equal pixels on every machine.
+"""
 
 import io
+import re
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_PIXELS = 64 * 1024 * 1024
 """Larger images are refused: a small file can claim a huge canvas."""
+MAX_SIDE = 32_768
+"""Images with a longer side are refused, in pixels."""
+MAX_ASPECT = 100
+"""Images that are longer than this many times their width are refused: resized for an encoder they would fill the memory."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
+"""Pillow's names of the formats that are read, whatever the file is called."""
+
+_BACKGROUND = (255, 255, 255, 255)
+_ORIENTATION = 0x0112
+_UNREAD = (
+    (rb"\s*<(!doctype\s+html|html|head|body|!--)", "it is a web page, not an image; download it again"),
+    (rb"\s*(<\?xml[^>]*>\s*)?(<!doctype\s+svg|<svg)", "SVG is not read; convert it to PNG"),
+    (rb"\s*(<\?xml|<)", "it is markup, not an image; download it again"),
+    (rb"\s*[\[{]", "it is JSON, not an image; download it again"),
+    (rb"version https://git-lfs", "it is a Git LFS pointer, not an image; fetch the file with git lfs pull"),
+    (rb"....ftyp(heic|heix|heim|heis|hevc|mif1|msf1)", "HEIC is not read; convert it to JPEG or PNG"),
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "JPEG XL is not read; convert it to JPEG or PNG"),
+    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000 is not read; convert it to JPEG or PNG"),
+    (rb"8BPS", "PSD is not read; convert it to JPEG or PNG"),
+    (rb"%PDF", "it is a PDF, not an image; convert its pages to PNG"),
+)
+"""How bytes of other kinds begin → why they are not read."""
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Pixels `[H, W, 3]` uint8 of WebP, JPEG or PNG bytes.
+    """Pixels `[H, W, 3]` uint8 of an encoded image, as a viewer shows them.
 
     Raises:
-        ValueError: the bytes are no image, a broken one, or one of more than `MAX_PIXELS`.
+        ValueError: the bytes are no image of `FORMATS`, a broken one, or one beyond `MAX_PIXELS`, `MAX_SIDE` or `MAX_ASPECT`. Equal
+            causes have equal messages.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data), formats=("WEBP", "JPEG", "PNG")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(
-                    f"the image has {image.width}x{image.height} pixels, more than {MAX_PIXELS}; scale it down"
-                )
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the image cannot be decoded ({error})") from None
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.width, image.height)
+            return _to_rgb(_upright(image))
+    except UnidentifiedImageError:
+        raise ValueError(f"the image cannot be decoded ({_why_unknown(data)})") from None
+    except _TooLarge as error:
+        raise ValueError(str(error)) from None
+    except MemoryError:
+        raise ValueError("the image cannot be decoded (the memory is too small for it)") from None
+    except Exception as error:  # a decoder's failure on broken bytes may be of any kind
+        raise ValueError(f"the image cannot be decoded ({_one_line(error)})") from None
+
+
+class _TooLarge(ValueError):
+    pass
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _TooLarge(f"the image has {width}x{height} pixels, more than {MAX_PIXELS}; scale it down")
+    if max(width, height) > MAX_SIDE:
+        raise _TooLarge(f"the image is {width}x{height}, longer than {MAX_SIDE} pixels; scale it down or cut it")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise _TooLarge(
+            f"the image is {width}x{height}, too long for its size (more than {MAX_ASPECT} to 1); cut it into pieces"
+        )
+
+
+def _upright(image: "Image.Image") -> "Image.Image":
+    """The image turned by its EXIF orientation, as Pillow's `ImageOps.exif_transpose` does, which fails on broken EXIF."""
+    from PIL import Image
+
+    turn = Image.Transpose
+    turns = (
+        *(turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM),
+        *(turn.TRANSPOSE, turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90),
+    )
+    image.load()  # a TIFF turns itself while it is loaded
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # metadata that cannot be read says nothing, and a viewer shows the image all the same
+        orientation = 1
+    if not isinstance(orientation, int) or not 2 <= orientation <= 8:
+        return image
+    return image.transpose(turns[orientation - 2])
+
+
+def _to_rgb(image: "Image.Image") -> np.ndarray:
+    """`[H, W, 3]` uint8 of any mode."""
+    from PIL import Image
+
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return np.asarray(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        levels = _to_8_bits(np.asarray(image), image.mode)
+        hidden = image.info.get("transparency")  # a PNG of 16-bit grey may name one level that is transparent
+        if isinstance(hidden, int) and image.mode != "F":
+            levels = np.where(np.asarray(image) == hidden, np.uint8(255), levels)
+        return np.repeat(levels[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", over.size, _BACKGROUND), over).convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """uint8 of 16-bit levels, or of numbers from 0 to 1."""
+    if mode == "F":
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise ValueError("its numbers are not from 0 to 1; save it with 8 bits per channel")
+        return np.asarray(np.rint(values * 255), np.uint8)
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError("it has more than 16 bits per channel; save it with 8")
+    return np.asarray(values.astype(np.uint32) >> 8, np.uint8)  # as Pillow reads 16 bits of colour
+
+
+def _why_unknown(data: bytes) -> str:
+    if not data:
+        return "the file is empty"
+    for pattern, reason in _UNREAD:
+        if re.match(pattern, data[:512], re.IGNORECASE | re.DOTALL):
+            return reason
+    if not any(data[:4096]):
+        return "the file holds zeros alone; copy it again"
+    return f"it is broken, or none of {', '.join(name for name in FORMATS if name != 'DIB')}"
+
+
+def _one_line(error: Exception) -> str:
+    """An error's first line, without the address of an object, so that equal errors read the same."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return re.sub(r"<[\w.]+ object at 0x[0-9a-fA-F]+>", "the image", line)[:200]
+
+
+def viewable(data: bytes) -> bytes:
+    """The encoded image itself, or PNG bytes of it where no browser shows its format; as it is if it cannot be decoded."""
+    if data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+        return data
+    try:
+        return encode_png(decode_image(data))
+    except ValueError:
+        return data
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -23,7 +23,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, action: Any) -> int:
     ("error", "code", "said"),
     [
         (ValueError("shots 0; give 1"), 2, "error: shots 0; give 1\n"),
-        (RunFailed("60 of 60 recipes failed"), 1, "error: 60 of 60 recipes failed\n"),
+        (RunFailed("60 of 60 recipes failed"), 3, "error: 60 of 60 recipes failed\n"),
         (KeyboardInterrupt(), 130, "\nInterrupted. What was committed stays; run the same command again to go on.\n"),
     ],
 )

@@ -1,50 +1,89 @@
-"""One door to images, whatever the layout of the folder that holds them."""
+"""Opens images whatever the layout of the folder that holds them."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
-from engine.catalog.folder import IMAGE_SUFFIXES, Folder, unquoted
-from engine.catalog.image_folder import ImageFolder
-from engine.catalog.tables import SUFFIXES, ImageTables
-from engine.catalog.webdataset import WebDataset
-
-Split: TypeAlias = WebDataset | ImageFolder | ImageTables
+from engine.catalog.folder import Folder
+from engine.catalog.layouts import LAYOUTS, Layout
+from engine.catalog.layouts.layout import unquoted
 
 
-def open_split(location: str, split: str) -> Split:
-    """A split of a folder or URL: tar shards (`nshards.txt`), table files, or folders of images, by what is there.
+def open_layout(location: str) -> Layout:
+    """The layout of a folder or URL, by what is there.
 
     Raises:
-        ValueError: there is nothing of the kind.
+        ValueError: the place is out of reach, or holds nothing of the kind.
     """
-    folder = Folder(location, split)
-    if any(folder.exists(name, "nshards.txt") for name in dict.fromkeys((split, "train", "test"))):
-        return WebDataset(location, split)
-    names = list(folder.files())
-    if any(name.endswith(SUFFIXES) for name in names):
-        return ImageTables(location, split)
-    if any("/" in name and name.rpartition(".")[2].lower() in IMAGE_SUFFIXES for name in names):
-        return ImageFolder(location, split)
+    folder = Folder(location)
+    for layout in LAYOUTS:
+        if layout.recognises(folder):
+            return layout(folder)
     raise ValueError(
-        f"{location} holds no images (neither train/nshards.txt nor CLASS/*.jpg nor *.parquet); name another folder"
+        f"{location} holds no images in a layout that is known (shards, tables or CLASS/*.jpg); name another folder"
     )
 
 
+def key_name(key: str) -> str:
+    """The file and the item that a key stands for, for people: `train/0.tar: s0000003`, `train.parquet: row 5`."""
+    file, offset, size, name = _parsed(key)
+    if name:
+        return f"{file}: {name}"
+    return f"{file}: row {offset}" if file.endswith(_row_suffixes()) and size == "0" else file
+
+
 def read_images(location: str, keys: Sequence[str]) -> list[bytes]:
-    """Encoded bytes of the images with these keys (`Sample.key`), in their order; each file is opened once."""
-    parsed = [key.split(":", 3) for key in keys]
-    found: list[bytes] = [b""] * len(keys)
-    places_in: dict[str, list[tuple[int, list[str]]]] = {}
-    for number, parts in enumerate(parsed):
-        places_in.setdefault(unquoted(parts[0]), []).append((number, parts))
-    for name, places in places_in.items():
-        if name.endswith(SUFFIXES):
-            images = ImageTables(location, "").read_rows(name, [int(parts[1]) for _, parts in places])
-            for (number, _), image in zip(places, images, strict=True):
-                found[number] = image
-            continue
-        with Folder(location, "").open(name) as file:
-            for number, (_, offset, size, _) in places:
-                file.seek(int(offset))
-                found[number] = file.read(int(size))
+    """Encoded bytes of the images with these keys (`Sample.key`), in their order; each file is opened once.
+
+    Raises:
+        ValueError: one of them cannot be read.
+    """
+    found = []
+    for key, data in zip(keys, read_each(location, keys), strict=True):
+        if isinstance(data, ValueError):
+            raise ValueError(f"{key_name(key)}: {data}")
+        found.append(data)
     return found
+
+
+def read_each(location: str, keys: Sequence[str]) -> list[bytes | ValueError]:
+    """As `read_images`, each image by itself its bytes or the error why it has none, in equal words for equal faults."""
+    folder = Folder(location)
+    found: list[bytes | ValueError] = [ValueError("its file is of no known layout")] * len(keys)
+    places_in: dict[str, list[tuple[int, list[str]]]] = {}
+    for number, key in enumerate(keys):
+        parts = _parsed(key)
+        places_in.setdefault(parts[0], []).append((number, parts))
+    for name, places in places_in.items():
+        for (number, _), data in zip(places, _read_file(folder, name, [parts for _, parts in places]), strict=True):
+            found[number] = data
+    return found
+
+
+def _read_file(folder: Folder, name: str, places: list[list[str]]) -> "list[bytes | ValueError]":
+    try:
+        for layout in LAYOUTS:
+            if name.endswith(layout.row_suffixes or "\0"):
+                return layout(folder).read_rows(name, [int(offset) for _, offset, _, _ in places])
+        read: list[bytes | ValueError] = []
+        with folder.open(name) as file:
+            for _, offset, size, _ in places:
+                file.seek(int(offset))
+                # a file system that told no size at the listing has its files read whole
+                data = file.read(int(size)) if int(size) else b"" if int(offset) else file.read()
+                read.append(data if len(data) >= int(size) else ValueError("its file is shorter than it was"))
+        return read
+    except FileNotFoundError:
+        return [ValueError("the file cannot be read (it is not there)")] * len(places)
+    except Exception as error:  # of a file system's library, which may be any; the other files are read all the same
+        if len(places) > 1:
+            return [data for place in places for data in _read_file(folder, name, [place])]
+        text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return [ValueError(f"the file cannot be read ({text[:200]})")]
+
+
+def _parsed(key: str) -> list[str]:
+    file, *rest = key.split(":", 3)
+    return [unquoted(file), *rest]
+
+
+def _row_suffixes() -> tuple[str, ...]:
+    return tuple(suffix for layout in LAYOUTS for suffix in layout.row_suffixes)

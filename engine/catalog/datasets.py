@@ -1,17 +1,21 @@
 """A data set by its name in `datasets.toml` or by its folder."""
 
+import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from engine.catalog.corpus import open_split
-from engine.catalog.folder import Folder
-from engine.catalog.index import SplitIndex, index_split
+from engine.catalog.account import Account
+from engine.catalog.corpus import open_layout
+from engine.catalog.index import SplitIndex, account_of, index_split
+from engine.catalog.labels import display_names, match_name
+from engine.catalog.layouts import Layout
 from engine.catalog.worlds import resolve_location
-from engine.names import plain_name, unknown_name
+from engine.names import unknown_name
 
 Task: TypeAlias = Literal["multiclass", "multilabel", "binary"]
 Metric: TypeAlias = Literal["accuracy", "mean_per_class", "map_11_point", "roc_auc"]
@@ -41,17 +45,25 @@ class Dataset:
     """Whether it has no images to train on (SUN397)."""
 
     def index(self, split: str) -> SplitIndex:
-        """Keys and labels of a split.
+        """Keys and labels of a split; images whose label fits no class name are left out of it, and in its account.
 
         Raises:
-            ValueError: the split is missing or broken.
+            ValueError: the split is missing or broken, or too much of it is refused.
         """
         if split == "train" and self.test_only:
             raise ValueError(
                 f"{self.name} has test images only, so there is no original data to train on; "
                 "leave out the data set or the source 'original'"
             )
-        return index_split(self.location, split, "npy" if self.task == "multilabel" else "cls")
+        return index_split(self.location, split, self._text_suffix).labelled(self.class_names, self.location)
+
+    def accounts(self, splits: Sequence[str] = ("train", "test")) -> dict[str, Account]:
+        """Split → account of its items; under the empty name, of all other files. Raises ValueError as `index`."""
+        return account_of(self.location, splits, self.index)
+
+    @property
+    def _text_suffix(self) -> str:
+        return "npy" if self.task == "multilabel" else "cls"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,18 +138,23 @@ def listed_class_names(name: str) -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-@cache
 def load_dataset(name: str) -> Dataset:
     """A data set by catalog name, by the path or URL of a folder, or as `NAME=PATH`, a catalog entry read elsewhere.
 
-    Folders may hold tar shards, images in a folder for each class, or Hugging Face tables (`engine.catalog.corpus`).
+    Folders may hold tar shards, images in a folder for each class, or Hugging Face tables (`engine.catalog.layouts`).
 
     Raises:
         ValueError: neither a known name nor a folder, or the folder lacks its class names.
     """
+    if not name.strip():
+        raise ValueError(
+            "the name of a data set is empty; give a name of the catalog, or the path of a folder of images"
+        )
     known, _, elsewhere = name.partition("=")
     entry = _catalog().get(known if elsewhere else name)
     location = elsewhere if entry and elsewhere else name if entry is None else entry.get("location", "")
+    if "://" not in location:
+        location = os.path.expanduser(location)
     if (entry is None or elsewhere) and "://" not in location and not Path(location).is_dir():
         raise ValueError(unknown_name("data set", name, dataset_names(), "or give the path of a folder of images"))
     if not location:
@@ -150,47 +167,49 @@ def load_dataset(name: str) -> Dataset:
 
 
 def _read_folder(name: str, entry: dict[str, Any], location: str) -> Dataset:
-    test_only = entry.get("train_images") == 0 and not Folder(location, "train").exists("train")
-    folder = open_split(location, "test" if test_only else "train")
-    several = _lines(folder, "dataset_type.txt") == ["multilabel"] or folder.kind == "multi_hot"
+    layout = open_layout(location)
+    folder, kind = layout.folder, layout.kind
+    test_only = entry.get("train_images") == 0 and "train" not in layout.splits()
+    several = folder.read_lines("dataset_type.txt") == ["multilabel"] or kind == "multi_hot"
     task = entry.get("task", "multilabel" if several else "multiclass")
     if several != (task == "multilabel"):
         raise ValueError(
-            f"{location} holds {'several labels' if several else 'one label'} an image, but {name} is {task}; give another folder"
+            f"{location} holds {'several labels' if several else 'one label'} per image, but {name} is {task}; give another folder"
         )
-    class_names = tuple(_lines(folder, "classnames.txt") or _own_class_names(name, entry, folder))
+    # the order of the lines counts where labels are their numbers
+    listed = folder.read_lines("classnames.txt", numbered=kind != "name")
+    class_names = tuple(listed or _own_class_names(name, entry, layout))
     if not class_names:
         raise ValueError(
-            f"{location} has no classnames.txt, or an empty one; add one class name a line, in the order of the class indices"
+            f"{location} has no classnames.txt, or an empty one; add one class name per line, in the order of the class indices"
         )
+    if kind == "multi_hot" and [match_name(each, class_names) for each in layout.class_names()] != list(
+        range(len(class_names))
+    ):
+        raise ValueError(f"{location}: classnames.txt has another order than the ClassLabel; remove it")
     if len(class_names) != entry.get("num_classes", len(class_names)):
         raise ValueError(
             f"{location} names {len(class_names)} classes, but {name} has {entry['num_classes']}; give another folder"
         )
-    templates = _lines(folder, TEMPLATES_FILE) or entry.get("templates") or ("a photo of {c}.",)
+    templates = folder.read_lines(TEMPLATES_FILE) or entry.get("templates") or ("a photo of {c}.",)
     for template in templates:
         if "{c}" not in template:
             raise ValueError(
-                f"{location}: template {template!r} lacks {{c}}, the place of the class name; mend {TEMPLATES_FILE}"
+                f"{location}: template {template!r} lacks {{c}}, the place of the class name; fix {TEMPLATES_FILE}"
             )
     metric = entry.get("metric", "map_11_point" if several else "accuracy")
     return Dataset(name, entry.get("group", "own"), metric, location, class_names, tuple(templates), task, test_only)
 
 
-def _lines(folder: Any, file: str) -> list[str]:
-    try:
-        return folder.read_lines(file)
-    except FileNotFoundError:
-        return []
-
-
-def _own_class_names(name: str, entry: dict[str, Any], folder: Any) -> list[str]:
+def _own_class_names(name: str, entry: dict[str, Any], layout: Layout) -> list[str]:
     """Names that the layout itself has: those of the catalog's list where it is one, matched by name."""
-    found = [raw.replace("_", " ") for raw in folder.class_names()]
-    if "title" not in entry or folder.kind != "name":
-        return found
-    listed = {plain_name(each): each for each in listed_class_names(name)}
-    for each in found:
-        if plain_name(each) not in listed:
-            raise ValueError(f"{folder.location}: " + unknown_name(f"class of {name}", plain_name(each), list(listed)))
-    return list(listed_class_names(name))
+    raw = layout.class_names()
+    if "title" not in entry or layout.kind != "name":
+        return display_names(raw)
+    listed = listed_class_names(name)
+    for each in raw:
+        try:
+            match_name(each, listed, f"class of {name}")
+        except ValueError as error:
+            raise ValueError(f"{layout.folder.location}: {error}") from None
+    return list(listed)

@@ -1,10 +1,11 @@
 """Where `world:` data sets are: the miniature world is drawn by its own command, once a machine."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from engine.catalog.index import cache_folder
+from engine.cache import cache_folder
 
 VERSION = 2
 """Version of the miniature world that is drawn (`engine.world.write.VERSION`); each has its own folder."""
@@ -20,13 +21,13 @@ def world_folder(dataset: str = "") -> Path:
 
 
 def resolve_location(location: str) -> str:
-    """Path or URL of a location; a `world:NAME` is drawn first if this machine does not have it yet.
+    """Path (with `~` expanded) or URL of a location; a `world:NAME` is drawn first if this machine does not have it yet.
 
     Raises:
         ValueError: the world could not be drawn.
     """
     if not location.startswith("world:"):
-        return location
+        return location if "://" in location else os.path.expanduser(location)
     dataset = location.removeprefix("world:")
     folder = world_folder(dataset)
     if not (folder / "world.json").exists():

@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from engine.cache import cache_folder
 from engine.catalog import Dataset
-from engine.catalog.index import cache_folder
 from engine.models.text import SentenceWriter, load_sentence_writer
 
 NUM_SENTENCES = 200

@@ -21,7 +21,7 @@ PRINTED = {
     "retrieval": ("dataset", "method", "precision_at_1", "precision_at_10", "recall_at_10", "index_recall"),
     "costs": ("source", "dataset", "generator", "images", "usd_busy", "usd_billed", "usd_per_image"),
     "ledger": ("stage", "source", "generator", "rows", "busy_seconds", "usd_compute", "usd_labels"),
-    "errors": ("stage", "reason", "count", "example_id"),
+    "errors": ("stage", "reason", "count", "example_id", "examples"),
     "rating": (),
     "table_2": (),
     "choice": ("dataset", "strategy", "shots", "cler", "cler_ensemble", "linear_probe"),
@@ -33,6 +33,10 @@ PRINTED = {
     "section_12_2": ("score", "group", "n", "pearson", "pearson_low", "pearson_high", "spearman"),
     "allocation": (),
     "budget": ("dataset", "strategy", "cler", "linear_probe", "expected", "usd_busy"),
+    "splits": (),
+    "account": (),
+    "broken": (),
+    "duplicates": (),
     "budget_mean": ("strategy", "cler", "linear_probe", "expected", "usd_busy"),
 }
 """Tables and columns that the terminal shows (all columns where none are named); the page shows everything."""
@@ -66,7 +70,8 @@ class Report:
       from 0 to 1), images, usd_busy, usd_billed, usd_per_image.
     - `costs`: the rows of `engine.costs.summarise`.
     - `ledger`: the rows of `engine.costs.summarise_stages`.
-    - `errors`: stage, reason, count, example_id.
+    - `errors`: stage, reason, count, example_id, examples (files).
+    - `files`: dataset, split, verdict (`used`, `ignored`, `refused`), reason, count, examples.
     - `runs`: the rows of the workspace's run table.
     - `genbench_table_1`, `genbench_table_5`: taken from the shipped price book if they are missing.
     """

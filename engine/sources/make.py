@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from engine.catalog.corpus import read_images
+from engine.catalog.corpus import key_name, read_each
 from engine.images import content_hash, decode_image
 from engine.models.faults import DeviceFault, is_device_fault
 from engine.models.generator import to_uint8
@@ -127,23 +127,17 @@ class CorpusMaker:
         ]
         for corpus in dict.fromkeys(recipe.corpus for recipe in recipes):
             rows = [number for number, recipe in enumerate(recipes) if recipe.corpus == corpus]
-            for number, data in zip(rows, self._contents(corpus, [recipes[row].key for row in rows]), strict=True):
+            keys = [recipes[row].key for row in rows]
+            for number, key, data in zip(rows, keys, read_each(self.corpora[corpus], keys), strict=True):
                 try:
-                    if isinstance(data, Exception):
+                    if isinstance(data, ValueError):
                         raise data
                     _decode_into(made[number], data, sizes)
-                except ValueError as error:
-                    made[number].reason = str(error)
+                except Exception as error:  # one image's failure, of whatever kind, is its own row
+                    made[number].stored, made[number].views = None, []
+                    why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                    made[number].reason = f"{key_name(key)}: {why}"
         return made
-
-    def _contents(self, corpus: str, keys: list[str]) -> "list[bytes | ValueError]":
-        """Encoded bytes by key; when they cannot be read together, each is tried alone."""
-        try:
-            return list(read_images(self.corpora[corpus], keys))
-        except (OSError, ValueError) as error:
-            if len(keys) == 1:
-                return [ValueError(f"the shard cannot be read ({error})")]
-            return [data for key in keys for data in self._contents(corpus, [key])]
 
 
 def _decode_into(made: Made, data: bytes, sizes: Sequence[Preprocessing | None]) -> None:

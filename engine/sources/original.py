@@ -13,6 +13,8 @@ class OriginalPlan:
     drawn for each of them.
     """
 
+    source = "original"
+
     def __init__(
         self,
         dataset: Dataset,
@@ -32,6 +34,8 @@ class OriginalPlan:
         self.split = split
         self.num_classes = len(dataset.class_names)
         self._revision = index.fingerprint
+        self.account = index.account
+        """Items of the split: used, ignored and refused."""
         if shots is None:
             order = np.arange(len(index.keys))
             self._classes = labels if labels.ndim == 1 else labels.argmax(axis=1)

@@ -11,7 +11,8 @@ import numpy as np
 
 from engine.cache import cached_arrays
 from engine.catalog import Dataset
-from engine.catalog.index import SplitIndex, index_split
+from engine.catalog.account import Account
+from engine.catalog.index import SplitIndex, account_of, index_split
 from engine.catalog.worlds import resolve_location
 from engine.models.encoder import ImageEncoder
 from engine.recipe import Recipe
@@ -43,8 +44,19 @@ def check_pool(location: str, shots: int) -> None:
         raise ValueError(f"the pool {location} has {num_images} images, fewer than {shots} shots; ask for fewer")
 
 
+def read_pool(location: str, split: str = "train") -> SplitIndex:
+    """Keys and captions of the pool at a resolved location. Raises ValueError if it is missing or broken."""
+    return index_split(location, split, text_suffix="txt")
+
+
+def pool_account(location: str) -> dict[str, Account]:
+    """Account of the pool's items under `train`, and of all other files under the empty name. Raises ValueError as `load_pool`."""
+    location = resolve_location(location)
+    return account_of(location, ("train",), lambda split: read_pool(location, split))
+
+
 def _pool_index(location: str) -> SplitIndex:
-    index = index_split(location, "train", text_suffix="txt")
+    index = read_pool(location)
     if not len(index.keys):
         raise ValueError(f"the pool {location} has no captioned image; add shards of .webp and .txt members")
     return index
@@ -75,6 +87,9 @@ def load_pool(location: str, encoder: ImageEncoder) -> CaptionedPool:
 class RetrievalPlan:
     """The `shots` images of the pool whose captions are nearest to each class, nearest first."""
 
+    source = "retrieval"
+    split = "train"
+
     def __init__(self, dataset: Dataset, pool: CaptionedPool, class_texts: np.ndarray, shots: int):
         """`class_texts`: `[C, D]` float32 unit norm, the class names in their templates (`class_text_features`).
 
@@ -89,6 +104,8 @@ class RetrievalPlan:
         self.corpora = {pool.name: pool.location}
         """Corpus → folder or URL to read it from."""
         self._revision = pool.index.fingerprint
+        self.account = pool.index.account
+        """Items of the pool: used, ignored and refused."""
         keys, captions = [], []
         for text in class_texts:
             similarity = (pool.captions @ text)[pool.caption_of]

@@ -1,13 +1,16 @@
 """The shape of a study: it checks its configuration, fills a workspace phase by phase, and reports on what is there."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.reports import Report
+from engine.sources import Plan
 from engine.store import Workspace
 from engine.studies.config import Parts
+from engine.studies.losses import account_lines, account_rows, check_losses
 
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
@@ -24,6 +27,24 @@ class Study(Parts, ABC):
         """The phases in their order. A phase may depend on what the phases before it have put into the workspace."""
 
     @abstractmethod
+    def every_plan(self) -> list[Plan]:
+        """All plans of the study, test images included."""
+
+    @property
+    def read_splits(self) -> tuple[str, ...]:
+        """Splits of the data sets that are read."""
+        return "train", "test"
+
+    @property
+    def searched_pool(self) -> str:
+        """Captioned pool that is searched; empty for none."""
+        return ""
+
+    def files(self) -> list[dict[str, Any]]:
+        """Rows of the table `files`: every file of the data sets and the pool, used, ignored or refused."""
+        return account_rows(self.datasets, self.searched_pool, self.read_splits)
+
+    @abstractmethod
     def build_report(self, workspace: Workspace) -> Report:
         """Scores of everything that the workspace holds of this study."""
 
@@ -33,16 +54,19 @@ def run_study(study: Study) -> Report:
 
     Raises:
         ValueError: one sentence on what is wrong with the input and how to fix it.
-        RunFailed: too many recipes fail.
+        RunFailed: the run could not go on, or lost all images of a kind or too many of them; the report shows the rest.
     """
     from engine.dataflow.cluster import RayConnection
 
     study.check()
     config: Any = study.config
+    for line in account_lines(study.datasets, study.searched_pool, study.read_splits):
+        print(line, file=sys.stderr)
     workspace = Workspace.open(config.workspace)
     with RayConnection() as connection, study.run(workspace, connection) as run:
         for _, phase in study.phases():
             phase(run)
     report = study.build_report(workspace)
-    report.write(Path(config.report))
+    page = report.write(Path(config.report))
+    check_losses(workspace, study.every_plan(), config.max_errors, str(page))
     return report

@@ -2,21 +2,27 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.cache import check_cache_folder
 from engine.catalog import Dataset, load_dataset
 from engine.costs import PriceBook
 from engine.models import ImageEncoder
 from engine.models.lazy import LazyEncoder
-from engine.models.registry import encoder_source
+from engine.models.reach import check_encoder
+from engine.models.registry import encoder_names, generator_names
 
 if TYPE_CHECKING:
     from engine.dataflow.cluster import RayConnection
     from engine.dataflow.run import Run
     from engine.store import Workspace
+
+
+MAX_SEED = 2**63 - 1
+"""Largest seed, so that it fits into 64 bits with a sign."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +44,17 @@ class Settings:
     max_errors: float = 0.2
     """Share of failing recipes (of at least 200) that stops the run."""
 
+    def __post_init__(self) -> None:
+        """Expands `~` wherever it begins a path, and makes paths of models absolute: workers run in another folder."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            resolve = each.name in ("encoder", "generator", "generator_source", "generator_auxiliaries")
+            object.__setattr__(self, each.name, expanded(value, resolve))
+
     def check(self) -> None:
         """Raises ValueError, one sentence, for an invalid configuration."""
         check_not_empty(datasets=self.datasets)
+        check_cache_folder()
         check_place("workspace", self.workspace)
         if not 0 <= self.max_errors <= 1:
             raise ValueError(f"max_errors is {self.max_errors}; give a share from 0 to 1")
@@ -59,7 +73,7 @@ class Parts:
             ValueError: the first that is wrong.
         """
         self.config.check()
-        encoder_source(self.config.encoder)
+        check_encoder(self.config.encoder)
         if self.config.instance:
             self.prices.instance(self.config.instance)
         _ = self.prices, self.datasets
@@ -126,3 +140,25 @@ def check_seeds(seeds: tuple[int, ...]) -> None:
     for seed in seeds:
         if seed < 0:
             raise ValueError(f"seed {seed} is negative; give 0 or more")
+        if seed > MAX_SEED:
+            raise ValueError(
+                f"seed {seed} is larger than {MAX_SEED}, the largest of torch's generators; give a smaller one"
+            )
+
+
+def expanded(value: Any, resolve: bool = False) -> Any:
+    """A setting with `~` expanded at the beginning of a path or of a `NAME=PATH`, in tuples too.
+
+    `resolve`: whether a folder that is there becomes absolute, unless the name is in the registry.
+    """
+    if isinstance(value, tuple):
+        return tuple(expanded(each, resolve) for each in value)
+    if isinstance(value, Path):
+        return value.expanduser()
+    if not isinstance(value, str):
+        return value
+    name, equals, path = value.partition("=") if "=~" in value or (resolve and "=" in value) else ("", "", value)
+    path = os.path.expanduser(path)
+    if resolve and path and path not in (*encoder_names(), *generator_names()) and Path(path).is_dir():
+        path = str(Path(path).resolve())
+    return name + equals + path

@@ -15,6 +15,7 @@ from engine.costs.ledger import COST_COLUMNS
 from engine.dataflow.progress import Progress
 from engine.evaluation.metrics import Metric, MetricInputs, measure, tradeoff_metrics
 from engine.evaluation.protocols import ProbeProtocol
+from engine.images import viewable
 from engine.models import ImageEncoder
 from engine.reports import ContactSheet
 from engine.reports.figures import bar_figure
@@ -23,6 +24,7 @@ from engine.sources import Plan, plan_ids, shot_ids
 from engine.sources.kinds import ShotPlan, find_source
 from engine.store import IdSet, Workspace
 from engine.studies.image_set import Images, load_images, pixels_of, stored_images
+from engine.studies.losses import group_errors, lost_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -256,29 +258,18 @@ def cost_tables(workspace: Workspace, bills: Bills) -> dict[str, list[dict[str, 
 
 
 def error_rows(workspace: Workspace, plans: Iterable[Plan]) -> list[dict[str, Any]]:
-    """Recipes of these plans without an image, counted by the reason of their last failure."""
+    """Recipes of these plans that have no image, by the reason of their last failure, and images that no recipe can name."""
+    plans = list(plans)
+    lost = lost_rows(plans)
     errors = workspace.errors()
     if not errors.num_rows:
-        return []
+        return lost
     planned = IdSet(plan_ids(plan) for plan in plans)
     done = workspace.done_ids()
     names = errors.column("id")
     keep = planned.contains(names.combine_chunks()) & ~done.contains(names.combine_chunks())
     last = {row["id"]: row for row in errors.filter(pa.array(keep)).to_pylist()}
-    reasons: dict[tuple[str, str, str, str], list[str]] = {}
-    for row in last.values():
-        reasons.setdefault((row["stage"], row["source"], row["dataset"], row["reason"]), []).append(row["id"])
-    return [
-        {
-            "stage": stage,
-            "source": source,
-            "dataset": dataset,
-            "reason": reason,
-            "count": len(ids),
-            "example_id": min(ids),
-        }
-        for (stage, source, dataset, reason), ids in sorted(reasons.items(), key=lambda item: -len(item[1]))
-    ]
+    return group_errors(last.values()) + lost
 
 
 def contact_sheet(workspace: Workspace, dataset: Dataset, source: str, plan: ShotPlan) -> ContactSheet:
@@ -296,7 +287,7 @@ def contact_sheet(workspace: Workspace, dataset: Dataset, source: str, plan: Sho
         title=f"{dataset.name}: {source}",
         group=dataset.group,
         source=source,
-        images=table.column("image").to_pylist(),
+        images=[viewable(image) for image in table.column("image").to_pylist()],
         captions=table.column("class_name").to_pylist(),
     )
 

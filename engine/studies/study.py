@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from engine.cache import check_writable
 from engine.catalog import Dataset
 from engine.evaluation.protocols import check_protocol
 from engine.models import ImageEncoder, generator_spec
 from engine.models.generators import adapter_of
+from engine.models.sizes import check_size
 from engine.models.spec import GeneratorSpec
 from engine.prompts import Materials, Strategy, load_sentences
 from engine.recipe import Recipe
@@ -75,6 +77,7 @@ class StudyConfig(Settings):
         """Raises ValueError, one sentence, if the configuration is invalid."""
         super().check()
         check_place("report", self.report)
+        check_writable(self.report, "the report's folder", "give another one with --report")
         check_protocol(self.probe)
         check_seeds(self.seeds)
         for pair in self.generator_auxiliaries:
@@ -163,10 +166,24 @@ class SourceStudy(Study):
                     for seed in self.config.seeds:
                         self._plan(variant, dataset, seed)
 
+    @property
+    def read_splits(self) -> tuple[str, ...]:
+        """Splits of the data sets that are read."""
+        return (
+            ("train", "test") if any(variant.source == "original" for variant in self.variants.values()) else ("test",)
+        )
+
+    @property
+    def searched_pool(self) -> str:
+        """The captioned pool, if it is searched."""
+        return self.config.pool if self._retrieved_shots else ""
+
     def _check_generator(self) -> None:
         """Raises ValueError for missing weights, and for a strategy without references where the generator requires one."""
         adapter = adapter_of(self.generator.pipeline)
         adapter.check_available(self.generator.name, self.generator.is_local)
+        if self.config.generator_size:
+            check_size(self.generator, self.config.generator_size)
         generated = [variant for variant in self.variants.values() if variant.is_generated]
         if adapter.needs_reference and not all(variant.needs_references for variant in generated):
             raise ValueError(

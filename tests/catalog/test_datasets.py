@@ -139,7 +139,7 @@ def test_a_folder_of_another_set_is_refused(tmp_path: Path):
     folder = tiny.write_dataset(tmp_path / "things", ("a", "b"))
     with pytest.raises(ValueError, match="names 2 classes, but cars has 196"):
         load_dataset(f"cars={folder}")
-    with pytest.raises(ValueError, match="holds one label an image, but voc2007 is multilabel"):
+    with pytest.raises(ValueError, match="holds one label per image, but voc2007 is multilabel"):
         load_dataset(f"voc2007={folder}")
 
 

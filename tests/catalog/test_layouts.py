@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.catalog import load_dataset
-from engine.catalog.corpus import read_images
+from engine.catalog.corpus import read_each, read_images
 from engine.testing import tiny
 
 
@@ -198,7 +198,7 @@ def test_tables_that_cannot_be_understood_are_refused_with_one_sentence(tmp_path
     with pytest.raises(ValueError, match="has 0 Image and 0 ClassLabel columns; keep one of each"):
         load_dataset(str(tmp_path))
     pq.write_table(_table([0, -1], CLASS_LABEL), path)
-    with pytest.raises(ValueError, match=r"train\.parquet: row 1 has no label \(it is -1\)"):
+    with pytest.raises(ValueError, match=r"train\.parquet: row 1 \(-1\) \(a row without a label"):
         load_dataset(str(tmp_path)).index("train")
     with pytest.raises(ValueError, match=r"has no split 'test' \(there is train\)"):
         load_dataset(str(tmp_path)).index("test")
@@ -207,15 +207,19 @@ def test_tables_that_cannot_be_understood_are_refused_with_one_sentence(tmp_path
         load_dataset(str(tmp_path)).index("train")
 
 
-def test_a_row_without_bytes_is_an_image_that_cannot_be_decoded(tmp_path: Path):
-    from engine.images import decode_image
-
-    table = _table([0], CLASS_LABEL)
-    empty = pa.array([{"bytes": None, "path": "gone.jpg"}], table.schema.field("image").type)
-    pq.write_table(table.set_column(0, "image", empty), tmp_path / "train.parquet")
-    (image,) = read_images(str(tmp_path), load_dataset(str(tmp_path)).index("train").keys.tolist())
-    with pytest.raises(ValueError, match="cannot be decoded"):
-        decode_image(image)
+def test_a_row_without_bytes_is_one_error_that_says_why(tmp_path: Path):
+    table = _table([0, 1, 0, 1], CLASS_LABEL)
+    good = {"bytes": b"image", "path": None}
+    cells = [{"bytes": None, "path": "gone.jpg"}, good, None, good]
+    column = pa.array(cells, table.schema.field("image").type)
+    pq.write_table(table.set_column(0, table.schema.field("image"), column), tmp_path / "train.parquet")
+    keys = load_dataset(str(tmp_path)).index("train").keys.tolist()
+    path, first, null, last = read_each(str(tmp_path), keys)
+    assert (first, last) == (b"image", b"image")
+    assert str(path).startswith("the row has a path and no bytes")
+    assert str(null) == "the row has no image"
+    with pytest.raises(ValueError, match=r"train\.parquet: row 0: the row has a path and no bytes"):
+        read_images(str(tmp_path), keys)
 
 
 def test_class_folders_reach_the_plan_and_its_maker(tmp_path: Path):

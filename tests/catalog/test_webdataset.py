@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from engine.catalog.corpus import read_images
+from engine.catalog.folder import Folder
 from engine.catalog.index import index_split
-from engine.catalog.webdataset import WebDataset
+from engine.catalog.layouts.webdataset import WebDataset
 from engine.testing import tiny
 
 NAMES = ("red apple", "green tree", "blue boat")
@@ -46,8 +47,7 @@ def test_a_truncated_shard_is_named(folder: Path, keep: float):
 
 def test_a_shard_cut_between_two_members_is_named(folder: Path):
     shard = folder / "train" / "0.tar"
-    sample = WebDataset(str(folder), "train")
-    key = list(sample.samples("train/0.tar"))[2].key
+    key = list(WebDataset(Folder(str(folder))).samples("train/0.tar", "train", "cls"))[2].key
     shard.write_bytes(shard.read_bytes()[: int(key.split(":")[1]) - 512])
     with pytest.raises(ValueError, match="the end of the archive is missing"):
         index_split(str(folder), "train")
@@ -63,7 +63,7 @@ def test_a_missing_split_and_a_spoiled_count_are_named(folder: Path):
 
 def test_an_image_without_a_label_is_named(tmp_path: Path):
     tiny.write_shards(tmp_path / "train", [(b"RIFF", "0")], suffix="txt")
-    with pytest.raises(ValueError, match=r"image s0000000 has no \.cls"):
+    with pytest.raises(ValueError, match=r"train/0\.tar: s0000000\.webp \(an image without a \.cls"):
         index_split(str(tmp_path), "train")
 
 
@@ -81,7 +81,7 @@ def test_a_class_without_images_is_named(folder: Path):
 
 def test_a_label_that_is_no_number_is_named(folder: Path):
     tiny.write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "cat")])
-    with pytest.raises(ValueError, match="label 'cat' is not a class index"):
+    with pytest.raises(ValueError, match=r"s0000001\.webp \('cat'\) \(its label is not a class index"):
         index_split(str(folder), "train").by_class(NAMES, str(folder))
 
 
@@ -108,11 +108,11 @@ def test_the_index_survives_its_process(folder: Path, monkeypatch: pytest.Monkey
 def test_an_index_that_was_cut_off_goes_on_with_the_next_shard(folder: Path, monkeypatch: pytest.MonkeyPatch):
     read, whole = [], WebDataset.samples
 
-    def samples(self: WebDataset, part: str, text_suffix: str = "cls"):
+    def samples(self: WebDataset, part: str, split: str, text_suffix: str):
         read.append(part)
         if part == "train/1.tar" and len(read) <= 2:
             raise ConnectionError("the network is gone")
-        return whole(self, part, text_suffix)
+        return whole(self, part, split, text_suffix)
 
     monkeypatch.setattr(WebDataset, "samples", samples)
     with pytest.raises(ConnectionError):
@@ -141,7 +141,7 @@ def test_several_labels_an_image_are_read_from_npy(tmp_path: Path):
 )
 def test_labels_that_are_no_ones_and_zeros_are_named(tmp_path: Path, content: bytes, message: str):
     tiny.write_shards(tmp_path / "train", [(b"RIFF", content)], suffix="npy")
-    with pytest.raises(ValueError, match=rf"train/0\.tar: s0000000\.npy {message}"):
+    with pytest.raises(ValueError, match=rf"train/0\.tar: s0000000\.webp \(its \.npy {message}"):
         index_split(str(tmp_path), "train", "npy")
 
 
@@ -149,5 +149,5 @@ def test_labels_are_never_unpickled(tmp_path: Path):
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)
     tiny.write_shards(tmp_path / "train", [(b"RIFF", buffer.getvalue())], suffix="npy")
-    with pytest.raises(ValueError, match="is no array of labels"):
+    with pytest.raises(ValueError, match=r"s0000000\.webp \(its \.npy is no array of labels"):
         index_split(str(tmp_path), "train", "npy")

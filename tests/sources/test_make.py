@@ -7,9 +7,10 @@ import torch
 from engine.catalog import load_dataset
 from engine.models.generator import References
 from engine.recipe import Recipe
-from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan
+from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan, make
 from engine.store import Workspace
 from engine.testing import tiny
+from tests.catalog.trees import table, write_files, write_shards, write_tables
 from tests.models.test_generator import recipe
 
 
@@ -109,3 +110,87 @@ def test_a_shard_that_went_away_is_an_error_of_its_rows(tmp_path: Path):
     (folder / "train" / "0.tar").unlink()
     made = CorpusMaker({dataset.name: dataset.location}).make(recipes)
     assert sum("cannot be read" in one.reason for one in made) > 0
+
+
+def test_each_bad_item_is_its_own_row_and_names_its_file(tmp_path: Path):
+    picture = tiny.encode(tiny.class_image(0, 1))
+    files = {f"train/cat/{number}.webp": picture for number in range(4)}
+    files |= {
+        "train/cat/a.jpg": "<html>gone</html>",
+        "train/cat/b.jpg": "",
+        "train/cat/c.jpg": "",
+        "train/cat/é.png": picture[:50],
+    }
+    folder = write_files(tmp_path / "pets", files)
+    write_files(folder, ["train/cat/d.jpg -> /nowhere"])
+    dataset = load_dataset(str(folder))
+    plan = OriginalPlan(dataset, 9)
+    made = CorpusMaker({dataset.name: dataset.location}).make([plan[number] for number in range(9)])
+    assert sum(one.pixels is not None for one in made) == 4
+    assert sorted(one.reason for one in made if one.reason) == [
+        "train/cat/a.jpg: the image cannot be decoded (it is a web page, not an image; download it again)",
+        "train/cat/b.jpg: the image cannot be decoded (the file is empty)",
+        "train/cat/c.jpg: the image cannot be decoded (the file is empty)",
+        "train/cat/d.jpg: the file cannot be read (it is not there)",
+        next(one.reason for one in made if one.reason.startswith("train/cat/é.png: the image cannot be decoded (")),
+    ]
+
+
+def test_one_image_that_breaks_a_decoder_in_an_unknown_way_is_one_row(
+    tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+):
+    dataset = load_dataset(str(tiny_dataset))
+    plan = OriginalPlan(dataset, 4)
+    calls = iter(range(100))
+    whole = make.content_hash
+
+    def breaks(pixels: object) -> str:
+        if next(calls) == 2:
+            raise MemoryError("out of memory")
+        return whole(pixels)
+
+    monkeypatch.setattr(make, "content_hash", breaks)
+    made = CorpusMaker({dataset.name: dataset.location}).make([plan[number] for number in range(12)])
+    assert [number for number, one in enumerate(made) if one.reason] == [2]
+    assert made[2].reason.endswith(": MemoryError: out of memory")
+    assert (made[2].pixels, made[2].stored) == (None, None)
+
+
+@pytest.mark.parametrize("layout", ["folders", "shards", "tables"])
+def test_an_image_changes_nothing_of_the_others_in_any_layout(tmp_path: Path, layout: str):
+    pictures = [tiny.encode(tiny.class_image(number % 2, number)) for number in range(10)]
+    pictures[4] = b"\0" * 100
+    names = ("cat", "dog")
+    if layout == "folders":
+        folder = write_files(
+            tmp_path / "pets", {f"train/{names[i % 2]}/{i}.webp": data for i, data in enumerate(pictures)}
+        )
+    elif layout == "shards":
+        folder = write_shards(
+            tmp_path / "pets",
+            {
+                "train": [
+                    each
+                    for i, data in enumerate(pictures)
+                    for each in ((f"s{i}.webp", data), (f"s{i}.cls", f"{i % 2}"))
+                ]
+            },
+        )
+    else:
+        cells = [{"bytes": data, "path": None} for data in pictures]
+        cells[5] = None
+        folder = write_tables(tmp_path / "pets", {"train.parquet": table([0, 1] * 5, cells=cells)})
+    dataset = load_dataset(str(folder))
+    plan = OriginalPlan(dataset, 5)
+    made = CorpusMaker({dataset.name: dataset.location}).make([plan[number] for number in range(10)])
+    reasons = sorted(one.reason for one in made if one.reason)
+    zeros = "the image cannot be decoded (the file holds zeros alone; copy it again)"
+    assert (
+        reasons
+        == {
+            "folders": [f"train/cat/4.webp: {zeros}"],
+            "shards": [f"train/0.tar: s4: {zeros}"],
+            "tables": [f"train.parquet: row 4: {zeros}", "train.parquet: row 5: the row has no image"],
+        }[layout]
+    )
+    assert sum(one.pixels is not None for one in made) == 10 - len(reasons)

@@ -295,6 +295,7 @@ class BudgetStudy(SourceStudy):
             "budget_by_seed": rows,
             **cost_tables(workspace, bills),
             "errors": error_rows(workspace, self.every_plan()) if self.config.compare else [],
+            "files": self.files(),
         }
         return Report(
             title=f"The best use of {format_usd(self.config.budget_usd)}",

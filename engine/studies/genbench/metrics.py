@@ -13,7 +13,7 @@ from engine.evaluation import Inception, class_centers, class_embeddings, mean_t
 from engine.evaluation.metrics import CLER, LINEAR_PROBE, MetricInputs, proxy_metrics
 from engine.models import ImageEncoder
 from engine.models.lazy import LazyEncoder
-from engine.models.registry import encoder_source
+from engine.models.reach import check_encoder
 from engine.prompts import Strategy, strategy_name
 from engine.recipe import Recipe
 from engine.reports import Report
@@ -82,7 +82,7 @@ class MetricStudy(SourceStudy):
         """As for every study, and the names of the other encoders and the file of Inception."""
         super().check()
         for name in (*self.config.other_encoders, self.config.fid_encoder):
-            encoder_source(name)
+            check_encoder(name)
         _ = self.inception
 
     @cached_property
@@ -134,7 +134,9 @@ class MetricStudy(SourceStudy):
                 of_set, of_classes = self._similarities(evaluation)
                 found.sets.append(of_set)
                 found.classes += of_classes
-        return metric_report(found, error_rows(workspace, self.every_plan()))
+        report = metric_report(found, error_rows(workspace, self.every_plan()))
+        report.tables["files"] = self.files()
+        return report
 
     @property
     def _generated(self) -> dict[str, Variant]:

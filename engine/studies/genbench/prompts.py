@@ -156,6 +156,7 @@ class PromptStudy(SourceStudy):
             "choices": choices,
             **cost_tables(workspace, bills),
             "errors": error_rows(workspace, self.every_plan()),
+            "files": self.files(),
         }
         figures = {}
         for group in dict.fromkeys(row["group"] for row in scored):

@@ -106,6 +106,7 @@ class GenBench(SourceStudy):
             **cost_tables(workspace, bills),
             **paper_tables(self.prices),
             "errors": error_rows(workspace, self.every_plan()),
+            "files": self.files(),
         }
         return Report(
             title="GenBench: accuracy and cost of generated, retrieved and original images",

@@ -1,5 +1,6 @@
 """RealRAG's data: real images into the database, and for each generated image the real ones nearest to it (section 3.1)."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from engine.retriever.database import Database, DatabasePlan, duplicate_counts, 
 from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, GeneratorMaker, plan_ids
 from engine.store import IdSet, Workspace
 from engine.studies.config import Parts, Settings, load_datasets
+from engine.studies.losses import account_lines, check_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,8 @@ def build_database(config: DatabaseConfig) -> DatabaseReport:
     parts = Parts(config)
     parts.check()
     plans = config.plans()
+    for line in account_lines(parts.datasets, splits=("train",)):
+        print(line, file=sys.stderr)
     workspace = Workspace.open(config.workspace)
     encoder = parts.encoder
     corpora = {plan.dataset.name: plan.dataset.location for plan in plans}
@@ -99,6 +103,7 @@ def build_database(config: DatabaseConfig) -> DatabaseReport:
     if filled.made or filled.updated:
         with workspace.lock(f"{run.run_id}-index"):
             workspace.build_indices(encoder.name)
+    check_losses(workspace, plans, config.max_errors, f"the table `errors` of {workspace.uri}")
     ids = IdSet([plan.ids() for plan in plans])
     return DatabaseReport(
         filled.planned, filled.made, filled.errors, filled.updated, duplicate_counts(duplicates(workspace, among=ids))

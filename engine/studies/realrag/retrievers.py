@@ -210,16 +210,26 @@ class RetrieverStudy(Study):
             for (generator, method, seed), one in self.trained.items()
         ]
 
+    @property
+    def read_splits(self) -> tuple[str, ...]:
+        """Test images are not read."""
+        return ("train",)
+
+    def every_plan(self) -> list[Plan]:
+        """Database and training prompts."""
+        mined = self.lessons.values() if "realrag" in self.config.methods else ()
+        return [self.database_plan, *(lessons.plan for lessons in mined)]
+
     def build_report(self, workspace: Workspace) -> Report:
         """Retrieval, training curves and costs."""
         by = ("generator", "method", "dataset", "group")
-        plans: list[Plan] = [self.database_plan, *(lessons.plan for lessons in self.lessons.values())]
         tables = {
             "retrieval": summary(self.retrieval_table(workspace), by),
             "heads": self.head_rows(),
             "training_curves": self.training_curves(),
             **cost_tables(workspace, Bills(workspace)),
-            "errors": error_rows(workspace, plans),
+            "files": self.files(),
+            "errors": error_rows(workspace, self.every_plan()),
         }
         return Report(
             title="Retrievers trained on the mistakes of a generator",

@@ -9,7 +9,7 @@ from engine.models.generators import adapter_of
 from engine.models.lazy import LazyEncoder
 from engine.prompts import Materials
 from engine.reports import Report
-from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, OriginalPlan
+from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, OriginalPlan, Plan
 from engine.store import Workspace
 from engine.studies.base import Phase, run_study
 from engine.studies.realrag.config import RealRagConfig
@@ -173,6 +173,16 @@ class RealRag(RetrieverStudy):
             self.config.seeds,
         )
 
+    @property
+    def read_splits(self) -> tuple[str, ...]:
+        """Test images judge."""
+        return "train", "test"
+
+    def every_plan(self) -> list[Plan]:
+        """Database, test images, training prompts and judged images."""
+        judged = (plan for plans in self.plans.values() for plan in plans.values())
+        return [*super().every_plan(), *self.tests.values(), *judged]
+
     def build_report(self, workspace: Workspace) -> Report:
         """Scores, tables and pictures of what the workspace holds of this study."""
         config = self.config
@@ -211,14 +221,8 @@ class RealRag(RetrieverStudy):
             "judge": [judge.row() for judge in judges.values()],
             "realrag_by_seed": [{k: v for k, v in row.items() if not k.startswith("_")} for row in whole],
             **cost_tables(workspace, Bills(workspace)),
-            "errors": error_rows(
-                workspace,
-                [
-                    self.database_plan,
-                    *self.tests.values(),
-                    *(plan for each in self.plans.values() for plan in each.values()),
-                ],
-            ),
+            "files": self.files(),
+            "errors": error_rows(workspace, self.every_plan()),
         }
         if config.options:
             tables["head_options"] = summary(self._options(workspace), ("change", "dataset"))

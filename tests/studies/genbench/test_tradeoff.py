@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.failures import RunFailed
 from engine.models.prompt_weights import read_weights
 from engine.prompts import load_sentences
 from engine.store import Workspace
@@ -113,7 +114,30 @@ def test_a_corrupt_image_is_a_row_of_errors_and_not_an_image(config: GenBenchCon
     (error,) = report.tables["errors"]
     assert (error["stage"], error["source"], error["count"]) == ("make", "original", 1)
     assert "cannot be decoded" in error["reason"]
+    assert error["examples"] == "train/0.tar: s0000000"
     assert [row["images"] for row in report.tables["tradeoff"]] == [7]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_run_that_lost_all_images_of_a_kind_reports_and_fails(config: GenBenchConfig, tmp_path: Path):
+    folder = tiny.write_dataset(tmp_path / "spoiled", ("cat", "dog"))
+    tiny.write_shards(folder / "train", [(b"<html>", "0"), (b"<html>", "1")])
+    changed = replace(config, datasets=(str(folder),), sources=("original",), shots=(1,), seeds=(0,))
+    with pytest.raises(
+        RunFailed, match=r"2 of 2 train original images of spoiled failed, one of them with: train/0\.tar: s"
+    ):
+        run_genbench(changed)
+    tables = json.loads((config.report / "report.json").read_text())["tables"]
+    (error,) = tables["errors"]
+    assert error["count"] == 2
+    assert sorted(error["examples"].split(", ")) == ["train/0.tar: s0000000", "train/0.tar: s0000001"]
+    assert {(row["split"], row["verdict"], row["count"]) for row in tables["files"]} == {
+        ("train", "used", 2),
+        ("test", "used", 8),
+        ("", "ignored", 4),
+        ("", "refused", 1),  # the second shard of the writer before
+    }
 
 
 @pytest.mark.cluster
@@ -174,6 +198,10 @@ BAD = {
     "price book": ({"price_book": Path("/nowhere.toml")}, "nowhere.toml"),
     "instance": ({"instance": "azure-nc24ads"}, "azure-nc24ads-a100-v4"),
     "pool": ({"pool": "/nowhere"}, "nowhere"),
+    "large seed": ({"seeds": (2**64,)}, "seed 18446744073709551616 is larger than"),
+    "odd generator size": ({"generator_size": 33}, "generator size 33 is no multiple of 2"),
+    "no name of a data set": ({"datasets": ("",)}, "the name of a data set is empty"),
+    "a report that is a file": ({"report": Path(__file__)}, "cannot be made, since .* is no folder"),
     "fine-tuning": ({"finetune": (9,)}, "fine-tuning on 9 shots needs them among the shots"),
 }
 
