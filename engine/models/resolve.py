@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.models.generators import adapter_of
 from engine.models.registry import generator_entries, generator_names, reference_scales, resolve_source
-from engine.models.spec import SPEEDS, Auxiliary, GeneratorSpec
+from engine.models.spec import MODE_AUXILIARIES, SPEEDS, Auxiliary, GeneratorSpec
 from engine.models.speed import LEVERS
 from engine.models.weights import BYTES, check_weights, count_parameters, folder_revision
 from engine.names import unknown_name
@@ -84,23 +84,35 @@ _ENTRY_FIELDS = {field.name for field in fields(GeneratorSpec)} - {
     "denoiser_parameters",
 } | {"reference_scales", "parameters_billion", "denoiser_billion"}
 """Fields of an entry in `registry.toml`."""
+_AUXILIARY_FIELDS = {field.name for field in fields(Auxiliary)}
 
 
 def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
-    """Raises ValueError for an unknown or missing field, pipeline class, reference mode, dtype, speed or lever."""
+    """Raises ValueError for an unknown or missing field, pipeline class, reference mode, auxiliary, dtype, speed or lever."""
     for key in entry:
         if key not in _ENTRY_FIELDS:
             raise ValueError(f"generator {name}: {unknown_name('field', key, sorted(_ENTRY_FIELDS))}")
     for key in ("pipeline", "source"):
         if key not in entry:
             raise ValueError(f"generator {name} has no {key}; add it to its entry")
-    adapter = adapter_of(entry["pipeline"])
+    adapter, auxiliaries = adapter_of(entry["pipeline"]), entry.get("auxiliaries", {})
     for mode in entry.get("reference_modes", ()):
         if mode not in adapter.mode_pipelines:
             known = ", ".join(adapter.mode_pipelines) or "none"
             raise ValueError(
                 f"generator {name}: {entry['pipeline']} does not support reference mode {mode!r}; choose from: {known}"
             )
+        for purpose in () if mode in adapter.own_modes else MODE_AUXILIARIES.get(mode, (mode,)):
+            if purpose not in auxiliaries:
+                raise ValueError(
+                    f"generator {name} lists reference mode {mode!r} without auxiliary {purpose}; add it to auxiliaries"
+                )
+    for purpose, auxiliary in auxiliaries.items():
+        for key in auxiliary:
+            if key not in _AUXILIARY_FIELDS:
+                raise ValueError(f"generator {name}: {unknown_name('field', key, sorted(_AUXILIARY_FIELDS))}")
+        if "source" not in auxiliary:
+            raise ValueError(f"generator {name} has no source of auxiliary {purpose}; add it to its entry")
     if (dtype := entry.get("dtype", "float32")) not in BYTES:
         raise ValueError(f"generator {name}: {unknown_name('dtype', dtype, list(BYTES))}")
     for speed, levers in entry.get("levers", {}).items():

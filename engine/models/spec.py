@@ -10,6 +10,9 @@ from engine.models.weights import BYTES
 SPEEDS = ("exact", "fast", "lossy")
 """`exact` changes no image; `fast` changes rounding only, after a compilation of minutes; `lossy` changes images for speed."""
 
+MODE_AUXILIARIES: Mapping[str, tuple[str, ...]] = {"ip_adapter": ("ip_adapter", "image_encoder")}
+"""Reference mode → auxiliaries that it uses, where that is more than the one of its own name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Auxiliary:
@@ -129,7 +132,7 @@ class GeneratorSpec:
         parts = [self.revision]
         parts += [
             f"{name}@{self.auxiliaries[name].revision}"
-            for name in {"ip_adapter": ("ip_adapter", "image_encoder")}.get(reference_mode, (reference_mode,))
+            for name in MODE_AUXILIARIES.get(reference_mode, (reference_mode,))
             if name in self.auxiliaries
         ]
         return "+".join([*parts, "lossy"] if self.speed == "lossy" else parts)

@@ -178,7 +178,7 @@ BAD = {
     "data set": ({"datasets": ("nothing-like-it",)}, "unknown data set"),
     "source": ({"sources": ("generativ",)}, "unknown source 'generativ'; did you mean generative"),
     "generator": ({"generator": "minni"}, "unknown generator 'minni'; did you mean mini"),
-    "generator source": ({"generator": "sd21", "generator_source": "nowhere"}, "neither a folder nor a hub id"),
+    "generator source": ({"generator": "sd21", "generator_source": "nowhere"}, "neither a folder nor a Hub id"),
     "auxiliary": ({"generator_auxiliaries": ("controlnet",)}, "generator auxiliary controlnet is no PURPOSE=SOURCE"),
     "speed": ({"speed": "fast"}, "generator .* does not support --speed fast; choose from: exact"),
     "editor": ({"generator": "qwen-image-edit"}, r"requires a reference image; add \+retrieval_augmented"),
