@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from engine.testing import tiny
+from engine.testing.data import write_dataset, write_pool
+from engine.testing.models import save_encoder, save_pipeline
 
 settings.register_profile("busy machine", deadline=None)  # a test that was slow once is not a wrong one
 settings.load_profile("busy machine")
@@ -57,22 +58,22 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny.save_encoder(tmp_path_factory.mktemp("models") / "encoder"))
+    return str(save_encoder(tmp_path_factory.mktemp("models") / "encoder"))
 
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny.save_pipeline(tmp_path_factory.mktemp("models") / "pipeline"))
+    return str(save_pipeline(tmp_path_factory.mktemp("models") / "pipeline"))
 
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_dataset(tmp_path_factory.mktemp("data") / "things", CLASSES)
+    return write_dataset(tmp_path_factory.mktemp("data") / "things", CLASSES)
 
 
 @pytest.fixture(scope="session")
 def tiny_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_pool(tmp_path_factory.mktemp("data") / "pool", CLASSES)
+    return write_pool(tmp_path_factory.mktemp("data") / "pool", CLASSES)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engine import images
-from engine.testing.tiny import class_image, encode
+from engine.testing.data import class_image, encode
 
 
 def test_png_bytes_hold_exactly_the_pixels():

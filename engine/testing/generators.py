@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine.testing.tiny import (
+from engine.testing.models import (
     byte_alphabet,
     clip_text,
     clip_tokenizer,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.models.prompt_weights import escape, prompt_embeds, read_weights
-from engine.testing import tiny
+from engine.testing.models import flux_pipeline, save_pipeline, sdxl_pipeline
 
 
 @given(st.text())
@@ -32,13 +32,13 @@ def test_a_bracket_without_a_partner_is_refused(prompt: str):
 
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    return {"sd": tiny_sd(tmp_path_factory.mktemp("sd")), "sdxl": tiny.sdxl_pipeline(), "flux": tiny.flux_pipeline()}
+    return {"sd": tiny_sd(tmp_path_factory.mktemp("sd")), "sdxl": sdxl_pipeline(), "flux": flux_pipeline()}
 
 
 def tiny_sd(folder: Path) -> object:
     from diffusers import StableDiffusionPipeline
 
-    return StableDiffusionPipeline.from_pretrained(tiny.save_pipeline(folder), local_files_only=True)
+    return StableDiffusionPipeline.from_pretrained(save_pipeline(folder), local_files_only=True)
 
 
 def own_embeds(name: str, pipeline, prompt: str) -> dict[str, torch.Tensor]:

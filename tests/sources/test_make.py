@@ -9,7 +9,7 @@ from engine.models.generator import References
 from engine.recipe import Recipe
 from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan
 from engine.store import Workspace
-from engine.testing import tiny
+from engine.testing.data import class_image, encode, write_dataset, write_shards
 from tests.models.test_generator import recipe
 
 
@@ -91,9 +91,9 @@ def test_a_corpus_image_keeps_its_own_bytes(tiny_dataset: Path):
 
 
 def test_a_corrupt_image_is_one_error(tmp_path: Path):
-    images = [(tiny.encode(tiny.class_image(0, number)), "0") for number in range(4)]
+    images = [(encode(class_image(0, number)), "0") for number in range(4)]
     images[2] = (b"RIFF and then nothing", "0")
-    tiny.write_shards(tmp_path / "train", images)
+    write_shards(tmp_path / "train", images)
     (tmp_path / "classnames.txt").write_text("cat\n")
     dataset = load_dataset(str(tmp_path))
     plan = OriginalPlan(dataset, 4)
@@ -103,7 +103,7 @@ def test_a_corrupt_image_is_one_error(tmp_path: Path):
 
 
 def test_a_shard_that_went_away_is_an_error_of_its_rows(tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "things", ("cat",), train=4)
+    folder = write_dataset(tmp_path / "things", ("cat",), train=4)
     dataset = load_dataset(str(folder))
     recipes = [OriginalPlan(dataset, 4)[number] for number in range(4)]
     (folder / "train" / "0.tar").unlink()
