@@ -47,7 +47,7 @@ class Shown:
         for row in self.rows:
             print(f"{row['id']}  {row['file']}  {row['image_width']}x{row['image_height']}")
             for name, value in (*_recipe(row).items(), *((name, row[name]) for name in COSTS)):
-                print(f"  {name:20} {value}")
+                print(f"  {name:20} {f'{value:.4g}' if isinstance(value, float) else value}")
 
 
 def show(config: ShowConfig) -> Shown:
