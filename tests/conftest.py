@@ -40,7 +40,7 @@ def _group(item: pytest.Item) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Indices and captions of throw-away data sets stay out of the user's cache; a world that is drawn there is used."""
+    """Indices and captions of throw-away data sets stay out of the user's cache; a world that was rendered there is used."""
     from engine.catalog.worlds import world_folder
 
     world = world_folder()
@@ -78,7 +78,7 @@ def tiny_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """One Ray for all tests that need one, with a logical GPU, so that every job goes the way it goes on a real one.
+    """One Ray for all tests that need one, with a logical GPU, so that every job takes the same path as on a real one.
 
     Its pools are one worker each, as two share the cores while they start. The tests that start a Ray of their own (submitted,
     killed, interrupted, the notebook) have pools of full size, and no GPU; `device="cpu"` leaves the GPU alone.

@@ -84,5 +84,5 @@ def folder(config: Any, result: Any) -> None:
 
 
 def world(config: Any, result: bool) -> None:
-    """Whether the world was rendered or was there."""
+    """One line: the world was rendered, or was complete."""
     print(f"{'wrote' if result else 'already complete:'} {config.folder}")
