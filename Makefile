@@ -6,12 +6,15 @@ RUN := .venv/bin
 .PHONY: help install demo realrag submit test check format lock clean
 
 help:
-	@echo "make demo     make, score and price the miniature world's images; report in ./report"
-	@echo "make realrag  train the three retrievers, draw with their references, judge; report in ./report-realrag"
-	@echo "make submit   the same through 'ray job submit' on a head node started on this machine"
-	@echo "make test     every test, with coverage of engine/"
-	@echo "make check    formatting, lint, types, import floors"
+	@echo "make install  install the pinned packages and the command imagefoundry into .venv"
+	@echo "make demo     run GenBench on the miniature world at 1, 5, 20 and 100 shots; report in ./report"
+	@echo "make realrag  run RealRAG on the miniature world; report in ./report-realrag"
+	@echo "make submit   run GenBench through 'ray job submit' on a Ray head started on this machine; report in ./report-submit"
+	@echo "make test     run all tests, with coverage of engine/"
+	@echo "make check    check format, lint, types, import rules and lengths"
+	@echo "make format   format the code and apply the linter's fixes"
 	@echo "make lock     renew requirements.lock from pyproject.toml"
+	@echo "make clean    delete .venv, reports and workspaces"
 
 install: .venv/ready
 
@@ -23,10 +26,10 @@ install: .venv/ready
 	@touch $@
 
 demo: .venv/ready
-	$(RUN)/python jobs/genbench_500shot.py --shots 1 5 20 100 --workspace workspace/demo --report report
+	$(RUN)/imagefoundry genbench --shots 1 5 20 100 --workspace workspace/demo --report report
 
 realrag: .venv/ready
-	$(RUN)/python jobs/realrag_ablation.py --test-images 50 --workspace workspace/realrag --report report-realrag
+	$(RUN)/imagefoundry realrag --test-images 50 --workspace workspace/realrag --report report-realrag
 
 submit: .venv/ready
 	$(RUN)/python deploy/submit_locally.py -- --shots 1 5 20 --workspace $(CURDIR)/workspace/submit --report $(CURDIR)/report-submit
@@ -39,6 +42,7 @@ check: .venv/ready
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+	$(RUN)/python -m pytest -q --no-header tests/test_floors.py
 
 format: .venv/ready
 	$(RUN)/ruff format .

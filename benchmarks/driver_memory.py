@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import FlatMaker, FlatPlan, machine
+from benchmarks.common import machine
+from engine.testing.makers import FlatMaker, FlatPlan
 
 
 def fill(num: int) -> None:

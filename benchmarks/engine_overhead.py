@@ -17,9 +17,10 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from benchmarks.common import FlatMaker, FlatPlan, machine, show, steady_rate
+from benchmarks.common import machine, show, steady_rate
 from engine.models import GeneratorSpec, generator_spec
 from engine.recipe import Recipe
+from engine.testing.makers import FlatMaker, FlatPlan
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Starts a Ray head on this machine, submits a job to it as one would to a cluster, follows it, and stops what it started.
+"""Starts a Ray head on this machine, submits a job to it as to a cluster, prints the job's output, and stops the head.
 
 python deploy/submit_locally.py -- --shots 1 5 20 --workspace /path/to/workspace --report /path/to/report
 """
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def free_ports(num: int) -> list[int]:
-    """Different ports of the loopback interface that nobody uses now."""
+    """Ports of the loopback interface that are free now, all different."""
     with ExitStack() as held:
         found = [held.enter_context(socket.socket()) for _ in range(num)]
         for one in found:
@@ -36,7 +36,7 @@ def free_ports(num: int) -> list[int]:
 def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
     """A Ray head with token authentication; yields the environment that `ray job submit` needs.
 
-    Ray itself listens on every interface, so the token is what keeps others out; the dashboard stays on loopback.
+    Ray itself listens on every interface, so only the token keeps others out; the dashboard listens on loopback only.
     """
     folder = Path(tempfile.mkdtemp(prefix="foundry-", dir="/tmp"))
     token = folder / "token"
@@ -45,7 +45,7 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
     dashboard, *agents = free_ports(5)
     environment = {
         **os.environ,
-        # both sides must be told: `ray start` switches tokens on by itself, the submit client does not
+        # both sides need it: `ray start` enables tokens by itself, the submit client does not
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -61,7 +61,7 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
         f"--port={agents[0]}",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard}",
-        # jobs are taken by the agent, whose usual port another Ray on this machine may hold
+        # the agent accepts jobs, and another Ray on this machine may hold its default port
         f"--dashboard-agent-listen-port={agents[1]}",
         f"--dashboard-agent-grpc-port={agents[2]}",
         f"--metrics-export-port={agents[3]}",
@@ -105,7 +105,7 @@ def _stop(head: subprocess.Popen) -> None:
 
 
 def _wait(head: subprocess.Popen, environment: dict[str, str], deadline: float, log: Path) -> None:
-    """Waits until a job can be submitted: the head answers some seconds before its agent takes jobs."""
+    """Waits until a job can be submitted: the head answers some seconds before its agent accepts jobs."""
     probe = ["ray", "job", "submit", "--no-wait", "--", "true"]
     said = ""
     while time.monotonic() < deadline and head.poll() is None:

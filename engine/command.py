@@ -1,23 +1,36 @@
-"""What every job's command line shares: flags from a dataclass, one clear sentence for bad input, a clean stop on a signal."""
+"""Shared by every command line: flags from a dataclass, one sentence for bad input, a clean stop on a signal."""
 
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from engine.failures import RunFailed
 
-Config = TypeVar("Config")
-
-GO_ON = "What was committed stays; run the same command again to go on."
+RERUN = "What was committed stays; run the same command again to go on."
 
 
-def run_command(config_type: type[Config], action: Callable[[Config], Any], description: str) -> int:
-    """Parses the command line into `config_type`, runs `action` on it, and returns the exit code.
+def run_command(
+    config_type: Any,
+    action: Callable[[Any], Any],
+    description: str,
+    *,
+    arguments: Sequence[str] | None = None,
+    program: str | None = None,
+) -> int:
+    """Parses a command line, calls `action` with the configuration, and returns the exit code.
 
-    0: done (or what `action` returns, where that is a number). 1: the cluster failed. 2: bad input. 3: the run stopped, or lost too
-    many images. Each is told in one sentence on stderr. 130: interrupted. 143: terminated. What was committed stays.
+    Args:
+        config_type: dataclass, or union of dataclasses, whose fields are the flags.
+        action: does the work; a whole number that it returns is the exit code.
+        description: first line of the help.
+        arguments: the command line without the program; that of the process by default.
+        program: name of the program in the help; that of the script by default.
+
+    Returns:
+        0: done. 1: the cluster failed. 2: bad input. 3: the run stopped, or lost too many images. Each of these prints one
+        sentence on stderr. 130: interrupted (Ctrl-C). 143: terminated. What was committed stays.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import tyro
@@ -30,7 +43,7 @@ def run_command(config_type: type[Config], action: Callable[[Config], Any], desc
 
     previous = signal.signal(signal.SIGTERM, terminate)
     try:
-        code = action(tyro.cli(config_type, description=description))
+        code = action(tyro.cli(config_type, prog=program, description=description, args=arguments))
         return code if isinstance(code, int) else 0
     except (ValueError, RunFailed) as error:
         if os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
@@ -38,12 +51,12 @@ def run_command(config_type: type[Config], action: Callable[[Config], Any], desc
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 3
     except KeyboardInterrupt:
-        print(f"\n{'Terminated' if terminated else 'Interrupted'}. {GO_ON}", file=sys.stderr)
+        print(f"\n{'Terminated' if terminated else 'Interrupted'}. {RERUN}", file=sys.stderr)
         return 143 if terminated else 130
     except Exception as error:
         if not _is_of_ray(error) or os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
             raise
-        print(f"error: the Ray cluster failed ({_first_line(error)}). {GO_ON}", file=sys.stderr)
+        print(f"error: the Ray cluster failed ({_first_line(error)}). {RERUN}", file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)

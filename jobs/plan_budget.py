@@ -1,17 +1,9 @@
 #!/usr/bin/env python3
-"""What a budget should buy: source and shots for each class, decided from a pilot, then bought and compared with each single source."""
+"""Spend a budget: choose a source and a number of shots per class from a pilot, buy the images, compare with each single source."""
 
 import sys
 
-from engine.command import run_command
-from engine.studies.genbench.budget import BudgetConfig, run_budget
-
-
-def main(config: BudgetConfig) -> None:
-    """Runs the study and prints its report."""
-    run_budget(config).print()
-    print(f"\nReport: {(config.report / 'index.html').resolve()}\nWorkspace: {config.workspace}")
-
+from engine.cli.main import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_command(BudgetConfig, main, str(__doc__)))
+    sys.exit(run_job("budget"))

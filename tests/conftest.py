@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from engine.testing import tiny
+from engine.testing.data import write_dataset, write_pool
+from engine.testing.models import save_encoder, save_pipeline
 
 settings.register_profile("busy machine", deadline=None)  # a test that was slow once is not a wrong one
 settings.load_profile("busy machine")
@@ -39,7 +40,7 @@ def _group(item: pytest.Item) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Indices and captions of throw-away data sets stay out of the user's cache; a world that is drawn there is used."""
+    """Indices and captions of throw-away data sets stay out of the user's cache; a world that was rendered there is used."""
     from engine.catalog.worlds import world_folder
 
     world = world_folder()
@@ -57,27 +58,27 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny.save_encoder(tmp_path_factory.mktemp("models") / "encoder"))
+    return str(save_encoder(tmp_path_factory.mktemp("models") / "encoder"))
 
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny.save_pipeline(tmp_path_factory.mktemp("models") / "pipeline"))
+    return str(save_pipeline(tmp_path_factory.mktemp("models") / "pipeline"))
 
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_dataset(tmp_path_factory.mktemp("data") / "things", CLASSES)
+    return write_dataset(tmp_path_factory.mktemp("data") / "things", CLASSES)
 
 
 @pytest.fixture(scope="session")
 def tiny_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_pool(tmp_path_factory.mktemp("data") / "pool", CLASSES)
+    return write_pool(tmp_path_factory.mktemp("data") / "pool", CLASSES)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """One Ray for all tests that need one, with a logical GPU, so that every job goes the way it goes on a real one.
+    """One Ray for all tests that need one, with a logical GPU, so that every job takes the same path as on a real one.
 
     Its pools are one worker each, as two share the cores while they start. The tests that start a Ray of their own (submitted,
     killed, interrupted, the notebook) have pools of full size, and no GPU; `device="cpu"` leaves the GPU alone.

@@ -1,7 +1,9 @@
-"""What the import contracts of pyproject.toml cannot see: what is loaded when a package is imported."""
+"""House rules that ruff and import-linter cannot check: modules that an import loads, lengths of files, numbers of parameters."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ import pytest
 @pytest.mark.parametrize(
     ("package", "absent"),
     [
+        ("engine", ("ray", "lance", "lancedb", "torch", "numpy", "pyarrow")),
+        ("engine.cli.main", ("ray", "lance", "lancedb", "torch", "numpy", "pyarrow", "tyro")),
         ("engine.models", ("ray", "lance", "lancedb", "torch", "diffusers", "transformers")),
         ("engine.evaluation", ("ray", "lance", "lancedb", "diffusers", "transformers", "open_clip")),
         ("engine.store", ("ray", "lance", "lancedb", "torch")),
@@ -22,3 +26,33 @@ def test_a_package_loads_without(package: str, absent: tuple[str, ...]):
     code = f"import sys, {package}; print([name for name in {absent!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"
+
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(path for folder in ("engine", "jobs", "deploy") for path in (ROOT / folder).rglob("*.py"))
+MOST_LINES, MOST_PARAMETERS = 400, 8
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_reads_in_one_sitting(path: Path):
+    text = path.read_text()
+    assert text.count("\n") <= MOST_LINES, "cut it in two"
+    crowded = [name for name, number in parameters(ast.parse(text)).items() if number > MOST_PARAMETERS]
+    assert not crowded, f"more than {MOST_PARAMETERS} parameters; group some of them in a dataclass"
+
+
+def parameters(tree: ast.AST) -> dict[str, int]:
+    """Function and line → number of its parameters; `self` and `cls` do not count."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    found = {}
+    for node in functions:
+        names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        own = names[1:] if names[:1] in (["self"], ["cls"]) else names
+        found[f"{node.name} (line {node.lineno})"] = len(own) + bool(node.args.vararg) + bool(node.args.kwarg)
+    return found
+
+
+def test_parameters_of_every_kind_count():
+    (number,) = parameters(ast.parse("def f(self, a, /, b, *c, d=1, **e): ...")).values()
+    assert number == 5
+    assert list(parameters(ast.parse("async def f(a, b): ...")).values()) == [2]

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from engine import images
 from engine.catalog.layouts.layout import IMAGE_SUFFIXES
-from engine.testing.tiny import class_image, encode
+from engine.testing.data import class_image, encode
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:

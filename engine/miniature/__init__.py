@@ -1,1 +1,1 @@
-"""The three tiny models of the miniature world (CLIP, judge, generator): how they are trained, saved and measured."""
+"""The tiny models of the miniature world (CLIP, judge, generator, reference branch): training, saving, measuring."""

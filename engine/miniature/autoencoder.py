@@ -19,8 +19,8 @@ GENERATOR_KNOWLEDGE = Knowledge(
     images_per_nameless=8,
     shares=(0.58, 0.2, 0.07, 0.15, 0.0),
 )
-"""The generator's knowledge gap: common classes well, a few pictures of most fine and of half of the rare ones, none of
-every sixth fine and every second rare class, none of the novel."""
+"""The generator's knowledge gap: many images of common classes, a few of most fine and of half of the rare classes, none of
+every sixth fine and every second rare class, none of the novel classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class AutoencoderConfig:
     """The autoencoder and its training."""
 
     knowledge: Knowledge = GENERATOR_KNOWLEDGE
-    """Images it is shown: the generator's own."""
+    """Training images: the generator's own."""
     width: int = 32
     """Channels of every convolution."""
     encoder_blocks: tuple[int, int, int] = (0, 1, 2)
@@ -44,7 +44,7 @@ class AutoencoderConfig:
 
 
 def build_autoencoder(config: AutoencoderConfig) -> Any:
-    """An untrained `AutoencoderTiny` (no normalisation layers: the quickest decoder on a processor)."""
+    """An untrained `AutoencoderTiny` (no normalisation layers: the fastest decoder on a processor)."""
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(config.train.seed)
@@ -64,7 +64,7 @@ def to_pixels(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def train_autoencoder(config: AutoencoderConfig) -> tuple[Any, Trainer]:
-    """Train the autoencoder (or go on with it); its latents have about unit variance."""
+    """Train the autoencoder, or resume its training; its latents have about unit variance."""
     torch.set_num_threads(config.train.threads)
     device = config.train.torch_device()
     corpus = build_corpus("generator", config.knowledge, config.train.seed, config.image_size)
@@ -75,7 +75,7 @@ def train_autoencoder(config: AutoencoderConfig) -> tuple[Any, Trainer]:
         indices, _ = corpus.sample(config.train.batch_size, rng)
         x = to_pixels(corpus.images[indices], device)
         z = model.encode(x).latents
-        # a decoder that has seen slightly wrong latents forgives the sampler's errors
+        # a decoder trained on slightly wrong latents tolerates the sampler's errors
         noise = torch.randn(z.shape, generator=rng).to(device)
         y = model.decode(z + 0.05 * noise).sample
         with torch.autocast(device.type, enabled=False):

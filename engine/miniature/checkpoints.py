@@ -1,4 +1,4 @@
-"""Where the shipped checkpoints lie, and how a folder is replaced in one move."""
+"""The folder of the shipped checkpoints, and the replacement of a folder in one move."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-"""Folder of the shipped checkpoints: `clip`, `judge` and `generator`."""
+"""Folder of the shipped checkpoints: `clip`, `judge`, `generator` and `reference`."""
 
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Give a new folder to fill; it takes the place of `folder` when all went well, and vanishes when not."""
+    """Yields a new folder to fill; it replaces `folder` if the block succeeds, and is deleted if not."""
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Images and captions that a tiny model is taught from, drawn in memory: a split of the world that no data set shows."""
+"""Training images and captions of a tiny model, rendered in memory: a split of the world that no data set contains."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from engine.world.render import render
 
 @dataclass(frozen=True)
 class Knowledge:
-    """How much of the world a model is shown, and how often."""
+    """Part of the world that a model is trained on, and how often it sees each class."""
 
     common: int = 1200
-    """Images of each common class."""
+    """Images per common class."""
     fine: int = 200
-    """Images of each fine-grained class."""
+    """Images per fine-grained class."""
     rare: int = 200
-    """Images of each rare class."""
+    """Images per rare class."""
     gaps: tuple[int, int, int] = (0, 0, 0)
-    """Every so manieth class of common, fine and rare is never shown; 0 leaves none out."""
+    """Every n-th class of common, fine and rare is left out; 0 leaves none out."""
     species: int = 300
     """Nameless species, described by their attributes."""
     objects: int = 0
     """Nameless objects, described by their parts."""
     images_per_nameless: int = 24
-    """Images of each nameless species or object."""
+    """Images per nameless species or object."""
     shares: tuple[float, float, float, float, float] = (0.3, 0.35, 0.2, 0.15, 0.0)
     """Share of the training samples: common, fine, rare, species, objects."""
 
@@ -42,25 +42,25 @@ class Corpus:
     first: torch.Tensor
     """[C] int64: index of each class's first image."""
     count: torch.Tensor
-    """[C] int64: images of each class."""
+    """[C] int64: images per class."""
     chance: torch.Tensor
-    """[C] float64: share of the samples that each class gets; sums to 1."""
+    """[C] float64: share of the samples per class; sums to 1."""
     captions: tuple[tuple[str, ...], ...]
     """Captions of each class."""
     named: int
-    """The first so many classes have names; the others are told by their looks alone."""
+    """Number of classes with names, which come first; the captions of the others describe their appearance alone."""
     mirrors: torch.Tensor
-    """[C] bool: whether a mirrored image still shows the class."""
+    """[C] bool: true if a mirrored image still shows the class."""
 
     def sample(self, num: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw `num` images: their indices [num] int64 and their classes [num] int64."""
+        """Samples `num` images: their indices [num] int64 and their classes [num] int64."""
         classes = torch.multinomial(self.chance, num, replacement=True, generator=rng)
         offset = (torch.rand(num, generator=rng, dtype=torch.float64) * self.count[classes]).long()
         return self.first[classes] + offset, classes
 
 
 def known_classes(knowledge: Knowledge) -> list[tuple[ImageClass, int]]:
-    """The named classes that are shown, each with its place in `Knowledge.shares`; every `gaps`-th of a group is not."""
+    """The named classes that a model sees, each with its place in `Knowledge.shares`; every `gaps`-th of a group is left out."""
     known: list[tuple[ImageClass, int]] = []
     for place, group in enumerate(("common", "fine-grained", "rare")):
         members = [item for item in taught_classes() if GROUPS[item.dataset] == group]
@@ -70,7 +70,7 @@ def known_classes(knowledge: Knowledge) -> list[tuple[ImageClass, int]]:
 
 
 def build_corpus(split: str, knowledge: Knowledge, seed: int, size: int) -> Corpus:
-    """Draw the images of a split of the world with so much knowledge a group; no novel class is among them."""
+    """Renders the images of a split of the world according to `knowledge`; no novel class is among them."""
     rows: list[tuple[ImageClass, int, float, list[str]]] = []
     known = known_classes(knowledge)
     places = [place for _, place in known]
@@ -107,10 +107,10 @@ def caption_tokens(corpus: Corpus, tokenize: Mapping[str, list[int]], length: in
     Args:
         corpus: whose captions.
         tokenize: caption to token ids, padded to `length`.
-        length: tokens a caption.
+        length: tokens per caption.
 
     Returns:
-        Tokens [C, K, length] int64 (rows beyond a class's captions repeat its first) and captions a class [C] int64.
+        Tokens [C, K, length] int64 (rows beyond a class's captions repeat its first) and captions per class [C] int64.
     """
     most = max(len(captions) for captions in corpus.captions)
     table = torch.zeros(len(corpus.captions), most, length, dtype=torch.long)

@@ -19,14 +19,14 @@ _MEAN, _STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """What an encoder is, what it is shown and how it is trained."""
+    """An encoder's architecture, training images and training loop."""
 
     name: str
     """`clip` or `judge`: names the world's split, the checkpoint and the folder."""
     vision: dict[str, Any]
     """open_clip's `vision_cfg`."""
     knowledge: Knowledge
-    """Images it is shown."""
+    """Training images."""
     embed_dim: int = 96
     """Width of the shared space."""
     class_weight: float = 0.0
@@ -40,14 +40,14 @@ class EncoderConfig:
 
 
 def clip_config(train: TrainConfig) -> EncoderConfig:
-    """CLIP: a small ModifiedResNet taught by captions; knows common classes well, fine and rare ones less."""
+    """CLIP: a small ModifiedResNet trained on captions; it sees many images of common classes, fewer of fine and rare ones."""
     vision = {"layers": [1, 1, 1, 1], "width": 20, "image_size": 64}
     knowledge = Knowledge(species=600, objects=800, images_per_nameless=16, shares=(0.3, 0.3, 0.12, 0.13, 0.15))
     return EncoderConfig(name="clip", vision=vision, knowledge=knowledge, embed_dim=128, train=train)
 
 
 def judge_config(train: TrainConfig) -> EncoderConfig:
-    """The judge: a deeper, narrower network, other images, labels beside captions, so that it errs apart from CLIP."""
+    """The judge: a deeper, narrower network, other images, labels besides captions, so that its errors differ from CLIP's."""
     vision = {"layers": [1, 2, 2, 1], "width": 16, "image_size": 64}
     shares = (0.33, 0.3, 0.15, 0.12, 0.1)
     knowledge = Knowledge(common=600, fine=600, rare=600, species=300, objects=200, shares=shares)
@@ -101,16 +101,16 @@ def augment(images: torch.Tensor, mirrors: torch.Tensor, size: int, rng: torch.G
         [N, 3, size, size] float32, normalised as the model's preprocessing does.
     """
     num = len(images)
-    draw = torch.rand(5, num, generator=rng)
-    flip = torch.where((draw[0] < 0.5) & mirrors, -1.0, 1.0)
-    zoom = 0.85 + 0.25 * draw[1]
+    noise = torch.rand(5, num, generator=rng)
+    flip = torch.where((noise[0] < 0.5) & mirrors, -1.0, 1.0)
+    zoom = 0.85 + 0.25 * noise[1]
     affine = torch.zeros(num, 2, 3)
     affine[:, 0, 0], affine[:, 1, 1] = zoom * flip, zoom
-    affine[:, :, 2] = (draw[2:4].T - 0.5) * 0.25
+    affine[:, :, 2] = (noise[2:4].T - 0.5) * 0.25
     with torch.autocast(images.device.type, enabled=False):
         grid = F.affine_grid(affine.to(images.device), [num, 3, size, size], align_corners=False)
         out = F.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
-    gain = (0.8 + 0.4 * draw[4]).to(images.device)[:, None, None, None]
+    gain = (0.8 + 0.4 * noise[4]).to(images.device)[:, None, None, None]
     return (out * gain - _MEAN[0]) / _STD[0]
 
 
@@ -152,13 +152,13 @@ def train_encoder(config: EncoderConfig, output: Path) -> Trainer:
         pick = (torch.rand(len(classes), generator=rng) * choices[classes]).long()
         images = augment(corpus.images[indices].to(device), corpus.mirrors[classes], config.vision["image_size"], rng)
         features = model.encode_image(images.contiguous(memory_format=torch.channels_last))
-        told = max(1, round(config.text_share * len(classes)))
-        tokens = table[classes, pick, :longest][:told].to(device)
+        captioned = max(1, round(config.text_share * len(classes)))
+        tokens = table[classes, pick, :longest][:captioned].to(device)
         classes = classes.to(device)
         with torch.autocast(device.type, enabled=False):  # so narrow a text tower is faster in float32
             text = model.encode_text(tokens)
-            image, text = F.normalize(features[:told].float(), dim=-1), F.normalize(text.float(), dim=-1)
-            loss = contrastive_loss(image, text, model.logit_scale.exp().clamp(max=100), classes[:told])
+            image, text = F.normalize(features[:captioned].float(), dim=-1), F.normalize(text.float(), dim=-1)
+            loss = contrastive_loss(image, text, model.logit_scale.exp().clamp(max=100), classes[:captioned])
             if config.class_weight:
                 loss = loss + config.class_weight * F.cross_entropy(head(features.float()), classes)
         return loss

@@ -1,4 +1,4 @@
-"""The instruments: open an encoder or the generator as anyone would, embed, fit a linear probe, draw."""
+"""The measuring instruments: load an encoder or the generator through its library, embed, fit a linear probe, generate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +95,7 @@ def class_prompts(dataset: str, images: int) -> tuple[list[str], torch.Tensor]:
 
 
 def open_generator(folder: Path, dtype: torch.dtype | None = None) -> Any:
-    """The generator, opened the way every diffusers model is; in bfloat16 where the processor has it, unless told."""
+    """The generator as a diffusers pipeline; in bfloat16 where the processor has it, unless another dtype is given."""
     from diffusers import DiffusionPipeline
 
     dtype = dtype or getattr(torch, native_dtype("bfloat16", "cpu"))
@@ -124,7 +124,7 @@ def generate(
     batch_size: int = 64,
     references: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw one image a prompt, image i from seed + i: [N, S, S, 3] uint8; `references` are of that shape too."""
+    """Generates one image per prompt, image i from seed + i: [N, S, S, 3] uint8; `references` are of that shape too."""
     out = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])

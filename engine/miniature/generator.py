@@ -108,7 +108,7 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
     )
     nothing = torch.tensor(encode(tokenizer, [""])[""])
 
-    def draw(num: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(num: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents [N, C, S, S] and tokens [N, 32] of so many samples, some captions left out."""
         indices, classes = corpus.sample(num, rng)
         pick = (torch.rand(num, generator=rng) * choices[classes]).long()
@@ -122,7 +122,7 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
         return parts["unet"](noisy, sigma * 1000, words).sample.float()
 
     def flow_loss(rng: torch.Generator) -> torch.Tensor:
-        clean, tokens = draw(config.train.batch_size, rng)
+        clean, tokens = sample(config.train.batch_size, rng)
         noise = torch.randn(clean.shape, generator=rng).to(device)
         # more of the middle, where the picture is decided (SD 3's logit-normal times)
         sigma = torch.sigmoid(torch.randn(len(clean), generator=rng) * 1.1 + 0.3).to(device)
@@ -136,7 +136,7 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
 
     def guidance_loss(rng: torch.Generator) -> torch.Tensor:
         """One pass of the student against two of the teacher (arXiv 2210.03142, stage one); no caption, no guidance."""
-        clean, tokens = draw(config.distil.batch_size, rng)
+        clean, tokens = sample(config.distil.batch_size, rng)
         noise = torch.randn(clean.shape, generator=rng).to(device)
         # the noise levels of the default sampler, and now and then any other
         pick = sampled[torch.randint(len(sampled), (len(clean),), generator=rng)]
@@ -145,8 +145,8 @@ def train_generator(config: GeneratorConfig, output: Path) -> Trainer:
         noisy = noisy_latents(clean, noise, sigma)
         with torch.no_grad():
             empty = velocity(teacher, noisy, sigma, nothing.to(device).expand_as(tokens))
-            told = velocity(teacher, noisy, sigma, tokens)
-        return F.mse_loss(velocity(models, noisy, sigma, tokens), empty + config.guidance * (told - empty))
+            guided = velocity(teacher, noisy, sigma, tokens)
+        return F.mse_loss(velocity(models, noisy, sigma, tokens), empty + config.guidance * (guided - empty))
 
     if config.distil.steps:
         trainer = Trainer("distilled", models, config.distil)

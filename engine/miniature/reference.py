@@ -37,13 +37,13 @@ class ReferenceConfig:
     """Share of the samples whose reference is the image itself; another of its class in the rest."""
     sampled: float = 0.5
     """Share of further samples, their reference the image itself, whose noisy latents hold the branch's own first guess:
-    it learns to mend what it drew by looking again, not to trust it."""
+    it learns to correct its own output, not to trust it."""
     caption_dropout: float = 0.1
     """Share of captions left out."""
     steps: int = 4
     """Sampler steps whose noise levels it learns."""
     reader: TrainConfig = field(default_factory=TrainConfig)
-    """The training loop of the layers that read the reference's pixels, taught alone before the rest."""
+    """The training loop of the layers that read the reference's pixels, trained alone before the rest."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The training loop of the whole branch."""
 
@@ -60,7 +60,7 @@ def build_branch(config: ReferenceConfig, unet: Any) -> Any:
 
 
 def invented_names(num: int, seed: int) -> list[str]:
-    """Names that mean nothing, none a class's: a prompt with one tells the branch to look at the reference."""
+    """Invented names that no class has: a prompt with one teaches the branch to rely on the reference."""
     rng = np.random.default_rng([seed, 75])
     taken = {word for item in taught_classes() for word in item.name.split()} | set(class_names("mini-novel"))
     names: list[str] = []
@@ -90,7 +90,7 @@ def to_unit(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def pair(corpus: Corpus, num: int, itself: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Images to draw, their references (the image itself, else any of its class) and classes: three [num] int64."""
+    """Indices of target images, of their references (the image itself or another of its class) and classes: three [num] int64."""
     indices, classes = corpus.sample(num, rng)
     other = corpus.first[classes] + (torch.rand(num, generator=rng) * corpus.count[classes]).long()
     return indices, torch.where(itself, indices, other), classes

@@ -43,7 +43,7 @@ _TEXT_ONLY = {
 }
 _ANY = (-math.inf, math.inf)
 _SHOTS, _TEST = {MANY: 60}, {MANY: 10}  # 100 of each in the four sets
-_SLACK = 2.0  # twenty images a class tell a share to about two points
+_SLACK = 2.0  # twenty images per class measure a share to about two points
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Figure:
     """One measured number and the range it should be in."""
 
     name: str
-    """What was measured, with its unit."""
+    """Name of the figure, with its unit."""
     value: float
     """The measurement."""
     low: float = -math.inf
@@ -61,7 +61,7 @@ class Figure:
 
     @property
     def met(self) -> bool:
-        """Whether the target is met; a figure without a target always is."""
+        """True if the target is met; a figure without a target always meets it."""
         return self.low <= self.value <= self.high
 
     @property
@@ -75,7 +75,7 @@ class Figure:
 
     @property
     def missed_by(self) -> float:
-        """How far the value is from its target; 0 when it is met."""
+        """Distance of the value from its target; 0 if the target is met."""
         return max(self.low - self.value, self.value - self.high, 0.0)
 
 
@@ -102,7 +102,7 @@ def measure(folder: Path, images_per_class: int, threads: int, say: Callable[[st
             pipe.vae.to(pipe.unet.dtype)
     torch.set_num_threads(1)
     dtype = str(pipe.unet.dtype).removeprefix("torch.")
-    # the target is one for processors with bfloat16 instructions; the others are told and not judged
+    # the target is one for processors with bfloat16 instructions; the others are only reported
     least = 250.0 if dtype == "bfloat16" else -math.inf
     add(Figure(f"generator, images/s a core ({dtype}, {processor_name()})", _images_per_second(pipe, settings), least))
     add(Figure(f"CLIP, images/s a core (network alone, {processor_name()})", _encoded_per_second(clip)))
@@ -114,7 +114,7 @@ def measure(folder: Path, images_per_class: int, threads: int, say: Callable[[st
 def _figures_of(
     dataset: str, clip: Encoder, judge: Encoder, pipe: Any, referring: Any, settings: dict[str, Any], num: int
 ) -> list[Figure]:
-    """What is measured of one data set: what the encoders know of it, and `num` drawn images a class."""
+    """Figures of one data set: accuracy of the encoders, and of `num` generated images per class."""
     shots, classes = _SHOTS.get(dataset, 100), len(dataset_classes(dataset))
     images, labels = real_images(dataset, "train", shots + num)
     images = images.reshape(classes, shots + num, *images.shape[1:])
@@ -136,12 +136,12 @@ def _figures_of(
 
     real = judged(test, truth)
     prompts, asked = class_prompts(dataset, num)
-    told = judged(generate(pipe, prompts, settings), asked)
-    drawn = generate(referring, prompts, settings, references=references)
-    # common classes are drawn by name as well as they ever are: a reference can only cost there, and the figure says how much
+    from_text = judged(generate(pipe, prompts, settings), asked)
+    generated = generate(referring, prompts, settings, references=references)
+    # text alone is as good as it gets on common classes: a reference can only cost accuracy there, and the figure says how much
     wanted = {
         "mini-common": -math.inf,
-        "mini-fine": min(told + 12, real - _SLACK),
+        "mini-fine": min(from_text + 12, real - _SLACK),
         "mini-novel": 75.0,
         MANY: -math.inf,
     }
@@ -149,15 +149,19 @@ def _figures_of(
         Figure(f"{dataset}: CLIP zero-shot, %", zero_shot, *_ZERO_SHOT.get(dataset, _ANY)),
         Figure(f"{dataset}: CLIP linear probe, {shots} shots, %", probed, _PROBE.get(dataset, -math.inf)),
         Figure(f"{dataset}: judge on real images, %", real),
-        Figure(f"{dataset}: judge on images by text alone, %", told, *_TEXT_ONLY.get(dataset, _ANY)),
-        Figure(f"{dataset}: the same with a reference, %", judged(drawn, asked), wanted.get(dataset, told - _SLACK)),
-        Figure(f"{dataset}: likeness to the reference, r", _likeness(drawn, references)),
+        Figure(f"{dataset}: judge on images by text alone, %", from_text, *_TEXT_ONLY.get(dataset, _ANY)),
+        Figure(
+            f"{dataset}: the same with a reference, %",
+            judged(generated, asked),
+            wanted.get(dataset, from_text - _SLACK),
+        ),
+        Figure(f"{dataset}: likeness to the reference, r", _likeness(generated, references)),
     ]
 
 
-def _likeness(drawn: np.ndarray, references: np.ndarray) -> float:
+def _likeness(generated: np.ndarray, references: np.ndarray) -> float:
     """Mean correlation of the pixels: 1 would be a copy."""
-    pairs = zip(drawn.astype(np.float32), references.astype(np.float32), strict=True)
+    pairs = zip(generated.astype(np.float32), references.astype(np.float32), strict=True)
     return float(np.mean([np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in pairs]))
 
 

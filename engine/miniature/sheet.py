@@ -1,4 +1,4 @@
-"""A contact sheet: for each group real images, what is drawn by text alone, what is drawn with the real one as reference."""
+"""A contact sheet: for each group, real images, images from text alone, and images with the real one as reference."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ _COLUMNS, _GAP, _ZOOM = 20, 4, 2
 
 
 def contact_sheet(pipe: Any, referring: Any, settings: dict[str, Any], path: Path) -> None:
-    """Save a PNG of up to 20 classes of each data set: real images, drawn by text alone, drawn with the real one as reference."""
+    """Save a PNG of up to 20 classes of each data set: real images, images from text alone, images with the real one as reference."""
     strips: list[np.ndarray] = []
     for dataset in (*DATASETS, MANY):
         real, labels = real_images(dataset, "test", 1)

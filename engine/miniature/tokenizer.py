@@ -20,7 +20,7 @@ _MERGES = 640
 
 
 def training_captions(seed: int = 0) -> list[str]:
-    """Captions the vocabulary is learnt from: prompts of every taught class, attribute captions, web phrases."""
+    """Captions the vocabulary is learnt from: prompts of every class in the training data, attribute captions, web phrases."""
     captions = [text for item in taught_classes() for text in prompt_captions(item.name, templates(item.dataset))]
     captions += [text for _, texts in nameless_species(seed, 300) for text in texts]
     blanks = dict.fromkeys("acsn", "")

@@ -19,12 +19,12 @@ from engine.models.precision import native_dtype
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long and how fast one model is trained."""
+    """The training loop of one model."""
 
     steps: int = 4000
     """Optimizer steps; the learning rate falls as a cosine to zero at the last."""
     batch_size: int = 128
-    """Samples a step."""
+    """Samples per step."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.02
@@ -126,7 +126,7 @@ class Trainer:
                 saved = now
 
     def _one_step(self, loss_of_step: StepLoss) -> torch.Tensor:
-        # a step's samples are a function of (seed, step) alone, so a resumed run draws what it would have drawn
+        # a step's samples are a function of (seed, step) alone, so a resumed run sees the same samples
         rng = torch.Generator().manual_seed((self.config.seed << 32) + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)

@@ -67,7 +67,7 @@ def check_files(workspace: "Workspace") -> None:
 
 def damaged(uri: str, finding: str) -> ValueError:
     """The error of a run that finds the workspace damaged."""
-    cure = f"repair it with jobs/verify_workspace.py --workspace {uri} --repair and start the run again"
+    cure = f"repair it with `imagefoundry verify {uri} --repair` and start the run again"
     return ValueError(f"workspace {uri} is damaged ({finding}); {cure}")
 
 

@@ -13,7 +13,7 @@ from engine.images import content_hash, encode_png
 from engine.models.faults import DeviceFault
 from engine.models.preprocessing import Preprocessing
 from engine.recipe import Recipe
-from engine.sources import Made, Stored
+from engine.sources import Generates, Made, Stored
 
 if TYPE_CHECKING:
     import torch
@@ -157,3 +157,45 @@ def paint_embed(name: str = "paint-encoder") -> Embed:
     encoder: Any = PaintEncoder(name)
     loader: Any = load_paint_encoder
     return Embed.of(encoder, loader)
+
+
+@dataclass(frozen=True)
+class FlatPlan:
+    """`num` flat images."""
+
+    num: int
+    first: int = 0
+    """Seed of the first image; another value plans other images."""
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __getitem__(self, index: int) -> Recipe:
+        return Recipe(
+            source="generative",
+            dataset="flat",
+            class_index=0,
+            class_name="colour",
+            prompt="flat",
+            generator="flat",
+            seed=self.first + index,
+        )
+
+
+@dataclass
+class FlatMaker(Generates):
+    """Generates flat 32x32 images and waits `seconds_per_row` for each: the cost of the engine without a model."""
+
+    seconds_per_row: float = 0.0
+    rows_per_call: int = 64
+    gpus_per_actor: float = 0.25
+
+    def load(self, device: str) -> None:
+        """Loads nothing."""
+
+    def make(self, recipes: Sequence[Recipe]) -> list[Made]:
+        """One image per recipe, `[3, 32, 32]` uint8 of the seed's grey."""
+        import torch
+
+        time.sleep(self.seconds_per_row * len(recipes))
+        return [Made(torch.full((3, 32, 32), recipe.seed % 256, dtype=torch.uint8)) for recipe in recipes]

@@ -1,1 +1,1 @@
-"""The miniature world: a small image world drawn by code, written as ordinary webdataset folders."""
+"""The miniature world: a small image world rendered by code and written as ordinary webdataset folders."""

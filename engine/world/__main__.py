@@ -1,4 +1,4 @@
-"""`python -m engine.world DIR`: draw the miniature world into a folder."""
+"""`python -m engine.world DIR`, also `imagefoundry world DIR`: render the miniature world into a folder."""
 
 import sys
 from dataclasses import dataclass, field
@@ -7,39 +7,42 @@ from typing import Annotated
 
 import tyro
 
+from engine.command import run_command
 from engine.world.write import WORLD, WorldConfig, write_world
 
 
 @dataclass(frozen=True)
 class Command:
-    """Draw the miniature world: four labelled data sets and a captioned web pool, as webdataset folders."""
+    """Render the miniature world: four labelled data sets and a captioned web pool, as webdataset folders."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """New or empty folder; one that already holds this world is left as it is."""
     world: Annotated[WorldConfig, tyro.conf.arg(name="")] = field(default_factory=WorldConfig)
-    """How large the world is."""
+    """Size of the world."""
     datasets: tuple[str, ...] = WORLD
-    """What to draw; `mini-many` is drawn only when it is asked for."""
+    """Data sets to render; `mini-many` is rendered only if it is named."""
     processes: int = 0
-    """Processes that draw; 0 takes one a core."""
+    """Processes that render; 0 means one per core."""
+
+
+def run(command: Command) -> bool:
+    """Renders what is missing and prints progress on stderr; returns whether anything was written."""
+    is_terminal = sys.stderr.isatty()
+
+    def say(line: str) -> None:
+        print(f"\r{line}   " if is_terminal else line, end="" if is_terminal else "\n", file=sys.stderr, flush=True)
+
+    return write_world(command.folder, command.world, command.processes, say, command.datasets)
 
 
 def main() -> int:
-    """Run the command; returns the exit code."""
-    try:
-        command = tyro.cli(Command, prog="python -m engine.world")
-        shown = sys.stderr.isatty()
+    """Runs the command; returns the exit code."""
 
-        def say(line: str) -> None:
-            print(f"\r{line}   " if shown else line, end="" if shown else "\n", file=sys.stderr, flush=True)
+    def action(command: Command) -> None:
+        print(f"{'wrote' if run(command) else 'already complete:'} {command.folder}")
 
-        written = write_world(command.folder, command.world, command.processes, say, command.datasets)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{'wrote' if written else 'already complete:'} {command.folder}")
-    return 0
+    return run_command(Command, action, str(Command.__doc__), program="python -m engine.world")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

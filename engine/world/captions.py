@@ -1,4 +1,4 @@
-"""Words about images: the article of a name, the prompts people write, and captions as the web has them."""
+"""Texts about images: a name with its article, prompts as people write them, and captions as on the web."""
 
 import numpy as np
 
@@ -55,13 +55,13 @@ def prompt_captions(name: str, templates: list[str]) -> list[str]:
     article = with_article(name)
     forms = [name, *(form.format(a=article, c=name) for form in _FORMS)]
     forms += [template.format(c=name) for template in templates]
-    # templates say "a {c}" whatever the name; people write the article that fits
+    # templates say "a {c}" for every name; people write the article that fits
     forms += [template.replace("a {c}", "{a}").format(a=article, c=name) for template in templates]
     return list(dict.fromkeys(forms))
 
 
 def web_caption(name: str, rng: np.random.Generator) -> str:
-    """One caption as the web has them: a sentence, an advertisement, a file name."""
+    """A random web caption: a sentence, an advertisement, a file name."""
     form = WEB_FORMS[int(rng.integers(len(WEB_FORMS)))]
     scene = SCENES[int(rng.integers(len(SCENES)))]
     return form.format(c=name, a=with_article(name), s=scene, n=int(rng.integers(10, 9999)))

@@ -1,4 +1,4 @@
-"""The classes of the miniature world, read from classes.toml, and the nameless ones drawn at random."""
+"""The classes of the miniature world, read from classes.toml, and random nameless ones."""
 
 import tomllib
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ from engine.world.species import PAINTS, describe, describe_strokes, random_attr
 DATASETS = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
 GROUPS = {"mini-common": "common", "mini-fine": "fine-grained", "mini-rare": "rare", "mini-novel": "novel"}
 MANY = "mini-many"
-"""The set of 320 confusable species, drawn apart from the four: 5 families of 16 genera of 4 species."""
+"""The set of 320 confusable species, rendered separately from the four: 5 families of 16 genera of 4 species."""
 _SPECIES_A_GENUS = 4
 
 
 @dataclass(frozen=True)
 class ImageClass:
-    """What one class looks like: strokes, or a texture over the whole picture."""
+    """Appearance of one class: strokes, or a texture over the whole image."""
 
     name: str
-    """Class name as it stands in classnames.txt and in captions."""
+    """Class name in classnames.txt and in captions."""
     dataset: str
-    """Data set that holds the class; empty for a nameless one."""
+    """Data set of the class; empty for a nameless one."""
     strokes: tuple[str, ...] = ()
-    """Strokes drawn one over another, see strokes.py."""
+    """Strokes painted one over another, see strokes.py."""
     texture: str = ""
-    """Name of a texture; then there are no strokes."""
+    """Name of a texture; a class with a texture has no strokes."""
     sign: bool = False
-    """Signs are drawn large, upright and never mirrored: left must stay left."""
+    """Signs are rendered large, upright and never mirrored: left must stay left."""
 
 
 @cache
@@ -66,20 +66,20 @@ def dataset_classes(dataset: str) -> tuple[ImageClass, ...]:
 
 
 def _many() -> Iterator[ImageClass]:
-    """Species of a genus differ from its first in one attribute, one and two: none looks like another species of the world."""
+    """The species of a genus differ from its first in one, one and two attributes; no two species of the world look the same."""
     table, rng = _tables()["many"], np.random.default_rng(76)
-    drawn = {item.strokes for dataset in ("mini-fine", "mini-novel") for item in dataset_classes(dataset)}
+    taken = {item.strokes for dataset in ("mini-fine", "mini-novel") for item in dataset_classes(dataset)}
     for family, genera in table["genera"].items():
         for genus in genera:
             epithets = rng.permutation(table["epithets"])[:_SPECIES_A_GENUS]
             first = random_attributes(family, rng)
             for epithet, changes in zip(epithets, (0, 1, 1, 2), strict=True):
                 strokes = tuple(species_strokes(family, first))
-                while strokes in drawn:
+                while strokes in taken:
                     other = random_attributes(family, rng)
                     changed = rng.permutation(sorted(first))[: max(1, changes)]
                     strokes = tuple(species_strokes(family, first | {key: other[key] for key in changed}))
-                drawn.add(strokes)
+                taken.add(strokes)
                 yield ImageClass(f"{epithet} {genus}", MANY, strokes)
 
 
@@ -94,12 +94,12 @@ def templates(dataset: str) -> list[str]:
 
 
 def taught_classes() -> tuple[ImageClass, ...]:
-    """Every named class that a model may be taught: all but the novel ones."""
+    """Every named class that a model may be trained on: all except the novel ones."""
     return tuple(item for dataset in DATASETS if dataset != "mini-novel" for item in dataset_classes(dataset))
 
 
 def nameless_species(seed: int, num: int) -> Iterator[tuple[ImageClass, list[str]]]:
-    """Yield `num` random birds, flowers and cars, each with eight captions that tell its attributes."""
+    """Yield `num` random birds, flowers and cars, each with eight captions that describe its attributes."""
     rng = np.random.default_rng([seed, 71])
     for i in range(num):
         family = ("bird", "flower", "car")[i % 3]
@@ -109,7 +109,7 @@ def nameless_species(seed: int, num: int) -> Iterator[tuple[ImageClass, list[str
 
 
 def nameless_objects(seed: int, num: int) -> Iterator[tuple[ImageClass, list[str]]]:
-    """Yield `num` random arrangements of strokes, things that have no name, with eight captions that tell their parts."""
+    """Yield `num` random arrangements of strokes, things without a name, with eight captions that describe their parts."""
     rng, words = np.random.default_rng([seed, 72]), np.random.default_rng([seed, 73])
     paints = [*PAINTS, "main", "accent", "dark", "pale"]
     for i in range(num):

@@ -1,4 +1,4 @@
-"""The web pool: captioned images as a crawl finds them, with wrong captions, near-duplicates and other domains."""
+"""The web pool: captioned images as in a web crawl, with wrong captions, near-duplicates and other domains."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,20 +19,20 @@ _VAGUE = ("untitled", "dsc {n}", "image {n}.jpg", "click to enlarge", "new colle
 
 @dataclass(frozen=True)
 class PoolImage:
-    """One image of the pool, and what is true of it."""
+    """One image of the pool, with the ground truth about it."""
 
     shown: ImageClass
-    """What the picture shows."""
+    """Class that the image shows."""
     index: int
     """Index in the split `web`: near-duplicates share it."""
     caption: str
-    """What the page says."""
+    """Caption on the page."""
     named: str
     """Class that the caption names; empty if it names none."""
     domain: str
-    """`photo`, or how the picture departs from one."""
+    """`photo`, or the name of a domain in `DOMAINS`."""
     duplicate: bool
-    """Whether it is a near-duplicate of an earlier image."""
+    """True for a near-duplicate of an earlier image."""
 
 
 def _invert(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -51,7 +51,7 @@ def _sketch(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _watermark(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A pale lattice over the whole picture."""
+    """A pale lattice over the whole image."""
     rows, columns = np.indices(x.shape[:2])
     marks = np.asarray(((rows + columns + int(rng.integers(8))) % 8 < 2) | ((rows - columns) % 16 < 2))
     return np.where(marks[..., None], 0.45 * x + 0.55 * 235, x)
@@ -85,7 +85,7 @@ def _nameless(seed: int) -> tuple[list[ImageClass], list[tuple[ImageClass, list[
 
 
 def plan_shard(seed: int, shard: range) -> list[PoolImage]:
-    """What the images numbered `shard` of the pool show and say. Reads the seed and those numbers alone."""
+    """Plans the images with the numbers `shard`; a function of the seed and of these numbers alone."""
     rng = np.random.default_rng([seed, 97, shard.start])
     named, (objects, species) = taught_classes(), _nameless(seed)
     plan: list[PoolImage] = []
@@ -123,7 +123,7 @@ def _recrop(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_shard(seed: int, plan: list[PoolImage], shard: range, size: int) -> np.ndarray:
-    """Draw a planned shard: [N, size, size, 3] uint8."""
+    """Render a planned shard: [N, size, size, 3] uint8."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, image in enumerate(plan):
         places[image.shown.name].append(place)

@@ -22,13 +22,13 @@ def image_keys(seed: int, split: str, name: str, indices: np.ndarray) -> np.ndar
 
 
 def words(keys: np.ndarray, num: int, stream: int) -> np.ndarray:
-    """Draw [N, num] uint64 from [N] keys; different streams are independent."""
+    """[N, num] random uint64 from [N] keys; different streams are independent."""
     counter = np.arange(1, num + 1, dtype=np.uint64) + np.uint64(stream << 32)
     return mix(keys[:, None] + counter[None, :] * _GOLDEN)
 
 
 class Dice:
-    """Uniform draws for a batch of images, one after another, each [N] float32."""
+    """A sequence of uniform random numbers for each image of a batch, each [N] float32."""
 
     def __init__(self, keys: np.ndarray, num: int = 160) -> None:
         self._uniform = ((words(keys, num, 1) >> np.uint64(40)).astype(np.float32)) * np.float32(2**-24)
@@ -37,9 +37,9 @@ class Dice:
     def uniform(self, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         """[N] float32 in [low, high)."""
         assert self._next < self._uniform.shape[1], "raise Dice's num"
-        draw = self._uniform[:, self._next]
+        sample = self._uniform[:, self._next]
         self._next += 1
-        return np.float32(low) + draw * np.float32(high - low)
+        return np.float32(low) + sample * np.float32(high - low)
 
     def choice(self, num: int) -> np.ndarray:
         """[N] int64 in range(num)."""

@@ -1,4 +1,4 @@
-"""Draw images of a class: vectorised over a batch, antialiased, and a function of (seed, split, class, index) alone."""
+"""Render images of a class: vectorised over a batch, antialiased, and a function of (seed, split, class, index) alone."""
 
 import numpy as np
 
@@ -24,14 +24,14 @@ PALETTE: dict[str, tuple[float, float, float]] = {
     "rubber": (0.16, 0.15, 0.16),
 }
 _MAIN = np.array([rgb for name, rgb in PALETTE.items() if name not in ("sky", "rubber")], dtype=np.float32)
-_CHUNK = 64  # images drawn at once: their planes stay in the processor's cache
+_CHUNK = 64  # images rendered at once: their planes stay in the processor's cache
 
 
 def render(item: ImageClass, split: str, indices: np.ndarray, seed: int = 0, size: int = 32) -> np.ndarray:
-    """Draw the images of `item` with these indices of a split.
+    """Render the images of `item` with these indices of a split.
 
     Args:
-        item: what to draw.
+        item: class to render.
         split: images of different splits never coincide.
         indices: [N] integers; image i does not depend on its companions.
         seed: the world's seed.

@@ -1,4 +1,4 @@
-"""Write images as webdataset shards: plain tar files of webp pictures with a label or a caption beside each."""
+"""Write images as webdataset shards: plain tar files of webp images, each with a label or a caption."""
 
 import io
 import tarfile

@@ -67,7 +67,7 @@ _BEAKS = {
 }
 _PETAL_NUMBER = {"four": 4, "five": 5, "six": 6, "eight": 8, "twelve": 12}
 _PETAL_EDGE = {"round": ".55 .6", "pointed": ".3 1.6", "thin": ".15 1.1"}
-# kind -> (lower body, upper body, windows, wheel x, wheel y): silhouettes fill the picture, so that cars can be told apart.
+# kind -> (lower body, upper body, windows, wheel x, wheel y): silhouettes fill the image, so that cars can be distinguished.
 _CARS = {
     "sedan": ("box 0 .22 .97 .24", "poly -.6 .05 -.4 -.38 .35 -.38 .58 .05", ("poly -.42 .0 -.32 -.26 -.05 -.26 -.05 .0", "poly .05 .0 .05 -.26 .28 -.26 .42 .0"), 0.58),
     "hatch": ("box .05 .18 .72 .3", "poly -.66 0 -.6 -.5 .2 -.5 .55 0", ("poly -.5 -.04 -.48 -.36 -.12 -.36 -.12 -.04", "poly 0 -.04 0 -.36 .15 -.36 .36 -.04"), 0.45),

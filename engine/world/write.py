@@ -22,18 +22,18 @@ VERSION = 2
 WEB = "mini-web"
 """Name of the captioned pool."""
 WORLD = (*DATASETS, WEB)
-"""What is drawn unless it is said otherwise."""
-_LEAST_SHOTS = 20  # in a shard: drawing many classes a few images at a time is slow
+"""Data sets that are rendered by default."""
+_LEAST_SHOTS = 20  # in a shard: rendering many classes a few images at a time is slow
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
-    """How large the world is. Equal settings give equal bytes."""
+    """Size of the world. Equal settings give equal bytes."""
 
     shots: int = 500
-    """Training images of each class."""
+    """Training images per class."""
     test_images: int = 100
-    """Test images of each class."""
+    """Test images per class."""
     pool_images: int = 60_000
     """Images in the captioned web pool."""
     size: int = 32
@@ -42,7 +42,7 @@ class WorldConfig:
     """The world's seed."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no world."""
+        """Raises ValueError for a size below 1."""
         for name in ("shots", "test_images", "pool_images", "size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but a world needs at least 1.")
@@ -100,7 +100,7 @@ def _already_written(folder: Path, config: WorldConfig, datasets: Sequence[str])
     mark = folder / "world.json"
     if not mark.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder} holds something else than a world; name an empty or a new folder.")
+            raise ValueError(f"{folder} holds files that are not a world; name an empty or a new folder.")
         return False
     found = json.loads(mark.read_text())
     wanted = {"version": VERSION, **asdict(config)}
@@ -126,17 +126,17 @@ def write_world(
     """Write the world to `folder`, in one move when complete.
 
     Args:
-        folder: new or empty folder, or one that holds this very world (then nothing is done).
-        config: how large the world is.
-        num_processes: processes that draw; 0 takes one a core.
-        say: told of the progress.
-        datasets: what to draw, of `WORLD` and `mini-many`.
+        folder: new or empty folder, or one that holds this world (then nothing is done).
+        config: size of the world.
+        num_processes: processes that render; 0 means one per core.
+        say: called with a line of progress.
+        datasets: data sets to render, of `WORLD` and `mini-many`.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        ValueError: the folder holds another world, or something else, or there is no such data set.
+        ValueError: the folder holds another world or other files, or a data set is unknown.
     """
     folder = folder.resolve()
     if _already_written(folder, config, datasets):

@@ -9,13 +9,13 @@ from engine.catalog.corpus import read_images
 from engine.catalog.datasets import _catalog
 from engine.catalog.index import index_split
 from engine.names import plain_name
-from engine.testing import tiny
+from engine.testing.data import multi_hot, write_dataset, write_shards
 
 GENBENCH = genbench_datasets()
 
 
 def test_a_folder_is_a_data_set(tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "wds_things", ("a", "b"))
+    folder = write_dataset(tmp_path / "wds_things", ("a", "b"))
     dataset = load_dataset(str(folder))
     assert (dataset.name, dataset.group, dataset.metric, dataset.task) == ("things", "own", "accuracy", "multiclass")
     assert dataset.class_names == ("a", "b")
@@ -100,13 +100,13 @@ def _write_layout(folder: Path, name: str) -> Path:
         for number in range(len(names)):
             image, label = f"{split} {number}".encode(), str(number)
             samples.append((image, _row(number, len(names)) if facts.task == "multilabel" else label))
-        tiny.write_shards(folder / split, samples, "npy" if facts.task == "multilabel" else "cls", shards=2)
+        write_shards(folder / split, samples, "npy" if facts.task == "multilabel" else "cls", shards=2)
     return folder
 
 
 def _row(number: int, num_classes: int) -> bytes:
     shown = {number, (number + 1) % num_classes}
-    return tiny.multi_hot([int(each in shown) for each in range(num_classes)])
+    return multi_hot([int(each in shown) for each in range(num_classes)])
 
 
 @pytest.mark.parametrize("name", GENBENCH)
@@ -136,7 +136,7 @@ def test_a_set_without_a_public_folder_says_where_to_put_it():
 
 
 def test_a_folder_of_another_set_is_refused(tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "things", ("a", "b"))
+    folder = write_dataset(tmp_path / "things", ("a", "b"))
     with pytest.raises(ValueError, match="names 2 classes, but cars has 196"):
         load_dataset(f"cars={folder}")
     with pytest.raises(ValueError, match="holds one label per image, but voc2007 is multilabel"):
@@ -155,22 +155,22 @@ def test_a_folder_of_another_set_is_refused(tmp_path: Path):
     ],
 )
 def test_a_folder_that_lacks_something_is_refused(tmp_path: Path, spoil, message: str):
-    folder = tiny.write_dataset(tmp_path / "things", ("a", "b"))
+    folder = write_dataset(tmp_path / "things", ("a", "b"))
     spoil(folder)
     with pytest.raises(ValueError, match=message):
         load_dataset(str(folder))
 
 
 def test_templates_may_be_missing(tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "things", ("a", "b"))
+    folder = write_dataset(tmp_path / "things", ("a", "b"))
     (folder / "zeroshot_classification_templates.txt").unlink()
     assert load_dataset(str(folder)).templates == ("a photo of {c}.",)
 
 
 def test_a_folder_with_several_labels_an_image_is_scored_by_average_precision(tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "things", ("a", "b", "c"))
+    folder = write_dataset(tmp_path / "things", ("a", "b", "c"))
     (folder / "dataset_type.txt").write_text("multilabel\n")
-    tiny.write_shards(folder / "train", [(b"x", _row(0, 3)), (b"y", _row(1, 3))], "npy")
+    write_shards(folder / "train", [(b"x", _row(0, 3)), (b"y", _row(1, 3))], "npy")
     dataset = load_dataset(str(folder))
     assert (dataset.task, dataset.metric) == ("multilabel", "map_11_point")
     assert dataset.index("train").labels(dataset.class_names, "").tolist() == [[1, 1, 0], [0, 1, 1]]
@@ -179,7 +179,7 @@ def test_a_folder_with_several_labels_an_image_is_scored_by_average_precision(tm
 def test_memory_and_disk_are_read_alike(tmp_path: Path):
     import fsspec
 
-    folder = tiny.write_dataset(tmp_path / "things", ("a", "b"))
+    folder = write_dataset(tmp_path / "things", ("a", "b"))
     fsspec.filesystem("memory").put(str(folder), "/catalog-things", recursive=True)
     dataset = load_dataset("memory://catalog-things")
     index, on_disk = dataset.index("train"), index_split(str(folder), "train")

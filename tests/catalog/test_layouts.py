@@ -10,7 +10,7 @@ import pytest
 
 from engine.catalog import load_dataset
 from engine.catalog.corpus import read_each, read_images
-from engine.testing import tiny
+from engine.testing.data import class_image, encode
 
 
 def _write_images(folder: Path, counts: dict[str, int], suffix: str = "jpg") -> Path:
@@ -229,7 +229,7 @@ def test_class_folders_reach_the_plan_and_its_maker(tmp_path: Path):
         for number in range(5):
             path = tmp_path / "fruit" / name / f"{number}.webp"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(tiny.encode(tiny.class_image(len(name), number)))
+            path.write_bytes(encode(class_image(len(name), number)))
     dataset = load_dataset(str(tmp_path / "fruit"))
     plan = OriginalPlan(dataset, 4)
     made = CorpusMaker({"fruit": dataset.location}).make([plan[number] for number in range(8)])

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from engine.catalog.index import index_split
-from engine.testing import tiny
+from engine.testing.data import write_dataset
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 READ = """
@@ -108,7 +108,7 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    folder = tiny.write_dataset(tmp_path / "hub", ("a", "b"), train=2, test=1)
+    folder = write_dataset(tmp_path / "hub", ("a", "b"), train=2, test=1)
     handler = type("Hub", (_Hub,), {"root": folder})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -150,7 +150,7 @@ def test_s3_is_read_like_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from engine.catalog import load_dataset
     from engine.catalog.corpus import read_images
 
-    folder = tiny.write_dataset(tmp_path / "wds_things", ("a", "b"), train=2, test=1)
+    folder = write_dataset(tmp_path / "wds_things", ("a", "b"), train=2, test=1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

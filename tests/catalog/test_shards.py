@@ -9,7 +9,7 @@ import pytest
 from engine.catalog import load_dataset
 from engine.catalog.corpus import key_name
 from engine.catalog.index import index_split
-from engine.testing.tiny import multi_hot
+from engine.testing.data import multi_hot
 from tests.catalog.trees import read, samples, verdicts, write_files, write_shards, write_tar
 
 GOOD = samples([0, 1, 0, 1])

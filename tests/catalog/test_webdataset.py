@@ -8,14 +8,14 @@ from engine.catalog.corpus import read_images
 from engine.catalog.folder import Folder
 from engine.catalog.index import index_split
 from engine.catalog.layouts.webdataset import WebDataset
-from engine.testing import tiny
+from engine.testing.data import multi_hot, write_dataset, write_shards
 
 NAMES = ("red apple", "green tree", "blue boat")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tiny.write_dataset(tmp_path / "things", NAMES, train=4, test=2)
+    return write_dataset(tmp_path / "things", NAMES, train=4, test=2)
 
 
 def test_every_image_is_read_with_its_label(folder: Path):
@@ -62,25 +62,25 @@ def test_a_missing_split_and_a_spoiled_count_are_named(folder: Path):
 
 
 def test_an_image_without_a_label_is_named(tmp_path: Path):
-    tiny.write_shards(tmp_path / "train", [(b"RIFF", "0")], suffix="txt")
+    write_shards(tmp_path / "train", [(b"RIFF", "0")], suffix="txt")
     with pytest.raises(ValueError, match=r"train/0\.tar: s0000000\.webp \(an image without a \.cls"):
         index_split(str(tmp_path), "train")
 
 
 def test_a_class_index_out_of_range_is_named(folder: Path):
-    tiny.write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "3")])
+    write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "3")])
     with pytest.raises(ValueError, match=r"class index 3 is out of range; classnames\.txt has 3 names"):
         index_split(str(folder), "train").by_class(NAMES, str(folder))
 
 
 def test_a_class_without_images_is_named(folder: Path):
-    tiny.write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "2")])
+    write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "2")])
     with pytest.raises(ValueError, match="class 'green tree' has no image"):
         index_split(str(folder), "train").by_class(NAMES, str(folder))
 
 
 def test_a_label_that_is_no_number_is_named(folder: Path):
-    tiny.write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "cat")])
+    write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "cat")])
     with pytest.raises(ValueError, match=r"s0000001\.webp \('cat'\) \(its label is not a class index"):
         index_split(str(folder), "train").by_class(NAMES, str(folder))
 
@@ -88,7 +88,7 @@ def test_a_label_that_is_no_number_is_named(folder: Path):
 def test_the_index_is_read_again_when_the_shards_change(folder: Path):
     before = index_split(str(folder), "train")
     assert index_split(str(folder), "train") is before
-    tiny.write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "1")], shards=1)
+    write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "1")], shards=1)
     after = index_split(str(folder), "train")
     assert len(after.keys) == 2
     assert after.fingerprint != before.fingerprint
@@ -123,11 +123,11 @@ def test_an_index_that_was_cut_off_goes_on_with_the_next_shard(folder: Path, mon
 
 def test_several_labels_an_image_are_read_from_npy(tmp_path: Path):
     samples = [
-        (b"RIFF", tiny.multi_hot((1, 0, 1))),
-        (b"RIFF", tiny.multi_hot((0, 1, 0))),
-        (b"RIFF", tiny.multi_hot((0, 0, 1))),
+        (b"RIFF", multi_hot((1, 0, 1))),
+        (b"RIFF", multi_hot((0, 1, 0))),
+        (b"RIFF", multi_hot((0, 0, 1))),
     ]
-    tiny.write_shards(tmp_path / "train", samples, suffix="npy")
+    write_shards(tmp_path / "train", samples, suffix="npy")
     index = index_split(str(tmp_path), "train", "npy")
     assert index.labels(NAMES, str(tmp_path)).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
     assert [found.tolist() for found in index.by_class(NAMES, str(tmp_path))] == [[0], [1], [0, 2]]
@@ -137,10 +137,10 @@ def test_several_labels_an_image_are_read_from_npy(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(tiny.multi_hot((1, 2, 0)), "is not multi-hot"), (b"no array", "is no array of labels")],
+    [(multi_hot((1, 2, 0)), "is not multi-hot"), (b"no array", "is no array of labels")],
 )
 def test_labels_that_are_no_ones_and_zeros_are_named(tmp_path: Path, content: bytes, message: str):
-    tiny.write_shards(tmp_path / "train", [(b"RIFF", content)], suffix="npy")
+    write_shards(tmp_path / "train", [(b"RIFF", content)], suffix="npy")
     with pytest.raises(ValueError, match=rf"train/0\.tar: s0000000\.webp \(its \.npy {message}"):
         index_split(str(tmp_path), "train", "npy")
 
@@ -148,6 +148,6 @@ def test_labels_that_are_no_ones_and_zeros_are_named(tmp_path: Path, content: by
 def test_labels_are_never_unpickled(tmp_path: Path):
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)
-    tiny.write_shards(tmp_path / "train", [(b"RIFF", buffer.getvalue())], suffix="npy")
+    write_shards(tmp_path / "train", [(b"RIFF", buffer.getvalue())], suffix="npy")
     with pytest.raises(ValueError, match=r"s0000000\.webp \(its \.npy is no array of labels"):
         index_split(str(tmp_path), "train", "npy")

@@ -4,11 +4,11 @@ import torch
 
 from engine.evaluation import finetune_score
 from engine.models import load_encoder
-from engine.testing import tiny
+from engine.testing.data import class_image
 
 
 def _images(each: int, first: int = 0) -> tuple[list[torch.Tensor], torch.Tensor]:
-    images = [tiny.class_image(label, first + number) for number in range(each) for label in range(3)]
+    images = [class_image(label, first + number) for number in range(each) for label in range(3)]
     pixels = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in images]
     return pixels, torch.arange(3).repeat(each)
 

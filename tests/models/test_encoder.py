@@ -13,7 +13,8 @@ from PIL import Image
 
 from engine.models import ImageEncoder, encoder_names, load_encoder
 from engine.models.faults import DeviceFault
-from engine.testing.tiny import class_image, clip_tokenizer
+from engine.testing.data import class_image
+from engine.testing.models import clip_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +107,9 @@ def test_out_of_memory_halves_the_batch(tiny_encoder: str, monkeypatch: pytest.M
 
 
 def test_retrained_weights_are_another_encoder(tiny_encoder: str, encoder: ImageEncoder, tmp_path: Path):
-    from engine.testing import tiny
+    from engine.testing.models import save_encoder
 
-    other = load_encoder(str(tiny.save_encoder(tmp_path / "encoder", seed=1)))
+    other = load_encoder(str(save_encoder(tmp_path / "encoder", seed=1)))
     assert encoder.name.startswith("encoder@")
     assert other.name.startswith("encoder@")
     assert other.name != encoder.name

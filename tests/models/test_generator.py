@@ -149,9 +149,9 @@ def test_pixels_that_are_not_finite_are_an_error(generator: DiffusionGenerator, 
 
 
 def test_the_revision_of_a_folder_is_its_weights(tiny_pipeline: str, tmp_path: Path):
-    from engine.testing import tiny
+    from engine.testing.models import save_pipeline
 
-    other = tiny.save_pipeline(tmp_path / "pipeline", seed=1)
+    other = save_pipeline(tmp_path / "pipeline", seed=1)
     assert generator_spec(tiny_pipeline).revision != generator_spec(str(other)).revision
     assert generator_spec(tiny_pipeline) == replace(generator_spec(tiny_pipeline), height=16, width=16)
 

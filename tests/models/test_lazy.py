@@ -11,7 +11,7 @@ import torch
 
 from engine.models import ImageEncoder, lazy, load_encoder
 from engine.models.lazy import LazyEncoder
-from engine.testing.tiny import class_image
+from engine.testing.data import class_image
 
 
 @pytest.fixture

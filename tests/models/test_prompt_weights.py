@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engine.models.generators import PipelineAdapter, adapter_of
 from engine.models.prompt_weights import escape, read_weights
-from engine.testing import tiny
+from engine.testing.models import flux_pipeline, save_pipeline, sdxl_pipeline
 from tests.models.test_generator import recipe
 
 
@@ -36,11 +36,11 @@ def test_an_unmatched_bracket_is_rejected(prompt: str):
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PipelineAdapter]:
     from diffusers import StableDiffusionPipeline
 
-    folder = tiny.save_pipeline(tmp_path_factory.mktemp("sd"))
+    folder = save_pipeline(tmp_path_factory.mktemp("sd"))
     pipelines = {
         "sd": StableDiffusionPipeline.from_pretrained(folder, local_files_only=True),
-        "sdxl": tiny.sdxl_pipeline(),
-        "flux": tiny.flux_pipeline(),
+        "sdxl": sdxl_pipeline(),
+        "flux": flux_pipeline(),
     }
     # the FLUX.1 of these tests has no transformer to ask for its guidance
     pipelines["flux"].transformer = SimpleNamespace(config=SimpleNamespace(guidance_embeds=False))

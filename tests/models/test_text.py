@@ -8,16 +8,17 @@ import torch
 from engine.catalog import load_dataset
 from engine.models.text import load_captioner, load_sentence_writer, load_text_similarity
 from engine.prompts import load_sentences, sentences
-from engine.testing import tiny
+from engine.testing.data import class_image
+from engine.testing.models import save_bert, save_blip2, save_t5
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("text")
     return {
-        "sentences": str(tiny.save_t5(root / "t5")),
-        "captions": str(tiny.save_blip2(root / "blip2")),
-        "similarity": str(tiny.save_bert(root / "bert")),
+        "sentences": str(save_t5(root / "t5")),
+        "captions": str(save_blip2(root / "blip2")),
+        "similarity": str(save_bert(root / "bert")),
     }
 
 
@@ -59,7 +60,7 @@ def test_sentences_are_different_and_kept(folders: dict[str, str], tiny_dataset:
     monkeypatch.setattr(sentences, "write_sentences", lambda *_: pytest.fail("the sentences were written again"))
     assert load_sentences(dataset, folders["sentences"], num_sentences=6, seed=1) == table
     with pytest.raises(pytest.fail.Exception, match="written again"):  # another model's are others
-        load_sentences(dataset, str(tiny.save_t5(tiny_dataset.parent / "t5", seed=1)), num_sentences=6, seed=1)
+        load_sentences(dataset, str(save_t5(tiny_dataset.parent / "t5", seed=1)), num_sentences=6, seed=1)
 
 
 def test_a_keyword_that_yields_one_sentence_gives_that_one():
@@ -74,7 +75,7 @@ def test_a_keyword_that_yields_one_sentence_gives_that_one():
 
 def test_a_caption_depends_on_its_image_alone(folders: dict[str, str]):
     captioner = load_captioner(folders["captions"], batch_size=2)
-    images = [torch.from_numpy(tiny.class_image(label, 0)).permute(2, 0, 1) for label in range(3)]
+    images = [torch.from_numpy(class_image(label, 0)).permute(2, 0, 1) for label in range(3)]
     captions = captioner.caption(images)
     assert len(captions) == 3
     assert [captioner.caption([image])[0] for image in images] == captions

@@ -9,7 +9,7 @@ from engine.models.generator import References
 from engine.recipe import Recipe
 from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan, make
 from engine.store import Workspace
-from engine.testing import tiny
+from engine.testing.data import class_image, encode, write_dataset
 from tests.catalog.trees import table, write_files, write_shards, write_tables
 from tests.models.test_generator import recipe
 
@@ -92,9 +92,9 @@ def test_a_corpus_image_keeps_its_own_bytes(tiny_dataset: Path):
 
 
 def test_a_corrupt_image_is_one_error(tmp_path: Path):
-    images = [(tiny.encode(tiny.class_image(0, number)), "0") for number in range(4)]
+    images = [(encode(class_image(0, number)), "0") for number in range(4)]
     images[2] = (b"RIFF and then nothing", "0")
-    tiny.write_shards(tmp_path / "train", images)
+    write_shards(tmp_path / "train", images)
     (tmp_path / "classnames.txt").write_text("cat\n")
     dataset = load_dataset(str(tmp_path))
     plan = OriginalPlan(dataset, 4)
@@ -104,7 +104,7 @@ def test_a_corrupt_image_is_one_error(tmp_path: Path):
 
 
 def test_a_shard_that_went_away_is_an_error_of_its_rows(tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "things", ("cat",), train=4)
+    folder = write_dataset(tmp_path / "things", ("cat",), train=4)
     dataset = load_dataset(str(folder))
     recipes = [OriginalPlan(dataset, 4)[number] for number in range(4)]
     (folder / "train" / "0.tar").unlink()
@@ -113,7 +113,7 @@ def test_a_shard_that_went_away_is_an_error_of_its_rows(tmp_path: Path):
 
 
 def test_each_bad_item_is_its_own_row_and_names_its_file(tmp_path: Path):
-    picture = tiny.encode(tiny.class_image(0, 1))
+    picture = encode(class_image(0, 1))
     files = {f"train/cat/{number}.webp": picture for number in range(4)}
     files |= {
         "train/cat/a.jpg": "<html>gone</html>",
@@ -158,7 +158,7 @@ def test_one_image_that_breaks_a_decoder_in_an_unknown_way_is_one_row(
 
 @pytest.mark.parametrize("layout", ["folders", "shards", "tables"])
 def test_an_image_changes_nothing_of_the_others_in_any_layout(tmp_path: Path, layout: str):
-    pictures = [tiny.encode(tiny.class_image(number % 2, number)) for number in range(10)]
+    pictures = [encode(class_image(number % 2, number)) for number in range(10)]
     pictures[4] = b"\0" * 100
     names = ("cat", "dog")
     if layout == "folders":

@@ -21,7 +21,7 @@ from engine.sources import (
     shot_ids,
 )
 from engine.sources.retrieval import class_queries, class_text_features
-from engine.testing import tiny
+from engine.testing.data import class_image, encode, multi_hot, write_dataset, write_shards
 
 SPEC = GeneratorSpec(name="mini", pipeline="", source="nowhere", reference_modes={"img2img": 0.4})
 
@@ -104,9 +104,9 @@ def test_more_shots_than_images_are_refused(dataset: Dataset):
 @pytest.fixture
 def uneven(tmp_path: Path) -> Dataset:
     """Four images of class a, one of b, two of c."""
-    folder = tiny.write_dataset(tmp_path / "uneven", ("a", "b", "c"))
+    folder = write_dataset(tmp_path / "uneven", ("a", "b", "c"))
     labels = "aaaabcc"
-    tiny.write_shards(folder / "train", [(b"x%d" % n, str("abc".index(c))) for n, c in enumerate(labels)], shards=2)
+    write_shards(folder / "train", [(b"x%d" % n, str("abc".index(c))) for n, c in enumerate(labels)], shards=2)
     return load_dataset(str(folder))
 
 
@@ -137,11 +137,11 @@ def test_every_plan_says_how_many_recipes_a_number_of_shots_has(
 
 
 def test_an_image_with_several_labels_may_be_drawn_for_each(tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "several", ("a", "b"))
+    folder = write_dataset(tmp_path / "several", ("a", "b"))
     (folder / "dataset_type.txt").write_text("multilabel\n")
     for split, rows in (("train", [(1, 0), (1, 1), (0, 1)]), ("test", [(0, 1), (1, 1), (0, 0)])):
-        samples = [(tiny.encode(tiny.class_image(number, 0)), tiny.multi_hot(row)) for number, row in enumerate(rows)]
-        tiny.write_shards(folder / split, samples, "npy")
+        samples = [(encode(class_image(number, 0)), multi_hot(row)) for number, row in enumerate(rows)]
+        write_shards(folder / split, samples, "npy")
     several = load_dataset(str(folder))
     plan = OriginalPlan(several, 2)
     assert [plan[number].class_index for number in range(4)] == [0, 1, 0, 1]
@@ -196,7 +196,7 @@ def test_captions_are_embedded_once(encoder: ImageEncoder, tiny_pool: Path, monk
 
 
 def test_an_empty_pool_is_refused(encoder: ImageEncoder, tmp_path: Path):
-    tiny.write_shards(tmp_path / "train", [], suffix="txt")
+    write_shards(tmp_path / "train", [], suffix="txt")
     with pytest.raises(ValueError, match="no captioned image"):
         load_pool(str(tmp_path), encoder)
 

@@ -7,7 +7,7 @@ from engine.recipe import IMAGE_SCHEMA, embedding_column
 from engine.store import Committer, Workspace, write_fragments
 from engine.store.vectors import from_matrix
 from engine.studies.study import Study
-from engine.testing import tiny
+from engine.testing.data import class_image, encode
 
 FILLERS = {"image_height": 32, "image_width": 32, "batch_size": 1, "run_id": "run-1", "dtype": "uint8", "device": "cpu"}
 
@@ -21,7 +21,7 @@ def commit_images(study: Study, noise: dict[str, float]) -> Workspace:
     random = np.random.default_rng(0)
     rows, vectors = [], []
     for name, recipe in recipes.items():
-        image = tiny.encode(tiny.class_image(recipe.class_index, recipe.seed % 100))
+        image = encode(class_image(recipe.class_index, recipe.seed % 100))
         money = {"device_seconds": 1.0, "usd_compute": 0.5, "usd_labels": 0.0}
         rows.append(FILLERS | money | recipe.as_dict() | {"id": name, "image": image, "content_hash": "0" * 32})
         spread = noise.get(recipe.source, 0.1) if recipe.split == "train" else 0.1

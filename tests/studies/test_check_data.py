@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from engine.studies.check_data import CheckConfig, check_data
-from engine.testing import tiny
+from engine.testing.data import class_image, encode, write_pool
 from tests.catalog.trees import write_files
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     pictures = {
-        f"{split}/{name}/{number}.webp": tiny.encode(tiny.class_image(label, number + 10 * (split == "Testing")))
+        f"{split}/{name}/{number}.webp": encode(class_image(label, number + 10 * (split == "Testing")))
         for split, count in (("Training", 4), ("Testing", 2))
         for label, name in enumerate(("cat", "dog"))
         for number in range(count)
@@ -57,7 +57,7 @@ def test_the_lists_alone_are_looked_at_on_request(folder: Path, tmp_path: Path):
 
 
 def test_a_pool_is_accounted_for(tmp_path: Path):
-    pool = tiny.write_pool(tmp_path / "web", ("cat", "dog"), count=6)
+    pool = write_pool(tmp_path / "web", ("cat", "dog"), count=6)
     report = check_data(CheckConfig(path=str(pool), report=tmp_path / "report"))
     (row,) = report.tables["splits"]
     assert row == {"split": "train", "layout": "webdataset shards", "images": 6}

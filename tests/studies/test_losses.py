@@ -8,7 +8,7 @@ from engine.catalog import load_dataset
 from engine.failures import RunFailed
 from engine.sources import OriginalPlan
 from engine.studies.losses import account_lines, account_rows, check_losses, group_errors, lost_rows
-from engine.testing import tiny
+from engine.testing.data import write_pool
 from tests.catalog.trees import samples, table, write_files, write_shards, write_tables
 
 
@@ -17,7 +17,7 @@ def test_rows_and_lines_account_for_data_sets_and_pool(tmp_path: Path):
         tmp_path / "pets",
         ["train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg", ".hidden", "test/dog/1.jpg -> /nowhere"],
     )
-    pool = tiny.write_pool(tmp_path / "web", ("cat", "dog"), count=4)
+    pool = write_pool(tmp_path / "web", ("cat", "dog"), count=4)
     datasets = [load_dataset(str(folder))]
     assert [
         (row["dataset"], row["split"], row["verdict"], row["reason"], row["count"])

@@ -92,7 +92,7 @@ def test_another_world_in_the_folder_is_refused(world: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="holds a world with shots 3, not 4"):
         write_world(world, WorldConfig(shots=4, test_images=2, pool_images=300))
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="something else than a world"):
+    with pytest.raises(ValueError, match="holds files that are not a world"):
         write_world(tmp_path, TINY)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 

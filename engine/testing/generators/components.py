@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import GeneratorSpec
-from engine.testing.tiny import byte_alphabet, clip_text, clip_tokenizer, sharpen, t5_config, t5_tokenizer
+from engine.testing.models import byte_alphabet, clip_text, clip_tokenizer, sharpen, t5_config, t5_tokenizer
 
 
 def enlarge(module: Any, factor: float = 4.0) -> Any:

@@ -12,7 +12,7 @@ from engine.testing.generators.components import (
     save_weights,
     vae_model,
 )
-from engine.testing.tiny import save_pipeline
+from engine.testing.models import save_pipeline
 
 
 def save_stable_diffusion(folder: Path, spec: GeneratorSpec) -> dict[str, str]:

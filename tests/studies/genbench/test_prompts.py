@@ -27,7 +27,7 @@ from engine.studies.genbench.prompts import (
     table_2,
 )
 from engine.studies.image_set import Images
-from engine.testing import tiny
+from engine.testing.models import save_t5
 
 
 def _images(name: str, classes: list[int]) -> Images:
@@ -145,7 +145,7 @@ def test_strategies_and_then_metrics_are_compared_in_one_workspace(
     strategies = ("defined_template", "category_enhancement", "retrieval_augmented")
     config = PromptsConfig(
         **parts,
-        sentence_model=str(tiny.save_t5(tmp_path / "t5")),
+        sentence_model=str(save_t5(tmp_path / "t5")),
         strategies=strategies,
         shots=2,
         pilot_shots=1,

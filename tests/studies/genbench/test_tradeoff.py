@@ -18,7 +18,8 @@ from engine.prompts import load_sentences
 from engine.store import Workspace
 from engine.studies import study
 from engine.studies.genbench.tradeoff import GenBench, GenBenchConfig, run_genbench
-from engine.testing import tiny
+from engine.testing.data import class_image, encode, multi_hot, write_dataset, write_shards
+from engine.testing.models import save_t5
 
 TRADEOFF = {
     "dataset",
@@ -106,10 +107,10 @@ def test_the_report_of_a_finished_run_is_the_same_and_loads_no_model(config: Gen
 @pytest.mark.usefixtures("cluster")
 def test_a_corrupt_image_is_a_row_of_errors_and_not_an_image(config: GenBenchConfig, tmp_path: Path):
     folder = tmp_path / "spoiled"
-    images = [(tiny.encode(tiny.class_image(number % 2, number)), str(number % 2)) for number in range(8)]
+    images = [(encode(class_image(number % 2, number)), str(number % 2)) for number in range(8)]
     images[0] = (b"RIFF but no picture", "0")
-    tiny.write_dataset(folder, ("cat", "dog"))
-    tiny.write_shards(folder / "train", images, shards=2)
+    write_dataset(folder, ("cat", "dog"))
+    write_shards(folder / "train", images, shards=2)
     report = run_genbench(replace(config, datasets=(str(folder),), sources=("original",), shots=(4,), seeds=(0,)))
     (error,) = report.tables["errors"]
     assert (error["stage"], error["source"], error["count"]) == ("make", "original", 1)
@@ -121,8 +122,8 @@ def test_a_corrupt_image_is_a_row_of_errors_and_not_an_image(config: GenBenchCon
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
 def test_a_run_that_lost_all_images_of_a_kind_reports_and_fails(config: GenBenchConfig, tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "spoiled", ("cat", "dog"))
-    tiny.write_shards(folder / "train", [(b"<html>", "0"), (b"<html>", "1")])
+    folder = write_dataset(tmp_path / "spoiled", ("cat", "dog"))
+    write_shards(folder / "train", [(b"<html>", "0"), (b"<html>", "1")])
     changed = replace(config, datasets=(str(folder),), sources=("original",), shots=(1,), seeds=(0,))
     with pytest.raises(
         RunFailed, match=r"2 of 2 train original images of spoiled failed, one of them with: train/0\.tar: s"
@@ -143,16 +144,16 @@ def test_a_run_that_lost_all_images_of_a_kind_reports_and_fails(config: GenBench
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
 def test_images_with_several_labels_are_scored_by_average_precision(config: GenBenchConfig, tmp_path: Path):
-    folder = tiny.write_dataset(tmp_path / "several", ("left", "right"))
+    folder = write_dataset(tmp_path / "several", ("left", "right"))
     (folder / "dataset_type.txt").write_text("multilabel\n")
     for split, first in (("train", 0), ("test", 100)):
         samples = []
         for number in range(12):
             shown = ((1, 0), (0, 1), (1, 1))[number % 3]
             # a class is seen by the colour of its half; a half without one is dark
-            halves = [tiny.class_image(side, first + number)[:, :16] // (1 if shown[side] else 8) for side in (0, 1)]
-            samples.append((tiny.encode(np.concatenate(halves, axis=1)), tiny.multi_hot(shown)))
-        tiny.write_shards(folder / split, samples, "npy")
+            halves = [class_image(side, first + number)[:, :16] // (1 if shown[side] else 8) for side in (0, 1)]
+            samples.append((encode(np.concatenate(halves, axis=1)), multi_hot(shown)))
+        write_shards(folder / split, samples, "npy")
     report = run_genbench(
         replace(
             config,
@@ -250,8 +251,8 @@ def test_a_workspace_that_is_none_is_refused_and_left_alone(config: GenBenchConf
             lambda folder: (folder / "train" / "0.tar").write_bytes((folder / "train" / "0.tar").read_bytes()[:3000]),
             "is broken",
         ),
-        (lambda folder: tiny.write_shards(folder / "train", [(b"RIFF", "7")]), "class index 7 is out of range"),
-        (lambda folder: tiny.write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "1")]), "has no image"),
+        (lambda folder: write_shards(folder / "train", [(b"RIFF", "7")]), "class index 7 is out of range"),
+        (lambda folder: write_shards(folder / "train", [(b"RIFF", "0"), (b"RIFF", "1")]), "has no image"),
     ],
     ids=["missing shard", "truncated tar", "class out of range", "empty class"],
 )
@@ -285,7 +286,7 @@ def test_sentences_are_made_before_the_plan_that_uses_them(
     config: GenBenchConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(study, "load_sentences", partial(load_sentences, num_sentences=2))
-    writer = str(tiny.save_t5(tmp_path / "t5"))
+    writer = str(save_t5(tmp_path / "t5"))
     made_by = GenBench(
         replace(config, sources=("generative",), strategy="category_enhancement", sentence_model=writer, seeds=(0,))
     )

@@ -11,7 +11,7 @@ from engine.retriever import ray_mining
 from engine.retriever.database import Database, DatabasePlan
 from engine.store import Workspace
 from engine.studies.realrag.negatives import DatabaseConfig, MineConfig, build_database, mine_negatives
-from engine.testing import tiny
+from engine.testing.data import write_dataset
 from tests.retriever.test_exact_search import brute_force
 
 
@@ -21,7 +21,7 @@ def test_a_database_grows_and_each_generated_image_gets_its_negatives_once(
     tmp_path, tiny_dataset, tiny_encoder, tiny_pipeline, monkeypatch
 ):
     monkeypatch.setattr(ray_mining, "QUERIES_PER_SHARD", 4)
-    others = tiny.write_dataset(tmp_path / "others", ("yellow sun", "grey stone"))
+    others = write_dataset(tmp_path / "others", ("yellow sun", "grey stone"))
     build = DatabaseConfig(datasets=(str(tiny_dataset),), encoder=tiny_encoder, workspace=str(tmp_path / "workspace"))
     first = build_database(replace(build, shots=2))
     assert (first.planned, first.made, first.errors) == (6, 6, 0)

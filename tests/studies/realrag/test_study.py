@@ -20,7 +20,7 @@ from engine.studies.realrag.judge import paired_tests, paper_tables, summary
 from engine.studies.realrag.pictures import project
 from engine.studies.realrag.retrievers import train_retriever
 from engine.studies.realrag.study import RealRag, run_realrag
-from engine.testing import tiny
+from engine.testing.models import save_encoder
 
 
 @dataclass
@@ -41,7 +41,7 @@ def config(tmp_path: Path, tiny_dataset: Path, tiny_pipeline: str, tiny_encoder:
         datasets=(str(tiny_dataset),),
         generators=(tiny_pipeline,),
         encoder=tiny_encoder,
-        judge=str(tiny.save_encoder(tmp_path / "judge", seed=1)),
+        judge=str(save_encoder(tmp_path / "judge", seed=1)),
         database_shots=6,
         texts=2,
         images=2,

@@ -1,24 +1,23 @@
-"""Tiny real things for tests: an open_clip folder, a diffusers folder and webdataset folders, all random and small."""
+"""Tiny random models of the real library classes: an open_clip folder, diffusers folders, text towers, T5, BERT and BLIP-2.
 
-import io
+They load in a second through the same calls as published weights, so a test of your own pipeline needs neither a download nor a
+GPU. Their outputs are random but differ from input to input. `engine.testing.generators` holds one twin per registry entry.
+"""
+
 import json
-import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 
 def byte_alphabet() -> list[str]:
+    """The 256 characters that byte-level tokenizers (GPT-2, CLIP) write bytes as."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
 
 
 def clip_tokenizer(pad_token: str = "<|endoftext|>") -> Any:
-    """A CLIP tokenizer of single letters."""
+    """A CLIP tokenizer of single letters and the word `cat`, 32 tokens long."""
     from transformers import CLIPTokenizer
 
     letters = byte_alphabet()
@@ -30,7 +29,7 @@ def clip_tokenizer(pad_token: str = "<|endoftext|>") -> Any:
 
 
 def save_encoder(folder: Path, seed: int = 0, dimension: int = 16) -> Path:
-    """A random open_clip ViT for 32x32 images."""
+    """Writes a random open_clip ViT for 32x32 images; returns its folder, which `load_encoder` takes as a name."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -118,7 +117,7 @@ def save_pipeline(folder: Path, seed: int = 0) -> Path:
 
 
 def clip_text(tokenizer: Any, projection: int = 0, width: int = 16) -> Any:
-    """A random CLIP text tower, with a projection if asked for."""
+    """A random CLIP text tower of this width; `projection` > 0 adds a projection to that many numbers."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
@@ -136,7 +135,7 @@ def clip_text(tokenizer: Any, projection: int = 0, width: int = 16) -> Any:
 
 
 def t5_tokenizer(length: int = 64) -> Any:
-    """A T5 tokenizer of single letters and a few words."""
+    """A T5 tokenizer of printable characters and eight words."""
     import string
 
     from transformers import T5Tokenizer
@@ -152,7 +151,7 @@ def t5_tokenizer(length: int = 64) -> Any:
 
 
 def t5_config(tokenizer: Any, width: int = 16) -> Any:
-    """A small T5."""
+    """Configuration of a T5 with one layer."""
     from transformers import T5Config
 
     return T5Config(
@@ -167,7 +166,7 @@ def t5_config(tokenizer: Any, width: int = 16) -> Any:
 
 
 def sharpen(model: Any, factor: float = 6.0) -> Any:
-    """The model with larger matrices: as initialised, all inputs come to nearly the same."""
+    """Scales the weight matrices in place and returns the model; as initialised, all inputs give nearly the same output."""
     import torch
 
     with torch.no_grad():
@@ -178,7 +177,7 @@ def sharpen(model: Any, factor: float = 6.0) -> Any:
 
 
 def save_t5(folder: Path, seed: int = 0) -> Path:
-    """A random word-to-sentence T5."""
+    """Writes a random word-to-sentence T5 (strategy `category_enhancement`); returns its folder."""
     import torch
     from transformers import T5ForConditionalGeneration
 
@@ -190,7 +189,7 @@ def save_t5(folder: Path, seed: int = 0) -> Path:
 
 
 def save_bert(folder: Path, seed: int = 0) -> Path:
-    """A random BERT of single letters."""
+    """Writes a random BERT of single letters; returns its folder."""
     import string
 
     import torch
@@ -209,7 +208,7 @@ def save_bert(folder: Path, seed: int = 0) -> Path:
 
 
 def save_blip2(folder: Path, seed: int = 0) -> Path:
-    """A random BLIP-2 with an OPT, for 16x16 images."""
+    """Writes a random BLIP-2 with an OPT, for 16x16 images; returns its folder."""
     import torch
     from transformers import (
         Blip2Config,
@@ -260,7 +259,7 @@ def save_blip2(folder: Path, seed: int = 0) -> Path:
 
 
 def sdxl_pipeline(seed: int = 0) -> Any:
-    """The text side of a random SDXL pipeline: it embeds prompts and draws nothing."""
+    """The text side of a random SDXL pipeline: it embeds prompts and cannot generate."""
     import torch
     from diffusers import StableDiffusionXLPipeline
 
@@ -278,7 +277,7 @@ def sdxl_pipeline(seed: int = 0) -> Any:
 
 
 def flux_pipeline(seed: int = 0) -> Any:
-    """The text side of a random FLUX.1 pipeline: it embeds prompts and draws nothing."""
+    """The text side of a random FLUX.1 pipeline: it embeds prompts and cannot generate."""
     import torch
     from diffusers import FluxPipeline
     from transformers import T5EncoderModel
@@ -294,70 +293,3 @@ def flux_pipeline(seed: int = 0) -> Any:
         tokenizer_2=tokenizer_2,
         transformer=None,
     )
-
-
-def encode(pixels: np.ndarray) -> bytes:
-    """WebP bytes of `[H, W, 3]` uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="WEBP", quality=90)
-    return buffer.getvalue()
-
-
-def class_image(class_index: int, number: int, size: int = 32) -> np.ndarray:
-    """A slightly noisy picture whose colour tells its class: black, red, green, yellow, blue …"""
-    random = np.random.default_rng([class_index, number])
-    colour = 40 + 180 * (class_index >> np.arange(3) & 1)
-    return np.clip(colour + random.normal(0, 4, (size, size, 3)), 0, 255).astype(np.uint8)
-
-
-def write_shards(
-    folder: Path, samples: Sequence[tuple[bytes, str | bytes]], suffix: str = "cls", shards: int = 1
-) -> None:
-    """A split: samples of (image bytes, text or bytes of the label) dealt over tars, with `nshards.txt`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "nshards.txt").write_text(f"{shards}\n")
-    for shard in range(shards):
-        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
-            for number, (data, text) in list(enumerate(samples))[shard::shards]:
-                for name, content in (
-                    (f"s{number:07}.webp", data),
-                    (f"s{number:07}.{suffix}", text.encode() if isinstance(text, str) else text),
-                ):
-                    member = tarfile.TarInfo(name)
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-
-
-def multi_hot(labels: Sequence[int]) -> bytes:
-    """A `.npy` of labels, as multilabel shards hold it."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.array(labels, np.float32))
-    return buffer.getvalue()
-
-
-def write_dataset(folder: Path, class_names: Sequence[str], train: int = 8, test: int = 4, shards: int = 2) -> Path:
-    """A webdataset folder with `train` and `test` images a class."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "classnames.txt").write_text("\n".join(class_names) + "\n")
-    (folder / "zeroshot_classification_templates.txt").write_text("a photo of {c}.\na drawing of {c}.\n")
-    for split, count, first in (("train", train, 0), ("test", test, 1000)):
-        samples = [
-            (encode(class_image(label, first + number)), str(label))
-            for number in range(count)
-            for label in range(len(class_names))
-        ]
-        write_shards(folder / split, samples, shards=shards)
-    return folder
-
-
-def write_pool(folder: Path, class_names: Sequence[str], count: int = 40) -> Path:
-    """A captioned pool that names the classes in turn."""
-    captions = [
-        (
-            encode(class_image(number % len(class_names), 2000 + number)),
-            f"a nice {class_names[number % len(class_names)]} {number // 3 % 3}",
-        )
-        for number in range(count)
-    ]
-    write_shards(folder / "train", captions, suffix="txt")
-    return folder

@@ -1,0 +1,1 @@
+"""The command `imagefoundry`: one row of `engine.cli.table` per subcommand, and one file per command about a workspace."""

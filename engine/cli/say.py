@@ -1,0 +1,88 @@
+"""The lines that a command prints when it has ended: one function per kind of outcome, given the configuration and the result."""
+
+from typing import Any
+
+MOST_FINDINGS = 20
+"""Damages that `verify` lists; the rest are counted."""
+
+
+def nothing(config: Any, result: Any) -> None:
+    """Prints nothing."""
+
+
+def exit_code(config: Any, result: int) -> int:
+    """The result is the exit code."""
+    return result
+
+
+def report(config: Any, result: Any) -> None:
+    """A study's `Report`, and where its page and its workspace are."""
+    result.print()
+    print(f"\nReport: {(config.report / 'index.html').resolve()}\nWorkspace: {config.workspace}")
+
+
+def database(config: Any, result: Any) -> None:
+    """A `DatabaseReport`."""
+    print(
+        f"{result.planned:,} images planned: {result.made:,} added, {result.embedded:,} embedded by this encoder, "
+        f"{result.errors:,} unreadable, the rest were present. Workspace: {config.workspace}"
+    )
+    for row in result.duplicates:
+        print(
+            f"  {row['datasets']}: {row['pictures']} distinct images occur {row['images']} times, {row['of several classes']} "
+            "of them under several classes; retrieval and mining use each once"
+        )
+
+
+def negatives(config: Any, result: dict[str, Any]) -> None:
+    """The counts of `mine_negatives`."""
+    print(
+        f"{result['mined']:,} generated images mined, {result['present']:,} were mined before, in database {result['name']} of "
+        f"{result['images']:,} distinct images ({result['duplicates']:,} duplicates left out). Workspace: {config.workspace}"
+    )
+
+
+def damage(config: Any, result: Any) -> int:
+    """A `VerifyReport`; exit code 1 if damage remains."""
+    read = " and ".join(f"{count:,} rows of {name}" for name, count in result.rows.items())
+    print(f"Read {read} in workspace {config.workspace}.")
+    for finding in result.findings[:MOST_FINDINGS]:
+        print(f"  {finding.table_name} {finding.place}: {finding.reason}")
+    if len(result.findings) > MOST_FINDINGS:
+        print(f"  and {len(result.findings) - MOST_FINDINGS:,} more")
+    if not result.findings:
+        print("Nothing is damaged.")
+    elif result.repaired:
+        print("The damage was removed; the next run makes these images again.")
+    else:
+        print("Run again with --repair to remove the damage.")
+    return 0 if result.sound else 1
+
+
+def status(config: Any, result: Any) -> None:
+    """A `Status` as tables, or as JSON."""
+    print(result.to_json()) if config.json else result.print()
+
+
+def shown(config: Any, result: Any) -> None:
+    """The recipes and costs of the images shown, and where the contact sheet is."""
+    result.print()
+    print(f"\nContact sheet: {result.page.resolve()}")
+
+
+def table(config: Any, result: Any) -> None:
+    """A `rich` table; a pipe is as wide as the table needs."""
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(result)
+
+
+def folder(config: Any, result: Any) -> None:
+    """The folder that was written."""
+    print(f"Wrote {result}")
+
+
+def world(config: Any, result: bool) -> None:
+    """One line: the world was rendered, or was complete."""
+    print(f"{'wrote' if result else 'already complete:'} {config.folder}")

@@ -1,0 +1,136 @@
+"""Every subcommand of `imagefoundry`, by name. Adding one is one row here, plus a two-line script in `jobs/` if clusters run it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.cli import say
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand. Its module is imported only when the command runs, so that `imagefoundry --help` is instant."""
+
+    summary: str
+    """One sentence for `imagefoundry --help`, and the first line of the command's own help."""
+    module: str
+    """Module that defines `config` and `action`."""
+    config: str
+    """Dataclass (or union of dataclasses) that the flags are made from."""
+    action: str
+    """Function of one `config`."""
+    say: Callable[[Any, Any], int | None] = say.nothing
+    """Prints the outcome, given the configuration and what the action returned; may return an exit code."""
+    script: str = ""
+    """Name of its script in `jobs/`, without `.py`; empty if it has none."""
+
+
+COMMANDS = {
+    "genbench": Command(
+        "GenBench up to 500 shots: make generative, retrieval and original images, score and price them (GenBench Fig. 3).",
+        "engine.studies.genbench.tradeoff",
+        "GenBenchConfig",
+        "run_genbench",
+        say.report,
+        "genbench_500shot",
+    ),
+    "prompts": Command(
+        "GenBench Table 2: CLER of every prompt strategy at 20 shots, and the best strategy and source for each class.",
+        "engine.studies.genbench.prompts",
+        "PromptsConfig",
+        "run_prompts",
+        say.report,
+        "compare_prompts",
+    ),
+    "metrics": Command(
+        "GenBench Figures 4, 5, 6, 9, 10 and section 12.2: how well each metric predicts the accuracy of a linear probe.",
+        "engine.studies.genbench.metrics",
+        "MetricsConfig",
+        "run_metrics",
+        say.report,
+        "metric_study",
+    ),
+    "budget": Command(
+        "Spend a budget: choose a source and a number of shots per class from a pilot, buy the images, compare with each single source.",
+        "engine.studies.genbench.budget",
+        "BudgetConfig",
+        "run_budget",
+        say.report,
+        "plan_budget",
+    ),
+    "realrag": Command(
+        "RealRAG: build the database, mine reflective negatives, train the retrievers, generate with their references, judge the images.",
+        "engine.studies.realrag.study",
+        "RealRagConfig",
+        "run_realrag",
+        say.report,
+        "realrag_ablation",
+    ),
+    "build-database": Command(
+        "RealRAG's database: add the training images of data sets to the workspace, embedded and indexed; run it again to add more.",
+        "engine.studies.realrag.negatives",
+        "DatabaseConfig",
+        "build_database",
+        say.database,
+        "build_database",
+    ),
+    "mine-negatives": Command(
+        "Reflective negatives: generate an image for each training prompt and find the nearest database images (RealRAG Eq. 3-4).",
+        "engine.studies.realrag.negatives",
+        "MineConfig",
+        "mine_negatives",
+        say.negatives,
+        "mine_negatives",
+    ),
+    "status": Command(
+        "Summarise a workspace: images, errors by reason, runs with their dollars, sizes of the tables.",
+        "engine.cli.status",
+        "StatusConfig",
+        "status",
+        say.status,
+    ),
+    "show": Command(
+        "Show images of a workspace: write them to a folder with a contact sheet, print their recipes and costs.",
+        "engine.cli.show",
+        "ShowConfig",
+        "show",
+        say.shown,
+    ),
+    "verify": Command(
+        "Read a whole workspace and list what is damaged; with --repair, remove it, so that the next run makes it again.",
+        "engine.cli.verify",
+        "VerifyConfig",
+        "verify",
+        say.damage,
+        "verify_workspace",
+    ),
+    "models": Command(
+        "List the generators: pipeline class, reference modes, licence, memory, default settings.",
+        "engine.cli.models",
+        "ModelsConfig",
+        "models",
+        say.table,
+    ),
+    "convert-glide": Command(
+        "Convert OpenAI's two GLIDE checkpoints to a folder of safetensors that --generator.source takes.",
+        "engine.cli.models",
+        "ConvertGlideConfig",
+        "convert_glide",
+        say.folder,
+    ),
+    "world": Command(
+        "Render the miniature world: four labelled data sets and a captioned web pool, as webdataset folders.",
+        "engine.world.__main__",
+        "Command",
+        "run",
+        say.world,
+    ),
+    "train-miniature": Command(
+        "Train and measure the miniature world's models: clip, judge, generator, reference, evaluate.",
+        "engine.miniature.commands",
+        "Command",
+        "run",
+        say.exit_code,
+        "train_miniature",
+    ),
+}

@@ -1,0 +1,131 @@
+"""The subcommands of `imagefoundry train-miniature`: train one of the miniature world's models, or measure all of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.miniature.checkpoints import CHECKPOINTS
+from engine.miniature.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Train the CLIP model on captions."""
+
+    output: Path = CHECKPOINTS / "clip"
+    """Folder to write; it is replaced when the new one is complete."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3600, batch_size=160, lr=2e-3))
+    """The training loop."""
+
+    def run(self) -> int:
+        """Train, save, return an exit code."""
+        from engine.miniature.encoder import clip_config, train_encoder
+
+        train_encoder(clip_config(self.train), self.output)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Train the judge, a second encoder, deeper and narrower than CLIP."""
+
+    output: Path = CHECKPOINTS / "judge"
+    """Folder to write; it is replaced when the new one is complete."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3600, batch_size=160, lr=2e-3, seed=1))
+    """The training loop."""
+
+    def run(self) -> int:
+        """Train, save, return an exit code."""
+        from engine.miniature.encoder import judge_config, train_encoder
+
+        train_encoder(judge_config(self.train), self.output)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator:
+    """Train the text-to-image generator: its autoencoder, then the denoiser, then the distillation of guidance into one pass per step."""
+
+    output: Path = CHECKPOINTS / "generator"
+    """Folder to write; it is replaced when the new one is complete."""
+    autoencoder: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2900, batch_size=64, lr=2e-3))
+    """The training loop of the autoencoder."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=7000, batch_size=96, lr=1.5e-3))
+    """The training loop of denoiser and text encoder."""
+    distil: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1200, batch_size=96, lr=5e-4))
+    """The training loop that distils the guidance; 0 steps skip it."""
+    start: Path | None = None
+    """Generator folder to start from; its autoencoder is kept as it is."""
+
+    def run(self) -> int:
+        """Train, save, return an exit code."""
+        from engine.miniature.autoencoder import AutoencoderConfig
+        from engine.miniature.generator import GeneratorConfig, train_generator
+
+        config = GeneratorConfig(
+            autoencoder=AutoencoderConfig(train=self.autoencoder),
+            train=self.train,
+            distil=self.distil,
+            start=self.start,
+        )
+        train_generator(config, self.output)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Train the ControlNet branch that reads a reference image; the generator stays as it is."""
+
+    output: Path = CHECKPOINTS / "reference"
+    """Folder to write; it is replaced when the new one is complete."""
+    generator: Path = CHECKPOINTS / "generator"
+    """Generator folder that the branch belongs to."""
+    reader: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, batch_size=96, lr=3e-3))
+    """The training loop of the layers that read the reference; they are trained first."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch_size=96, lr=1.5e-3))
+    """The training loop of the branch."""
+
+    def run(self) -> int:
+        """Train, save, return an exit code."""
+        from engine.miniature.reference import ReferenceConfig, train_reference
+
+        config = ReferenceConfig(generator=self.generator, reader=self.reader, train=self.train)
+        train_reference(config, self.output)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure the models and compare each figure with its target; exit code 1 if a target is missed."""
+
+    checkpoints: Path = CHECKPOINTS
+    """Folder that holds `clip`, `judge`, `generator` and `reference`."""
+    images_per_class: int = 20
+    """Images generated per class for the judge."""
+    threads: int = 2
+    """Processor threads, except for the timings, which use one."""
+    sheet: Path | None = None
+    """PNG file for a contact sheet: real images, images from text alone, images with a reference; none by default."""
+
+    def run(self) -> int:
+        """Print the table; 1 if a target is missed."""
+        import json
+
+        from engine.miniature.evaluate import open_generator, with_references
+        from engine.miniature.scorecard import measure, table
+        from engine.miniature.sheet import contact_sheet
+
+        figures = measure(self.checkpoints, self.images_per_class, self.threads)
+        print(table(figures))
+        if self.sheet:
+            folder = self.checkpoints / "generator"
+            pipe, settings = open_generator(folder), json.loads((folder / "defaults.json").read_text())
+            contact_sheet(pipe, with_references(pipe, self.checkpoints / "reference"), settings, self.sheet)
+        return int(not all(figure.met for figure in figures))
+
+
+Command = Clip | Judge | Generator | Reference | Evaluate
+
+
+def run(command: Command) -> int:
+    """Runs one subcommand; returns its exit code."""
+    return command.run()
