@@ -39,10 +39,13 @@ _MODULES = {
     "plan_ids": "engine.sources",
     # runs and their price
     "Run": "engine.dataflow.run",
+    "Stage": "engine.dataflow.stages",
+    "Embed": "engine.dataflow.stages",
     "RunFailed": "engine.failures",
     "PriceBook": "engine.costs",
     # retrieval
     "Head": "engine.retriever.head",
+    "load_kept_head": "engine.retriever.heads",
     "Retriever": "engine.retriever.retriever",
     # scores
     "zero_shot_score": "engine.evaluation",
@@ -60,6 +63,12 @@ _MODULES = {
     "run_budget": "engine.studies.genbench.budget",
     "RealRagConfig": "engine.studies.realrag.study",
     "run_realrag": "engine.studies.realrag.study",
+    "TrainRetrieverConfig": "engine.studies.realrag.retrievers",
+    "train_retriever": "engine.studies.realrag.retrievers",
+    "RatingConfig": "engine.studies.rating",
+    "run_rating": "engine.studies.rating",
+    "CheckConfig": "engine.studies.check_data",
+    "check_data": "engine.studies.check_data",
     "DatabaseConfig": "engine.studies.realrag.negatives",
     "build_database": "engine.studies.realrag.negatives",
     "MineConfig": "engine.studies.realrag.negatives",

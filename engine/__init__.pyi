@@ -19,6 +19,8 @@ from engine.costs import PriceBook as PriceBook
 
 # runs and their price
 from engine.dataflow.run import Run as Run
+from engine.dataflow.stages import Embed as Embed
+from engine.dataflow.stages import Stage as Stage
 from engine.evaluation import cler_score as cler_score
 from engine.evaluation import fid_score as fid_score
 from engine.evaluation import linear_probe_score as linear_probe_score
@@ -42,6 +44,7 @@ from engine.reports import Report as Report
 
 # retrieval
 from engine.retriever.head import Head as Head
+from engine.retriever.heads import load_kept_head as load_kept_head
 from engine.retriever.retriever import Retriever as Retriever
 from engine.sources import ConcatenatedPlan as ConcatenatedPlan
 from engine.sources import CorpusMaker as CorpusMaker
@@ -58,6 +61,8 @@ from engine.sources import RetrievalPlan as RetrievalPlan
 from engine.sources import load_pool as load_pool
 from engine.sources import plan_ids as plan_ids
 from engine.store import Workspace as Workspace
+from engine.studies.check_data import CheckConfig as CheckConfig
+from engine.studies.check_data import check_data as check_data
 from engine.studies.genbench.budget import BudgetConfig as BudgetConfig
 from engine.studies.genbench.budget import run_budget as run_budget
 from engine.studies.genbench.metrics import MetricsConfig as MetricsConfig
@@ -68,10 +73,14 @@ from engine.studies.genbench.prompts import run_prompts as run_prompts
 # studies: a configuration and a function each
 from engine.studies.genbench.tradeoff import GenBenchConfig as GenBenchConfig
 from engine.studies.genbench.tradeoff import run_genbench as run_genbench
+from engine.studies.rating import RatingConfig as RatingConfig
+from engine.studies.rating import run_rating as run_rating
 from engine.studies.realrag.negatives import DatabaseConfig as DatabaseConfig
 from engine.studies.realrag.negatives import MineConfig as MineConfig
 from engine.studies.realrag.negatives import build_database as build_database
 from engine.studies.realrag.negatives import mine_negatives as mine_negatives
+from engine.studies.realrag.retrievers import TrainRetrieverConfig as TrainRetrieverConfig
+from engine.studies.realrag.retrievers import train_retriever as train_retriever
 from engine.studies.realrag.study import RealRagConfig as RealRagConfig
 from engine.studies.realrag.study import run_realrag as run_realrag
 

@@ -3,15 +3,7 @@
 
 import sys
 
-from engine.command import run_command
-from engine.studies.check_data import CheckConfig, check_data
-
-
-def main(config: CheckConfig) -> None:
-    """Checks the data and prints the account."""
-    check_data(config).print()
-    print(f"\nReport: {(config.report / 'index.html').resolve()}")
-
+from engine.cli.main import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_command(CheckConfig, main, str(__doc__)))
+    sys.exit(run_job("check"))

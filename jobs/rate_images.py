@@ -3,20 +3,7 @@
 
 import sys
 
-from engine.command import run_command
-from engine.studies.rating import RatingConfig, run_rating
-
-
-def main(config: RatingConfig) -> None:
-    """Writes the sheets, or prints the report of the answers."""
-    report = run_rating(config)
-    if report is None:
-        print(f"Sheets: {(config.folder / 'sheets').resolve()}")
-        print("Each rater looks at NAME.html and fills in NAME.csv; then run again with --analyse.")
-    else:
-        report.print()
-        print(f"\nReport: {(config.report / 'index.html').resolve()}")
-
+from engine.cli.main import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_command(RatingConfig, main, str(__doc__)))
+    sys.exit(run_job("rate"))

@@ -3,16 +3,7 @@
 
 import sys
 
-from engine.command import run_command
-from engine.studies.realrag.config import TrainRetrieverConfig
-from engine.studies.realrag.retrievers import train_retriever
-
-
-def main(config: TrainRetrieverConfig) -> None:
-    """Runs the study and prints its report."""
-    train_retriever(config).print()
-    print(f"\nReport: {(config.report / 'index.html').resolve()}\nWorkspace: {config.workspace}")
-
+from engine.cli.main import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_command(TrainRetrieverConfig, main, str(__doc__)))
+    sys.exit(run_job("train-retriever"))

@@ -21,6 +21,21 @@ def report(config: Any, result: Any) -> None:
     print(f"\nReport: {(config.report / 'index.html').resolve()}\nWorkspace: {config.workspace}")
 
 
+def checked(config: Any, result: Any) -> None:
+    """The `Report` of checked data, and where its page is."""
+    result.print()
+    print(f"\nReport: {(config.report / 'index.html').resolve()}")
+
+
+def rating(config: Any, result: Any) -> None:
+    """The place of the rating sheets, or the report of the answers."""
+    if result is not None:
+        checked(config, result)
+        return
+    print(f"Sheets: {(config.folder / 'sheets').resolve()}")
+    print("Each rater looks at NAME.html and fills in NAME.csv; then run again with --analyse.")
+
+
 def database(config: Any, result: Any) -> None:
     """A `DatabaseReport`."""
     print(

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,6 +19,8 @@ from engine.retriever.heads import find_trained, keep_trained, trained_from
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
 
+CHECKPOINT_SECONDS = 10.0
+"""Seconds between two checkpoints, since writing one takes longer than an epoch of a small head."""
 TRAINING_FOLDER = "training"
 """Folder of a workspace that holds the checkpoints of heads while they are trained."""
 
@@ -33,12 +36,13 @@ def train_heads(
     *,
     num_workers: int = 1,
     use_gpu: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[str, Trained]:
     """Trains a head for each of `configs`, one after the other in one Ray Train job; Ray must be connected.
 
     Batches are shared out to the workers and their images gathered, so the heads are those of `fit_head` whatever the
-    number of workers (to rounding). A checkpoint is written each epoch below `storage`, a folder or URL that all nodes
-    see: when a worker is lost all start again from it, and so does the same call after the driver was lost; the result is
+    number of workers (to rounding). A checkpoint is written every few seconds and after each head below `storage`, a folder
+    or URL that all nodes see: when a worker is lost all start again from it, and so does the same call after the driver was lost; the result is
     the same bit for bit.
 
     Raises:
@@ -63,6 +67,7 @@ def train_heads(
             "encoder": data.encoder,
             "configs": {name: asdict(config) for name, config in configs.items()},
             "device": device,
+            "checkpoint_seconds": checkpoint_seconds,
         },
         datasets={
             name: ray.data.from_arrow(
@@ -106,10 +111,11 @@ def _finished(data: RetrieverData, configs: Mapping[str, TrainingConfig], run: s
 def _train_on_worker(settings: dict[str, Any]) -> None:
     """What each worker runs."""
     import ray.train
+    import torch
     from ray.train import Checkpoint
     from ray.train.torch import get_device
 
-    device = get_device() if settings["device"] != "cpu" else "cpu"
+    device = get_device() if settings["device"] != "cpu" else torch.device("cpu")
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     parts = {
@@ -119,6 +125,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     data = RetrieverData.from_tables(settings["encoder"], parts["texts"], parts["images"])
     resumed = ray.train.get_checkpoint()
     fits = {}
+    reported = time.monotonic()
     with tempfile.TemporaryDirectory() as last:
         if resumed:
             resumed.to_directory(last)
@@ -128,6 +135,11 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                 fit.restore(Path(last) / name)
             while not fit.done:
                 row = fit.run_epoch()
+                if not fit.done and not _is_due(
+                    time.monotonic() - reported, settings["checkpoint_seconds"], world_size, device
+                ):
+                    continue
+                reported = time.monotonic()
                 with tempfile.TemporaryDirectory() as folder:
                     if rank == 0:
                         for known, state in fits.items():
@@ -135,6 +147,17 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                     # every worker reports, and waits for the others; the first one brings the files
                     checkpoint = Checkpoint.from_directory(folder) if rank == 0 else None
                     ray.train.report({"head": name, **row}, checkpoint=checkpoint)
+
+
+def _is_due(elapsed: float, seconds: float, world_size: int, device: Any) -> bool:
+    """Whether the first worker's clock asks for a checkpoint; the same on every worker."""
+    import torch
+
+    due = torch.tensor([float(elapsed >= seconds)])
+    if world_size > 1:
+        due = due.to(device)
+        torch.distributed.broadcast(due, src=0)
+    return bool(due.item())
 
 
 def _restored(data: RetrieverData, config: TrainingConfig, folder: Path) -> Fit:

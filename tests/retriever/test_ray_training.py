@@ -53,7 +53,7 @@ def test_two_workers_of_which_one_is_killed_train_the_heads_of_one_process(tmp_p
     killer = threading.Thread(target=kill_a_worker_once, args=(tmp_path, killed, stop))
     killer.start()
     try:
-        trained = train_heads(data, configs, tmp_path, num_workers=2)
+        trained = train_heads(data, configs, tmp_path, num_workers=2, checkpoint_seconds=0.0)
     finally:
         stop.set()
         killer.join()
