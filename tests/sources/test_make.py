@@ -10,6 +10,7 @@ from engine.recipe import Recipe
 from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan, make
 from engine.store import Workspace
 from engine.testing.data import class_image, encode, write_dataset
+from engine.testing.data import write_shards as write_split
 from tests.catalog.trees import table, write_files, write_shards, write_tables
 from tests.models.test_generator import recipe
 
@@ -94,7 +95,7 @@ def test_a_corpus_image_keeps_its_own_bytes(tiny_dataset: Path):
 def test_a_corrupt_image_is_one_error(tmp_path: Path):
     images = [(encode(class_image(0, number)), "0") for number in range(4)]
     images[2] = (b"RIFF and then nothing", "0")
-    write_shards(tmp_path / "train", images)
+    write_split(tmp_path / "train", images)
     (tmp_path / "classnames.txt").write_text("cat\n")
     dataset = load_dataset(str(tmp_path))
     plan = OriginalPlan(dataset, 4)
