@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Looks at a data set or a pool before it is used: layout, splits, classes, files that are left out, broken images, duplicates."""
+"""Check a data set or a pool before it is used: layout, splits, classes, files that are left out, duplicates."""
 
 import sys
 

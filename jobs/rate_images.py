@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""RealRAG's human study: writes blinded rating sheets of a workspace's images; with --analyse reads the answers and prints the table."""
+"""RealRAG's human study: write blinded rating sheets of a workspace's images; with --analyse, read the answers."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains retrievers on the mistakes of a generator: builds the database, mines negatives, trains heads, evaluates retrieval."""
+"""Train retrievers on the mistakes of a generator: build the database, mine negatives, train heads, evaluate retrieval."""
 
 import sys
 

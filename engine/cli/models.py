@@ -36,7 +36,7 @@ class ConvertGlideConfig:
 
 def convert_glide(config: ConvertGlideConfig) -> Path:
     """Converts the checkpoints and returns the folder. Raises ValueError if a file is not one of OpenAI's."""
-    from engine.models.glide import convert
+    from engine.models.generators.glide_pipeline import convert
 
     convert(config.base, config.upsampler, config.folder)
     return config.folder

@@ -13,6 +13,7 @@ from engine.models import ImageEncoder, load_encoder
 from engine.models.faults import DeviceFault, is_device_fault
 from engine.models.preprocessing import Preprocessing
 from engine.recipe import RECIPE_SCHEMA, Recipe, embedding_column
+from engine.store.vectors import from_matrix, to_matrix
 
 Views = Mapping[Preprocessing | None, Any]
 """The same images as each stage wants them: its preprocessing, or None for their own size → pixels."""
@@ -131,9 +132,8 @@ class Embed:
         vectors = np.ascontiguousarray(self._loaded.encode_images(pixels).cpu().numpy(), np.float32)
         is_finite = np.isfinite(vectors).all(1)
         reasons = pa.array([None if good else "the embedding is not finite" for good in is_finite], pa.string())
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.dimension)
         return pa.RecordBatch.from_arrays(
-            [column, reasons], schema=self.columns.append(pa.field("reason", pa.string()))
+            [from_matrix(vectors), reasons], schema=self.columns.append(pa.field("reason", pa.string()))
         )
 
 
@@ -259,9 +259,8 @@ def _pixels(views: Views, stage: Stage, kept: np.ndarray) -> Any:
 
 def values_of(column: pa.Array) -> Sequence[Any]:
     """Values by row: a matrix `[N, D]` of a column of vectors, Python objects of any other."""
-    if pa.types.is_fixed_size_list(column.type):
-        flat: np.ndarray = pc.list_flatten(column).to_numpy(zero_copy_only=False)
-        return flat.reshape(len(column), column.type.list_size)
+    if pa.types.is_fixed_size_list(column.type) and not column.null_count:
+        return to_matrix(column)
     found: list[Any] = column.to_pylist()
     return found
 
@@ -269,6 +268,5 @@ def values_of(column: pa.Array) -> Sequence[Any]:
 def column_of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """The Arrow column of `values_of`."""
     if pa.types.is_fixed_size_list(kind) and len(values):
-        flat = pa.array(np.ascontiguousarray(np.stack(values)).ravel(), kind.value_type)
-        return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
+        return from_matrix(np.stack(values)).cast(kind)
     return pa.array(values, kind)

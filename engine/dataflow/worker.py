@@ -270,6 +270,8 @@ def read_block(
     note: Callable[[np.ndarray], None],
 ) -> ReadBlock:
     """Reads and resizes the images of a lease, on any processor of the cluster, until the block is full."""
+    import torchvision.transforms.v2  # noqa: F401, an import of seconds is not the price of an image
+
     started = time.perf_counter()
     made: list[Made] = []
     weight = 0

@@ -224,7 +224,7 @@ class Fit:
 
     def result(self) -> Trained:
         """The head of the best epoch, the curves and the heads that were to be kept."""
-        heads = {key: self._head_of(key, self.best_epoch if key == 0 else key) for key in self._kept}
+        heads = {key: self._head_of(key, self.best_epoch if key == 0 else key) for key in sorted(self._kept)}
         return Trained(heads.pop(0), self.curves, heads)
 
     def _head_of(self, key: int, epoch: int) -> Head:

@@ -41,6 +41,7 @@ def find_trained(workspace: Workspace, hashes: list[str]) -> dict[str, Trained]:
     for row in rows:
         if not row["kept"] and row["trained_from"] not in found:
             kept = [one for one in rows if one["kept"] and one["trained_from"] == row["trained_from"]]
+            kept.sort(key=lambda one: one["epoch"])
             found[row["trained_from"]] = Trained(
                 _head(row), json.loads(row["curves"]), {one["epoch"]: _head(one) for one in kept}
             )

@@ -16,6 +16,7 @@ from engine.retriever.exact_search import Block, top_k
 from engine.retriever.head import Head, HeadSpec
 from engine.store import Workspace
 from engine.store.rows import quote
+from engine.store.vectors import to_matrix
 
 ROWS_PER_FILL = 100_000
 """Embeddings that are written in one commit."""
@@ -69,7 +70,7 @@ class Retriever:
         for start in range(0, len(missing), ROWS_PER_FILL):
             found = self.workspace.fetch(missing[start : start + ROWS_PER_FILL], [known])
             found = found.filter(pc.is_valid(found.column(known)))
-            vectors = pc.list_flatten(found.column(known)).to_numpy().reshape(found.num_rows, -1)
+            vectors = to_matrix(found.column(known))
             self.workspace.fill_embeddings(name, found.column("id").to_pylist(), self.head.embed(vectors))
         if build_index and missing:
             self.workspace.build_indices(name)
@@ -136,7 +137,7 @@ class Retriever:
         ids: list[str] = []
         blocks = []
         for batch in self.workspace.scan(["id", column], f"{_IN_DATABASE} AND {column} IS NOT NULL"):
-            vectors = pc.list_flatten(batch.column(column)).to_numpy().reshape(batch.num_rows, -1)
+            vectors = to_matrix(batch.column(column))
             blocks.append(Block(np.arange(len(ids), len(ids) + len(vectors)), vectors))
             ids += batch.column("id").to_pylist()
         exact = top_k(self.encoder.encode_texts(list(texts)), blocks, k=min(k, len(ids))).rows

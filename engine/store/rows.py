@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.store.schemas import TABLES, conform
+from engine.store.vectors import from_matrix
 
 FEW_IDS = 1_000
 """Up to this many ids are looked up by a filter, which an index on `id` answers; more by a scan of the id column."""
@@ -55,8 +56,7 @@ def embedding_table(column: str, ids: Sequence[str], vectors: np.ndarray, dimens
     """`id` and an embedding column. Raises ValueError if `vectors` are not `[N, D]` for N ids and D dimensions."""
     if vectors.shape != (len(ids), dimension):
         raise ValueError(f"{len(ids)} ids need vectors of shape {(len(ids), dimension)}, not {vectors.shape}")
-    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
-    arrays = [pa.array(ids, pa.string()), pa.FixedSizeListArray.from_arrays(flat, dimension)]
+    arrays = [pa.array(ids, pa.string()), from_matrix(np.asarray(vectors, np.float32))]
     return pa.Table.from_arrays(arrays, names=["id", column])
 
 

@@ -30,7 +30,7 @@ from engine.sources import (
     ShotIds,
     load_pool,
 )
-from engine.sources.kinds import SOURCES, PlanRequest, source_kind
+from engine.sources.kinds import SOURCE_KINDS, PlanRequest, source_kind
 from engine.sources.retrieval import CaptionedPool, check_pool, class_queries, class_text_features
 from engine.store import Workspace
 from engine.studies.base import Phase, Study
@@ -282,21 +282,15 @@ class SourceStudy(Study):
             run.embed(encoder, [recipe.id for recipe in recipes])
 
     def work(self) -> Iterator[tuple[str, Plan, Maker]]:
-        """What is to be filled: all at once where the models can share a pool of actors, else a pool each."""
-        plans: dict[str, list[Plan]] = {source: [] for source in SOURCES}
-        for name, variant in self.variants.items():
-            if variant.source != "retrieval":
-                plans[variant.source] += self.plans[name].values()
-        if self._retrieved_shots:
-            plans["retrieval"] += self._retrievals.values()
+        """Name, plan and maker of each fill: one where the makers can share a pool of workers, else one each."""
         # read before generated: reading needs no weights, so the first rows come soon
-        read = [*self.test_plans.values(), *plans["original"], *plans["retrieval"]]
-        yield from self.fills(read, plans["generative"])
+        read = [*self.test_plans.values(), *(plan for _, _, plan in self.read_plans)]
+        yield from self.fills(read, self.generated_plans)
 
-    def fills(self, read: Sequence[Plan], drawn: Sequence[Plan]) -> Iterator[tuple[str, Plan, Maker]]:
-        """Name, plan and maker of what is read from corpora and what is drawn."""
+    def fills(self, read: Sequence[Plan], generated: Sequence[Plan]) -> Iterator[tuple[str, Plan, Maker]]:
+        """Name, plan and maker of images that are read from corpora and images that are generated."""
         corpus = self._corpus_maker()
-        if not drawn:
+        if not generated:
             yield "read", ConcatenatedPlan(read), corpus
             return
         references = any(variant.needs_references for variant in self.variants.values())
@@ -309,14 +303,14 @@ class SourceStudy(Study):
         )
         # reference images are in the table before anything is generated from them
         if generator.gpus_per_actor == corpus.gpus_per_actor and not references:
-            both = MakerBySource({"original": corpus, "retrieval": corpus, "generative": generator})
-            yield "make", ConcatenatedPlan([*read, *drawn]), both
+            makers: dict[str, Maker] = {kind.name: generator if kind.is_generated else corpus for kind in SOURCE_KINDS}
+            yield "make", ConcatenatedPlan([*read, *generated]), MakerBySource(makers)
         else:
             yield "read", ConcatenatedPlan(read), corpus
-            yield "generate", ConcatenatedPlan(drawn), generator
+            yield "generate", ConcatenatedPlan(generated), generator
 
     def also_embed(self) -> Iterator[tuple[ImageEncoder, list[Recipe]]]:
-        """Other encoders, and the images each of them is to embed once all are made."""
+        """Other encoders, and the images that each of them embeds once all are made."""
         return iter(())
 
     def _corpus_maker(self) -> CorpusMaker:

@@ -22,6 +22,7 @@ from engine.recipe import embedding_column
 from engine.retriever.retriever import Retriever, precision_and_recall
 from engine.sources import Plan
 from engine.store import Workspace
+from engine.store.vectors import to_matrix
 
 if TYPE_CHECKING:
     import torch
@@ -66,12 +67,7 @@ def load_images(workspace: Workspace, wanted: Plan | Sequence[str], encoders: Se
         list(zip(table.column("dataset").to_pylist(), table.column("class_index").to_pylist(), strict=True)),
         table.column("prompt").to_pylist(),
         table.column("reference_id").to_pylist(),
-        {
-            encoder: pc.list_flatten(table.column(column))
-            .to_numpy()
-            .reshape(table.num_rows, table.schema.field(column).type.list_size)
-            for encoder, column in columns.items()
-        },
+        {encoder: to_matrix(table.column(column)) for encoder, column in columns.items()},
     )
 
 
