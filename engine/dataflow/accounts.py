@@ -58,7 +58,7 @@ class Accounts:
         )
 
     def sample(self, cluster: dict[str, float]) -> None:
-        """Records the cluster's size, which is billed from the last sample on; the first one counts from the run's start."""
+        """Records the cluster's size, billed from the last sample on, or from the run's start."""
         if self._nodes is not None:
             self._bill()
         if not self._is_settled and cluster.get("GPU"):

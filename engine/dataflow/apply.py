@@ -50,7 +50,7 @@ def apply_stage(
         stage: loaded separately on each worker.
         uri: URI of the workspace.
         ask: resources of one worker.
-        num_workers: initial and maximum number of workers; the pool follows the cluster between the two.
+        num_workers: minimum and maximum number of workers; the pool follows the cluster between the two.
 
     Raises:
         ValueError: the stage cannot be loaded; the message is the worker's one sentence.

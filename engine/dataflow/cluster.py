@@ -28,7 +28,7 @@ SMALL_MACHINE = {
 class RayConnection:
     """Ray, connected at its first use; a context manager that ends what it started.
 
-    Uses the Ray that is already connected, else the one that `RAY_ADDRESS` or a Ray job names, else a local one with its own
+    Uses the Ray that is connected, else the one that `RAY_ADDRESS` or a Ray job names, else a local one with its own
     temporary folder and access token.
     """
 

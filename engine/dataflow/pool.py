@@ -97,7 +97,7 @@ class Pool:
 
         self.ask = ask
         self.killers: list[tuple[int, str]] = []
-        """Indices whose process died each time, with the reason; the caller makes error rows of them, and clears the list."""
+        """Indices whose process died each time, with the reason; the caller makes error rows of them and clears this."""
         self._backlog, self._job, self._look, self._price = backlog, job, look, price
         self._max_workers, self._say = max_workers, say
         self._plan = ray.put(plan)

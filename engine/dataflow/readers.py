@@ -62,7 +62,7 @@ class Readers:
         return self._read.popleft()
 
     def end(self, ref: Any) -> tuple[Verdict, str] | None:
-        """Handles the end of the task of `ref`; if its process died, returns the verdict on its lease and the reason."""
+        """Handles the end of a task; if its process died, returns the verdict on its lease and the reason."""
         import ray
 
         reading = next(one for one in self._reading if one.count == ref)
