@@ -108,7 +108,7 @@ class RetrieverData:
     ) -> list[Batch]:
         """The batches of an epoch: each text at most once, with a newly sampled image of its class.
 
-        Texts that do not fill a batch are left out. A pure function of its arguments, so an interrupted run sees the same
+        Texts that do not fill a batch are left out. A pure function of its arguments, so a resumed run sees the same
         batches as an uninterrupted one.
         `multiple`: the batch size is a multiple of it if there are fewer texts than `batch_size`. `negatives`: used
         instead of the data's.
