@@ -1,1 +1,1 @@
-"""Benchmarks: each a command that prints its figure and the ratio against a named peer measured in the same run."""
+"""Benchmarks: commands that print a figure and its ratio to a named peer measured in the same run."""

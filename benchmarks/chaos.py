@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rounds of seeded random damage: what is killed, fails, lies or stops, and whether each run ends with exactly its plan.
+"""Rounds of seeded random failures: kills, errors, lost answers and signals; each run must end with exactly its plan.
 
     python -m benchmarks.chaos --rounds 100 --jobs 2
 
@@ -45,7 +45,7 @@ MOST_RUNS = 12
 
 @dataclass(frozen=True)
 class Damage:
-    """What happens in a round."""
+    """Failures of a round."""
 
     seed: int
     poison: tuple[int, ...] = ()
@@ -55,13 +55,13 @@ class Damage:
     worker_kills: tuple[tuple[str, int], ...] = ()
     """(`make` or `write`, call at which a worker kills itself), each once."""
     driver_events: tuple[tuple[str, int], ...] = ()
-    """(`SIGKILL`, `SIGINT`, `SIGTERM` or `raylet`, rows in the table from which on it comes), each in a run of its own."""
+    """(`SIGKILL`, `SIGINT`, `SIGTERM` or `raylet`, rows in the table at which it comes), each in a run of its own."""
     commits: tuple[str, ...] = ()
-    """What becomes of the first commits of each run: `fail`, `lose` (it takes effect and its answer is an error) or `pass`."""
+    """Fate of the first commits of each run: `fail`, `lose` (it takes effect but its answer is an error) or `pass`."""
 
     @classmethod
     def drawn(cls, seed: int) -> "Damage":
-        """The damage of a seed."""
+        """The failures of a seed."""
         draw = random.Random(seed)
         odd = draw.sample(range(ROWS), 4)
         return cls(
@@ -81,7 +81,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class ChaosPlan:
-    """Flat pictures, the first third of them read."""
+    """Flat pictures, the first third of them read from files."""
 
     def __len__(self) -> int:
         return ROWS
@@ -93,11 +93,11 @@ class ChaosPlan:
 
 @dataclass
 class ChaosMaker:
-    """Paints pictures, and dies as it is asked to."""
+    """Paints pictures, and kills its process as the damage says."""
 
     damage: Damage
     folder: str
-    """Markers of what happened already."""
+    """Folder of markers for events that have already happened."""
     rows_per_call: int = 8
     gpus_per_actor: float = 0.25
     needs_gpu: bool = False
@@ -256,7 +256,7 @@ def _plain_environment() -> dict[str, str]:
 
 
 def play(seed: int, shared: dict[str, str] | None = None) -> dict[str, Any]:
-    """Plays a round; gives what came of it. `shared`: the environment of `shared_ray`."""
+    """Plays a round; returns its result. `shared`: the environment of `shared_ray`."""
     from engine.store import Workspace
 
     damage = Damage.drawn(seed)
@@ -333,7 +333,7 @@ def _let_come(kind: str, pid: int) -> None:
 
 
 def main() -> int:
-    """Plays the rounds; 0 when all ended right."""
+    """Plays the rounds; returns 0 if all ended as they should."""
     if sys.argv[1:2] == ["drive"]:
         sys.argv.pop(1)
         return run_command(DriveConfig, drive, "One run of a round.")

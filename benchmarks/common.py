@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: a steady rate, medians, the machine in words."""
+"""Helpers of the benchmarks: steady rate, medians, description of the machine."""
 
 import platform
 import statistics
@@ -12,7 +12,7 @@ def steady_rate(arrivals: Sequence[tuple[float, int]]) -> float:
 
 
 def machine() -> str:
-    """The machine, in words."""
+    """Description of the machine."""
     import os
 
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"

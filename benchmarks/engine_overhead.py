@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Steady images/s of the engine ÷ a bare loop of the same model in one process a core, in pairs.
+"""Steady images per second of the engine ÷ a bare loop of the same model with one process per core, in pairs.
 
     python -m benchmarks.engine_overhead            # miniature generator
     python -m benchmarks.engine_overhead --row-ms 50  # rows that take 50 ms of waiting
 
-The bare loop generates and embeds and throws the result away; the engine also encodes, hashes, writes and commits.
+The bare loop generates, embeds and discards the result; the engine also encodes, hashes, writes and commits.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def bare_worker(row_ms: float, recipes: list[Recipe], done: Any) -> None:
 
 
 def bare_rate(row_ms: float, num: int) -> float:
-    """Images/s of a process a core, each with its share of the recipes."""
+    """Images per second of one process per core, each with its share of the recipes."""
     context = multiprocessing.get_context("spawn")
     done = context.Queue()
     cores = os.cpu_count() or 1
@@ -92,7 +92,7 @@ def bare_rate(row_ms: float, num: int) -> float:
 
 
 def engine_rate(row_ms: float, num: int) -> float:
-    """Images/s of the engine, from the leases that workers report as made."""
+    """Images per second of the engine, from the leases that workers report as made."""
     from engine.costs import PriceBook
     from engine.dataflow.run import Run
     from engine.dataflow.stages import Embed

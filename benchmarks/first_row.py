@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Start of the job to its first committed row ÷ `ray.init` alone, both as processes from their very start, in pairs.
+"""Time from the job's start to its first committed row ÷ `ray.init` alone, both as fresh processes, in pairs.
 
-Between them stands what no job that embeds can be quicker than: `ray.init`, and one actor that has imported open_clip.
+For comparison, a lower bound for every job that embeds: `ray.init`, and one actor that has imported open_clip.
 
 python -m benchmarks.first_row
 """
@@ -61,7 +61,7 @@ def main() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     print(machine())
     job = ["jobs/genbench_500shot.py", "--shots", "20"]
-    first_row_seconds(job)  # reads the libraries and the indices of the data sets once
+    first_row_seconds(job)  # reads the libraries and the indices of the data sets once, as a warm-up
     init, actor, first = [], [], []
     for _ in range(options.pairs):
         init.append(seconds_until_up(INIT + UP))

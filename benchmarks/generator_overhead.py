@@ -84,7 +84,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    """Prints speed for each entry and the least of them."""
+    """Prints the speed of each entry and the minimum."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import numpy as np
     import torch

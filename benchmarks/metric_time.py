@@ -47,7 +47,7 @@ def main() -> None:
                     protocol=protocol,  # type: ignore[arg-type]
                     text_features=text,
                 )
-                if pair:  # the first pair warms up
+                if pair:  # the first pair is a warm-up
                     ratios[protocol].append((time.process_time() - started) / cler)
             if pair:
                 seconds.append(cler)

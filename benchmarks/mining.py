@@ -4,11 +4,12 @@
 python -m benchmarks.mining
 python -m benchmarks.mining --rows 100000 --queries 2000
 
-faiss has no mask by query, so three peers are measured: its own way to leave rows out (an IDSelector a class, searched for
-that class' queries), the nearest 64 of all and then a filter (what is left without a row is asked again for more, to the
-size of the largest class), and no mask at all, which is wrong but the least any masked flat search can take. The first is
-extrapolated from --selector-queries queries, LanceDB from --lance-queries; the others search all. Times are CPU seconds of
-this process, so that others on the machine count little; all but LanceDB run on one thread. Goal: >= 5x faiss' best masked way.
+faiss has no mask per query, so three peers are measured: its own way to leave rows out (an IDSelector per class for
+the queries of that class), the nearest 64 of all rows and then a filter (queries left without a row are repeated with
+more, up to the size of the largest class), and no mask at all, which is wrong but a lower bound for any masked flat
+search. The first is extrapolated from --selector-queries queries, LanceDB from --lance-queries; the others search all.
+Times are CPU seconds of this process, so that other programs matter little; all but LanceDB run on one thread.
+Goal: >= 5x faiss' best masked way.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def by_overfetch(index: Any, queries: np.ndarray, codes: np.ndarray, row_codes: 
 
 
 def by_selector(index: Any, queries: np.ndarray, codes: np.ndarray, members: dict[int, np.ndarray]) -> None:
-    """One search a class, with its rows left out."""
+    """One search per class, with its rows left out."""
     import faiss
 
     for code in np.unique(codes):
@@ -59,7 +60,7 @@ def by_selector(index: Any, queries: np.ndarray, codes: np.ndarray, members: dic
 
 
 def lance_seconds(vectors: np.ndarray, codes: np.ndarray, queries: np.ndarray, query_codes: np.ndarray) -> float:
-    """CPU seconds a query of LanceDB's exact search with `class != x`."""
+    """CPU seconds per query of LanceDB's exact search with `class != x`."""
     import lance
     import pyarrow as pa
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Planning GenBench whole: 22 data sets x their 2548 classes x 500 shots on one core, strategy by strategy.
+"""Planning all of GenBench: 22 data sets x their 2548 classes x 500 shots on one core, per strategy.
 
 python -m benchmarks.plan_speed
 
@@ -67,12 +67,12 @@ def datasets() -> Iterator[Dataset]:
 
 
 def plans(strategy: str, materials: Materials) -> list[GenerativePlan]:
-    """A plan for each set."""
+    """One plan per data set."""
     return [GenerativePlan(dataset, SPEC, strategy, SHOTS, materials=materials) for dataset in datasets()]
 
 
 def materials_for(strategy: str) -> Materials:
-    """200 sentences a class; for references a plan of 20 shots a class, whose ids are computed as they are asked for."""
+    """200 sentences per class; for references a plan of 20 shots per class, whose ids are computed on demand."""
     sentences: dict[str, list[list[str]]] = {}
     references: dict[str, ShotIds] = {}
     if "category_enhancement" in strategy:

@@ -153,7 +153,7 @@ def main() -> None:
     own = ours if options.protocol == "validation" else paper_ours
     print(f"{machine()}; {options.classes} classes, {options.dimension} dimensions, shots {options.shots}")
     for fit in (own, *peers.values()):
-        fit(*features(4, 8, 4, 0)[:2])  # what is imported at first use is not part of it
+        fit(*features(4, 8, 4, 0)[:2])  # a warm-up: imports at first use do not count
     ratios: dict[str, list[float]] = {name: [] for name in peers}
     worst: dict[str, list[float]] = {name: [] for name in peers}
     for pair in range(options.pairs):

@@ -114,7 +114,7 @@ def faiss_settings(rows: np.ndarray) -> Iterator[tuple[str, float, Any, Callable
 
 
 def main() -> None:
-    """Prints a line for each setting and filter."""
+    """Prints one line per setting and filter."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=200)
@@ -191,7 +191,7 @@ def _ask_faiss(index: Any, queries: np.ndarray) -> Callable[[int], Sequence[int]
 def show_ours(
     workspace: Workspace, queries: np.ndarray, classes: np.ndarray, truths: dict[str, list[set[int]]]
 ) -> None:
-    """One line a filter."""
+    """One line per filter."""
     print(
         f"  probes {search.NUM_PROBES}, refine {search.REFINE_FACTOR}, ef {search.SEARCH_WIDTH}, with a filter {search.FILTERED_SEARCH_WIDTH}"
     )

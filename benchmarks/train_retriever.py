@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Steady samples/s of training a head through Ray Train ÷ a bare torch loop over the same numbers on as many cores (goal >= 0.95).
+"""Steady samples per second of training a head with Ray Train ÷ a bare torch loop on as many cores (goal >= 0.95).
 
 python -m benchmarks.train_retriever [--workers 1]
 
@@ -43,7 +43,7 @@ def make_data():
 
 
 def bare_epoch_seconds(data, config, epochs: int) -> list[float]:
-    """What a person would write without this project: index, forward, cross entropy, step."""
+    """The plain loop of a user without this project: index, forward, cross entropy, step."""
     import torch
     from torch import nn
     from torch.nn import functional as F

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 SHARES = {"cone": 0.45, "group": 0.15, "class": 0.15, "look": 0.10, "noise": 0.15}
-"""Of a vector's squared length. The mean cosine of two images is the cone's share, as it is about that in CLIP's."""
+"""Shares of a vector's squared length. The mean cosine of two images is the cone's share, about the same as in CLIP."""
 
 
 class ClusteredVectors:
-    """Unit vectors `[N, D]` float32 in `num_classes` classes, ten classes a group, ten looks a class.
+    """Unit vectors `[N, D]` float32 in `num_classes` classes, ten classes per group, ten looks per class.
 
     Each part is Gaussian with the variance `i ** -decay` in direction `i`. A decay of 1 leaves 30 % of the variance about
     the mean beyond the first 64 of 512 directions; the embedded mini-CLIP's own vectors fall with 3.6; 0 is as hard as it
@@ -33,7 +33,7 @@ class ClusteredVectors:
         return normal * self._scales * np.float32(np.sqrt(SHARES[name]))
 
     def draw(self, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """`[num, D]` vectors and their classes `[num]` int64."""
+        """Samples `[num, D]` vectors and their classes `[num]` int64."""
         random = np.random.default_rng([seed, num])
         classes = random.integers(self.num_classes, size=num)
         looks = classes * 10 + random.integers(10, size=num)

@@ -97,11 +97,11 @@ def head_node(start_seconds: float = 120.0) -> Iterator[dict[str, str]]:
 
 
 def _stop(head: subprocess.Popen) -> None:
-    head.send_signal(signal.SIGTERM)  # does nothing to one that has ended
+    head.send_signal(signal.SIGTERM)  # has no effect on a process that has ended
     try:
         head.wait(30)
     except subprocess.TimeoutExpired:
-        os.killpg(head.pid, signal.SIGKILL)  # a session of its own: only what this program started
+        os.killpg(head.pid, signal.SIGKILL)  # a session of its own, so it contains only what this program started
 
 
 def _wait(head: subprocess.Popen, environment: dict[str, str], deadline: float, log: Path) -> None:

@@ -1,4 +1,4 @@
-"""Results that are kept on disk under a hash of what they were computed from, so that nothing is computed twice."""
+"""Results kept on disk under a hash of their inputs, so that nothing is computed twice."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 _DAMAGED = (OSError, ValueError)
-"""Raised for a file that was cut off, overwritten or never was an entry."""
+"""Raised for a file that is truncated, overwritten or not a cache entry."""
 
 
 def cache_folder() -> Path:
-    """Folder for what can be made again: `$IMAGEFOUNDRY_CACHE`, else `~/.cache/imagefoundry`."""
+    """Folder for reproducible files: `$IMAGEFOUNDRY_CACHE`, else `~/.cache/imagefoundry`."""
     return Path(os.environ.get("IMAGEFOUNDRY_CACHE") or Path.home() / ".cache" / "imagefoundry").expanduser()
 
 
 def check_cache_folder() -> None:
-    """Raises ValueError, one sentence, if the cache folder cannot be written to."""
+    """Raises ValueError if the cache folder is not writable."""
     check_writable(cache_folder(), "the cache folder", "set IMAGEFOUNDRY_CACHE to another one")
 
 
@@ -34,7 +34,7 @@ def check_writable(folder: Path, name: str, remedy: str) -> None:
     above = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), folder)
     if not above.is_dir():
         raise ValueError(f"{name} {folder} cannot be made, since {above} is no folder; {remedy}")
-    try:  # permissions do not tell of every file system, and root passes them all
+    try:  # permissions are not reliable on every file system, and root passes them all
         os.rmdir(tempfile.mkdtemp(dir=above))
     except OSError as error:
         raise ValueError(f"{name} {folder} cannot be written to ({error.strerror}); {remedy}") from None
@@ -90,7 +90,7 @@ def digest(value: Any) -> str:
     """Hash of arrays, bytes, strings, numbers, None, and mappings and sequences of these: equal for equal values of equal types.
 
     Raises:
-        TypeError: a value of another type.
+        TypeError: the value is of another type.
     """
     hasher = blake2b(digest_size=16)
     _add(hasher, value)
@@ -145,7 +145,7 @@ def _hash(data: bytes) -> str:
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside `path` and moves it over. A folder that cannot be written costs time in the next run and nothing else."""
+    """Writes beside `path` and moves the file over it. An unwritable folder only costs time in the next run."""
     partial = path.with_name(f".{uuid.uuid4().hex}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

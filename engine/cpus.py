@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: those it is pinned to, as far as the quota of its container goes."""
+"""Number of CPUs that this process may use: limited by its affinity and by the quota of its container."""
 
 import math
 import os
@@ -13,7 +13,7 @@ def usable_cpus() -> int:
 
     `os.cpu_count()` counts the machine's instead, so that a container of 2 CPUs on a node of 96 would start 96 threads.
     """
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     pinned = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota = read_quota(Path("/"))
     return max(1, pinned if quota is None else min(pinned, math.ceil(quota)))
@@ -22,7 +22,7 @@ def usable_cpus() -> int:
 def read_quota(root: Path) -> float | None:
     """CPUs that the process's cgroups allow, such as 1.5; None without a limit.
 
-    A group has what the tightest of the groups above it leaves, so all of them are read, of cgroup v1 and v2.
+    The tightest limit of a group and its parents applies, so all of them are read, of cgroup v1 and v2.
 
     Args:
         root: folder that holds `proc` and `sys`.
@@ -51,7 +51,7 @@ def read_quota(root: Path) -> float | None:
 
 def _group_and_parents(mount: Path, path: str) -> list[Path]:
     """Folders from the mount down to the group. Inside a container the mount may itself be the group that the path names,
-    so folders that are not there are no error."""
+    so missing folders are not an error."""
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
     return [mount.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
 

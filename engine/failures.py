@@ -1,5 +1,5 @@
-"""Work that cannot go on, told in one sentence."""
+"""Errors for work that cannot continue, in one sentence."""
 
 
 class RunFailed(RuntimeError):
-    """A run that stopped although its input was right: commands print its one sentence and exit with 3."""
+    """A run that stopped although its input was valid: commands print its one sentence and exit with 3."""

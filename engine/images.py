@@ -19,9 +19,9 @@ MAX_PIXELS = 64 * 1024 * 1024
 MAX_SIDE = 32_768
 """Images with a longer side are refused, in pixels."""
 MAX_ASPECT = 100
-"""Images that are longer than this many times their width are refused: resized for an encoder they would fill the memory."""
+"""Maximum ratio of height to width; when resized for an encoder, a longer image would fill the memory."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
-"""Pillow's names of the formats that are read, whatever the file is called."""
+"""Pillow's names of the supported formats; file names are ignored."""
 
 _BACKGROUND = (255, 255, 255, 255)
 _ORIENTATION = 0x0112
@@ -37,7 +37,7 @@ _UNREAD = (
     (rb"8BPS", "PSD is not read; convert it to JPEG or PNG"),
     (rb"%PDF", "it is a PDF, not an image; convert its pages to PNG"),
 )
-"""How bytes of other kinds begin → why they are not read."""
+"""First bytes of unsupported formats → why they are not read."""
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -79,7 +79,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _upright(image: "Image.Image") -> "Image.Image":
-    """The image turned by its EXIF orientation, as Pillow's `ImageOps.exif_transpose` does, which fails on broken EXIF."""
+    """The image rotated by its EXIF orientation, as by Pillow's `ImageOps.exif_transpose`, which fails on broken EXIF."""
     from PIL import Image
 
     turn = Image.Transpose
@@ -87,10 +87,10 @@ def _upright(image: "Image.Image") -> "Image.Image":
         *(turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM),
         *(turn.TRANSPOSE, turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90),
     )
-    image.load()  # a TIFF turns itself while it is loaded
+    image.load()  # a TIFF is rotated while it is loaded
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # metadata that cannot be read says nothing, and a viewer shows the image all the same
+    except Exception:  # unreadable metadata has no effect: a viewer shows the image all the same
         orientation = 1
     if not isinstance(orientation, int) or not 2 <= orientation <= 8:
         return image
@@ -138,7 +138,7 @@ def _why_unknown(data: bytes) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """An error's first line, without the address of an object, so that equal errors read the same."""
+    """An error's first line, without object addresses, so that equal errors have equal messages."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return re.sub(r"<[\w.]+ object at 0x[0-9a-fA-F]+>", "the image", line)[:200]
 

@@ -1,4 +1,4 @@
-"""A recipe is all that determines an image; its hash is the image's id; the table's row is the recipe and what came of it."""
+"""A recipe determines an image; its hash is the image's id; a row of the image table is the recipe and its result."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-"""Raised when a column of the image table changes its meaning; a workspace of another version is refused."""
+"""Increased when a column of the image table changes its meaning; a workspace of another version is refused."""
 
 _PERSON = b"imagefoundry-1"
 
@@ -33,7 +33,7 @@ class Recipe:
     prompt: str = ""
     """Text the image is generated or retrieved for."""
     negative_prompt: str = ""
-    """Text to steer away from."""
+    """Text for the sampler to steer away from."""
     generator: str = ""
     """Name of the generator."""
     revision: str = ""
@@ -43,9 +43,9 @@ class Recipe:
     guidance_scale: float = 0.0
     """Classifier-free guidance scale."""
     height: int = 0
-    """Pixels asked of the generator."""
+    """Height in pixels requested from the generator."""
     width: int = 0
-    """Pixels asked of the generator."""
+    """Width in pixels requested from the generator."""
     seed: int = 0
     """Seed of the initial noise, 0 <= seed < 2**63."""
     reference_id: str = ""
@@ -73,7 +73,7 @@ class Recipe:
 
     @property
     def id(self) -> str:
-        """Name of the image for ever: blake2b-128 of `canonical()`, 32 hexadecimal digits."""
+        """Permanent id of the image: blake2b-128 of `canonical()`, 32 hexadecimal digits."""
         return blake2b(self.canonical(), digest_size=16, person=_PERSON).hexdigest()
 
     def canonical(self) -> bytes:
@@ -104,7 +104,7 @@ RECIPE_SCHEMA = pa.schema(
     [pa.field("id", pa.string(), nullable=False)]
     + [pa.field(name, _ARROW[kind], nullable=False) for name, kind in _TYPES.items()]
 )
-"""Columns that say what an image is: the id and the recipe's fields."""
+"""Columns that identify an image: the id and the recipe's fields."""
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -123,11 +123,11 @@ IMAGE_SCHEMA = pa.schema(
     ],
     metadata={"imagefoundry.schema_version": str(SCHEMA_VERSION)},
 )
-"""One row of the one table, without its embedding columns.
+"""One row of the image table, without its embedding columns.
 
 `image`: encoded bytes (WebP, PNG or JPEG). `content_hash`: blake2b-128 of the decoded pixels. `device_seconds`: busy
-seconds of the device(s) that made and embedded the image. `usd_compute`: their price. `usd_labels`: what people were
-paid for the label. `batch_size`, `dtype`, `device`: with the recipe, what makes the pixels exact again.
+seconds of the device(s) that made and embedded the image. `usd_compute`: their price. `usd_labels`: price paid to
+people for the label. `batch_size`, `dtype`, `device`: with the recipe, they determine the pixels exactly.
 """
 
 ERROR_SCHEMA = pa.schema(
@@ -140,7 +140,7 @@ ERROR_SCHEMA = pa.schema(
     ],
     metadata={"imagefoundry.schema_version": str(SCHEMA_VERSION)},
 )
-"""One recipe that could not be made, and why."""
+"""One recipe that could not be made, and the reason."""
 
 
 def embedding_column(encoder: str) -> str:

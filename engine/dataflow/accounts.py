@@ -1,4 +1,4 @@
-"""What a run worked and what it is billed: rows of `runs` and `ledger`, renewed while the run goes on."""
+"""Accounts of a run: its work and its bill, as rows of `runs` and `ledger` that are renewed while the run goes on."""
 
 import json
 import time
@@ -13,11 +13,11 @@ from engine.sources import kinds
 from engine.store import Workspace
 
 REPORT_EVERY_SECONDS = 15.0
-"""How often a run renews its rows, so that one that is killed is billed up to then."""
+"""Seconds between two renewals of a run's rows; a killed run is billed up to the last one."""
 
 
 class Accounts:
-    """The books of one run."""
+    """Accounts of one run."""
 
     def __init__(
         self,
@@ -42,23 +42,23 @@ class Accounts:
 
     @property
     def instance(self) -> Instance:
-        """The priced instance: the one that was named, or that of the cluster's GPUs once there are any."""
+        """The priced instance: the configured one, or the one with the cluster's GPUs once there are any."""
         return self._instance
 
     @property
     def has_work(self) -> bool:
-        """Whether anything was done that is to be recorded."""
+        """Whether there is any work to record."""
         return bool(self._work)
 
     def pricing(self, ask: Ask) -> Pricing:
-        """Prices of what an actor holds."""
+        """Prices for what an actor holds."""
         return Pricing(
             usd_per_device_second(self.instance, num_gpus=ask.num_gpus, num_cpus=ask.priced_cpus),
             {kind.name: kind.usd_per_label(self._prices) for kind in kinds.SOURCE_KINDS},
         )
 
     def sample(self, cluster: dict[str, float]) -> None:
-        """Takes the cluster's size now; it is billed from the last sample on, the first one from the run's start."""
+        """Records the cluster's size, billed from the last sample on, or from the run's start."""
         if self._nodes is not None:
             self._bill()
         if not self._is_settled and cluster.get("GPU"):
@@ -69,7 +69,7 @@ class Accounts:
             self._bill()
 
     def _bill(self) -> None:
-        """Bills the nodes of the last sample up to now, by the instance that they were then."""
+        """Bills the nodes of the last sample up to now, at the price of the instance at that time."""
         now = self._clock()
         nodes, seconds = self._nodes or 0.0, now - self._sampled
         self._node_seconds += nodes * seconds
@@ -77,20 +77,20 @@ class Accounts:
         self._sampled = now
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Adds a ledger row without its run to those of its kind."""
+        """Adds a ledger row, without its run id, to the sums of its kind."""
         total = self._work.setdefault(tuple(entry[name] for name in KINDS), {**entry, **dict.fromkeys(SUMS, 0)})
         for name in SUMS:
             total[name] += entry[name]
 
     def add_stage(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
-        """Enters what a stage did to images of any kind; returns its price in US dollars."""
+        """Records what a stage did to images of any kind; returns the price in US dollars."""
         usd = busy_seconds * self.pricing(ask).usd_per_device_second
         kind = dict(zip(KINDS, (stage, "", "", "", ""), strict=True))
         self.add(kind | dict(zip(SUMS, (rows, busy_seconds, usd, 0.0), strict=True)))
         return usd
 
     def is_due(self) -> bool:
-        """Whether the rows are to be renewed."""
+        """Whether the rows are due for renewal."""
         return self.has_work and self._clock() - self._reported >= REPORT_EVERY_SECONDS
 
     def report(self, status: str) -> None:

@@ -1,6 +1,6 @@
-"""Stages over committed images, through Ray Data: read and resize on processors, process on devices.
+"""Stages over committed images, through Ray Data: processors read and resize, devices process.
 
-No image is made here, and the same value may be written twice, so Ray Data's own retries are all that a death needs.
+No image is made here, and writing the same value twice does no harm, so Ray Data's own retries are enough.
 """
 
 import logging
@@ -21,51 +21,51 @@ from engine.store import Workspace
 
 ROWS_PER_LEASE = 256
 MAX_RESTARTS = 3
-"""Times that Ray replaces a lost process before the run fails."""
+"""Number of times that Ray replaces a lost process before the run fails."""
 
 Lease = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Applied:
-    """Columns that a stage has added to some images."""
+    """Columns that a stage has added to images."""
 
     table: pa.Table
-    """`id` and the stage's columns, of the images that it gave no reason."""
+    """`id` and the stage's columns, for the images that it accepted."""
     num_images: int
     """Images that it processed."""
     seconds: float
     """Busy seconds of the device."""
     reason: str
-    """Reason of the last image that has one."""
+    """Reason for the last image that was not accepted."""
 
 
 def apply_stage(
     ids: Sequence[str], stage: Stage, uri: str, ask: Ask, num_workers: tuple[int, int]
 ) -> Iterator[Applied]:
-    """Runs a stage on committed images, in any order; an id without an image is left out.
+    """Runs a stage on committed images, in any order; ids without an image are left out.
 
     Args:
-        ids: of committed images.
-        stage: is loaded anew on each worker.
-        uri: the workspace.
-        ask: what a worker holds.
-        num_workers: workers to begin with, and at most; between one and these the pool follows the cluster.
+        ids: ids of committed images.
+        stage: loaded separately on each worker.
+        uri: URI of the workspace.
+        ask: resources of one worker.
+        num_workers: minimum and maximum number of workers; the pool follows the cluster between the two.
 
     Raises:
-        ValueError: the stage cannot be loaded; the one sentence of the worker.
-        RunFailed: processes die again and again.
+        ValueError: the stage cannot be loaded; the message is the worker's one sentence.
+        RunFailed: processes die repeatedly.
     """
     import ray
     from ray.data import ActorPoolStrategy
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own line
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own progress line
 
     leases: list[Lease] = [{"ids": list(ids[at : at + ROWS_PER_LEASE])} for at in range(0, len(ids), ROWS_PER_LEASE)]
-    # one row per block and one block per call: a batch size larger than a block would bundle blocks
+    # one row per block and one block per call: a batch larger than a block would bundle blocks
     stream = ray.data.from_items(leases, override_num_blocks=len(leases))
     first, most = (max(1, num) for num in num_workers)
-    # images of one size travel as an array; those of their own sizes are read where they are processed
+    # images of one size travel as an array; images of different sizes are read where they are processed
     reads_elsewhere = bool(ask.num_gpus) and stage.preprocessing is not None
     if reads_elsewhere:
         stream = stream.map(_Read, fn_constructor_args=(uri, stage.preprocessing), concurrency=(1, 64), num_cpus=1)
@@ -86,12 +86,12 @@ def apply_stage(
             raise RunFailed(
                 f"stage {stage.name} stopped ({text.strip().splitlines()[0][:200]}); run it again to go on"
             ) from error
-        # a worker's one clear sentence arrives at the end of two tracebacks
+        # the worker's one clear sentence stands at the end of two tracebacks
         raise ValueError(text.rsplit("ValueError: ", 1)[1].strip().splitlines()[0]) from error
 
 
 class _Read:
-    """On a processor: ids in, resized pixels out."""
+    """On a processor: takes ids, returns resized pixels."""
 
     def __init__(self, uri: str, size: Preprocessing):
         self._workspace = Workspace.open(uri, create=False)
@@ -103,7 +103,7 @@ class _Read:
 
 
 class _Apply:
-    """On a device: ids and pixels in, columns out; reads the pixels itself where none come with the ids."""
+    """On a device: takes ids and pixels, returns columns; reads the pixels itself if none come with the ids."""
 
     def __init__(self, uri: str, stage: Stage, device: str):
         import torch
@@ -137,7 +137,7 @@ class _Apply:
 
 
 def _stack(images: pa.Table, size: Preprocessing) -> np.ndarray:
-    """`[N, 3, h, w]` uint8; one full-size image exists at a time."""
+    """`[N, 3, h, w]` uint8; decodes one full-size image at a time to save memory."""
     pixels = [size.resize_array(decode_image(data.as_py())) for data in images.column("image")]
     return np.stack(pixels) if pixels else np.zeros((0, 3, *size.size), np.uint8)
 

@@ -1,4 +1,4 @@
-"""Blame for a dead process: from a lease to its batch, from the batch to the one recipe that ends its process."""
+"""Blame for a dead process: from a lease to its batch, and from the batch to the one recipe that ends its process."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,25 +11,25 @@ from engine.dataflow.leases import Lease
 from engine.failures import RunFailed
 
 MAX_UNMARKED_DEATHS = 3
-"""Deaths of a lease without a note, from which on it is cut in halves."""
+"""Number of deaths of a lease without a note after which it is cut in half."""
 
 
 @dataclass
 class Verdict:
-    """What to do with a lease whose process died."""
+    """Decision on a lease whose process died."""
 
     again: list[Lease] = field(default_factory=list)
-    """Leases that are made again."""
+    """Leases to make again."""
     killers: list[int] = field(default_factory=list)
-    """Indices that become error rows: their processes died twice while they were made alone."""
+    """Indices that become error rows: their processes died twice while each was made alone."""
 
 
 def judge(lease: Lease, noted: np.ndarray | None) -> Verdict:
-    """Decides after a death that only the lease's own recipes can have caused.
+    """Decides on a lease after a death that only its own recipes can have caused.
 
     Args:
-        lease: was being made.
-        noted: the indices that were begun last, where the lease is made with care; None where nothing was noted.
+        lease: the lease that was being made.
+        noted: the indices that were begun last, if the lease was made with care; None if nothing was noted.
     """
     died = replace(lease, deaths=lease.deaths + 1)
     if lease.care == 0:
@@ -55,22 +55,22 @@ def _halve(lease: Lease) -> Verdict:
 
 
 class Notes:
-    """Actor on the driver's node: remembers what is begun, so that it is known after a death."""
+    """Actor on the driver's node: remembers which recipes were begun, so that they are known after a death."""
 
     def __init__(self) -> None:
         self._begun: dict[str, np.ndarray] = {}
 
     def begin(self, token: str, indices: np.ndarray) -> None:
-        """These are begun."""
+        """Records that these recipes are begun."""
         self._begun[token] = indices
 
     def last(self, token: str) -> np.ndarray | None:
-        """What was begun last under a token; forgets it."""
+        """Returns the indices that were begun last under a token, and forgets them."""
         return self._begun.pop(token, None)
 
 
 class Suspects:
-    """Leases with which a process died. One at a time is made, by one process, so that a killer never has two at once."""
+    """Leases with which a process died. They are made one at a time, so that a killer never has two processes."""
 
     def __init__(self) -> None:
         self._waiting: deque[Lease] = deque()
@@ -82,18 +82,18 @@ class Suspects:
         return len(self._waiting)
 
     def add(self, lease: Lease) -> None:
-        """Takes a lease that is to be made with care."""
+        """Takes a lease that must be made with care."""
         self._waiting.append(lease)
 
     def next(self, matches: Callable[[Lease], bool]) -> Lease | None:
-        """The next one of a kind, if none is out."""
+        """The next suspect of a kind, if none is being made."""
         lease = next((one for one in self._waiting if matches(one)), None) if not self._out else None
         if lease is not None:
             self._waiting.remove(lease)
         return lease
 
     def begin(self, lease: Lease) -> tuple[str, Any]:
-        """A token for the call that makes a lease, and the `Notes` actor where it is to be noted."""
+        """Returns a token for the call that makes a lease, and the `Notes` actor if the lease needs notes."""
         self._tokens += 1
         token = str(self._tokens)
         if not lease.care:
@@ -104,11 +104,11 @@ class Suspects:
         return token, self._notes
 
     def end(self, token: str) -> None:
-        """The call is over, well or not."""
+        """Records that the call is over, whether it succeeded or not."""
         self._out.discard(token)
 
     def judge(self, lease: Lease, token: str) -> Verdict:
-        """`judge`, by what was noted under the token."""
+        """`judge`, with the indices noted under the token."""
         import ray
 
         return judge(lease, ray.get(self._notes.last.remote(token)) if lease.care else None)
@@ -122,7 +122,7 @@ class Suspects:
 
 
 def start_notes() -> Any:
-    """The handle of a `Notes` that no other node can take with it."""
+    """The handle of a `Notes` actor that survives the loss of any other node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -131,13 +131,13 @@ def start_notes() -> Any:
 
 
 def told(error: Any) -> Exception:
-    """The error to raise in the driver for a worker's `RayTaskError`: its one sentence, where it has one."""
+    """The error to raise in the driver for a worker's `RayTaskError`: the worker's one sentence, if it has one."""
     if isinstance(error.cause, OSError):
         return RunFailed(f"a worker cannot go on ({first_line(error.cause)}); fix that and run the same command again")
     return error.cause if isinstance(error.cause, ValueError | RunFailed) else error
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's words that says something, 200 characters at most."""
+    """The first meaningful line of a library's error message, 200 characters at most."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

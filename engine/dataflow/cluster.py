@@ -19,28 +19,28 @@ from engine.failures import RunFailed
 START_ATTEMPTS = 3
 SMALL_MACHINE = {
     "RAY_agent_register_timeout_ms": "120000",  # Ray's 15 s are too few for a busy machine
-    # idle processes are kept for the next task: a new one imports its libraries for 13 s and reads for a tenth of one
+    # idle processes are kept for the next task: a new one imports its libraries for 13 s and then reads for 0.1 s
     "RAY_num_workers_soft_limit": str(2 * usable_cpus() + 4),
 }
-"""What a Ray on one small machine needs in its environment."""
+"""Environment variables of a Ray on one small machine."""
 
 
 class RayConnection:
-    """Ray, connected when it is first needed; a context manager, which ends what it started.
+    """Ray, connected at its first use; a context manager that ends what it started.
 
-    The Ray that is already connected, the one that `RAY_ADDRESS` or a Ray job names, or a local one with its own temporary
-    folder and access token.
+    Uses the Ray that is connected, else the one that `RAY_ADDRESS` or a Ray job names, else a local one with its own
+    temporary folder and access token.
     """
 
     def __init__(self) -> None:
         self._open: ExitStack | None = None
         self._connected = False
         self.is_private = False
-        """Whether this process started the cluster for itself, so that no node will ever join it."""
+        """Whether this process started the cluster for itself, so that no other node will ever join it."""
 
     def check(self) -> None:
-        """Raises RunFailed when the cluster that this process started has lost its head: Ray would end this process without
-        a word some seconds later."""
+        """Raises RunFailed if the cluster that this process started has lost its head. Ray would end this process
+        some seconds later without a message otherwise."""
         if not self.is_private:
             return
         import ray._private.worker
@@ -54,7 +54,7 @@ class RayConnection:
             )
 
     def connect(self) -> None:
-        """Connects, if that has not been done.
+        """Connects, unless already connected.
 
         Raises:
             ValueError: ray was imported before its access token was set.
@@ -82,7 +82,7 @@ class RayConnection:
 
 @contextmanager
 def connected_cluster() -> Iterator[RayConnection]:
-    """Ray, connected at once; see `RayConnection`."""
+    """Ray, connected immediately; see `RayConnection`."""
     with RayConnection() as connection:
         connection.connect()
         yield connection
@@ -93,14 +93,14 @@ _private = False
 
 @contextmanager
 def _connected() -> Iterator[bool]:
-    """Yields whether the cluster is this process's own."""
+    """Yields whether the cluster belongs to this process."""
     global _private
     given = sys.modules.get("ray")
     if not (given and given.is_initialized()):
         _prepare_environment(imported=given is not None)
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own line
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own progress line
     warnings.filterwarnings("ignore", message="lance is not fork-safe")  # Ray execs right after it forks
     if ray.is_initialized():
         yield _private
@@ -112,7 +112,7 @@ def _connected() -> Iterator[bool]:
         finally:
             ray.shutdown()
     else:
-        # socket paths must be short, so not below a user's TMPDIR
+        # socket paths must be short, so the folder is not below a user's TMPDIR
         folder = Path(tempfile.mkdtemp(prefix="foundry-", dir="/tmp" if Path("/tmp").is_dir() else None))
         try:
             with _own_signals():
@@ -127,9 +127,9 @@ def _connected() -> Iterator[bool]:
 
 
 def _keep_words_of_deaths() -> None:
-    """Drops Ray's lines (twelve for a process, sixty for a node) about each death; the pool says one of its own.
+    """Drops Ray's lines about each death (twelve per process, sixty per node); the pool prints one of its own.
 
-    `IMAGEFOUNDRY_WORKER_LOGS=1` shows them, and what workers print.
+    `IMAGEFOUNDRY_WORKER_LOGS=1` shows them, together with the output of the workers.
     """
     if os.environ.get("IMAGEFOUNDRY_WORKER_LOGS") != "1":
         import ray._private.worker
@@ -139,17 +139,17 @@ def _keep_words_of_deaths() -> None:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keeps the process's handler of SIGTERM, which `ray.init` replaces by one that ends in a crash."""
+    """Keeps the process's handler of SIGTERM; `ray.init` replaces it with one that crashes."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        with suppress(ValueError):  # not the main thread, where Ray set none either
+        with suppress(ValueError):  # not the main thread, in which case Ray set no handler
             signal.signal(signal.SIGTERM, handler)
 
 
 def _start_locally(folder: str) -> None:
-    """Starts a Ray on this machine; a busy one may miss the half minute that Ray gives its processes, so it is tried again."""
+    """Starts Ray on this machine; retries, since a busy machine may exceed the 30 s that Ray gives its processes."""
     import ray
 
     for attempt in range(START_ATTEMPTS):
@@ -170,17 +170,15 @@ def _start_locally(folder: str) -> None:
 
 
 def _prepare_environment(imported: bool) -> None:
-    """What Ray reads from the environment, most of it when it is first imported."""
+    """Sets the variables that Ray reads from the environment, most of them at its first import."""
     if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens on every interface, so nobody may talk to it without the token
+        # Ray listens on every interface, so nobody may connect without the token
         if imported:
             raise ValueError("ray was imported before its token was set; import ray after the cluster is connected")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by itself, without its warning
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; avoids its warning
     for name, value in SMALL_MACHINE.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault(
-        "RAY_IGNORE_UNHANDLED_ERRORS", "1"
-    )  # calls of a worker that died, which the pool has put back
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # calls of a dead worker, which the pool has put back

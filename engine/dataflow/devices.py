@@ -1,36 +1,36 @@
-"""GPUs that fail: told from recipes that kill, counted, and left alone."""
+"""Failing GPUs: told apart from recipes that kill their process, counted, and no longer used."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 SICK_AFTER = 3
-"""Workers in a row that a GPU may lose, with different leases, before it is left alone."""
+"""Number of workers in a row that a GPU may lose, with different leases, before it is no longer used."""
 
 Place = tuple[str, tuple[str, ...]]
-"""Node and GPUs of a worker."""
+"""Node id and GPU ids of a worker."""
 
 
 class Devices:
-    """What became of the workers of each GPU."""
+    """Lost workers of each GPU."""
 
     def __init__(self, say: Callable[[str], None]):
         self._say = say
         self._lost: dict[Place, list[np.ndarray]] = {}
         self.sick: set[Place] = set()
-        """GPUs that are left alone."""
+        """GPUs that are no longer used."""
 
     def worked(self, place: Place | None) -> None:
-        """A lease was made there."""
+        """Records that a lease was made there."""
         if place:
             self._lost.pop(place, None)
 
     def failed(self, place: Place | None, culprit: np.ndarray, reason: str) -> None:
-        """A worker was lost there while it made the recipes `culprit` (none while it started)."""
+        """Records that a worker was lost there while it made the recipes `culprit` (empty while it started)."""
         if place is None or not place[1]:
             return
         lost = self._lost.setdefault(place, [])
-        if not any(np.isin(culprit, earlier).any() for earlier in lost):  # a recipe that kills again says nothing new
+        if not any(np.isin(culprit, earlier).any() for earlier in lost):  # a recipe that kills again is no new evidence
             lost.append(culprit)
         if len(lost) >= SICK_AFTER:
             self.sick.add(place)

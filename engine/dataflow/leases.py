@@ -1,4 +1,4 @@
-"""Leases: the work that is handed to one actor call, cut from a plan as it is needed. Nothing here knows Ray."""
+"""Leases: the work that one actor call receives, cut from a plan on demand. This module does not depend on Ray."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,18 +12,18 @@ from engine.store import IdSet
 from engine.store.ids import id_bytes
 
 MAX_ROWS = 512
-"""Most recipes of a lease."""
+"""Maximum number of recipes of a lease."""
 LEASE_SECONDS = 10.0
-"""A lease takes about this long, so that slow generators report often and fast ones rarely."""
+"""Target duration of a lease, so that slow generators report often and fast ones rarely."""
 FIRST_WINDOW = 1_024
-"""The first window is small, so that the first lease is out in milliseconds."""
+"""Recipes of the first window, which is small, so that the first lease is ready within milliseconds."""
 WINDOW = 100_000
-"""Recipes that are hashed at once and compared with what the table has."""
+"""Recipes that are hashed together and compared with the table."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lease:
-    """Recipes of a plan that one actor call makes, all read or all generated."""
+    """Recipes of a plan that one actor call makes: all read or all generated."""
 
     indices: np.ndarray
     """`[N]` int64 plan indices."""
@@ -31,20 +31,20 @@ class Lease:
     """Whether the images are read from files instead of generated."""
     care: int = 0
     """0: a normal lease. 1: a process died with it, so each batch is noted before it begins. 2: a process died in this
-    very batch, so each recipe is made alone, and noted."""
+    very batch, so each recipe is made alone and noted."""
     deaths: int = 0
-    """Processes that died with it."""
+    """Number of processes that died with it."""
     died_alone: frozenset[int] = field(default_factory=frozenset)
-    """Indices with which a process died while they were made alone."""
+    """Indices of recipes that a process made alone when it died."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
 
 class Backlog:
-    """What the table lacks of a plan, found window by window while the first leases are already being made.
+    """Recipes of a plan that the table lacks, found window by window while the first leases are already being made.
 
-    A recipe that the plan repeats is made once.
+    A recipe that occurs several times in the plan is made once.
     """
 
     def __init__(self, plan: Plan, done: IdSet, reads: Callable[[str], bool]):
@@ -56,25 +56,25 @@ class Backlog:
         self._again: deque[Lease] = deque()
         self._earlier: list[np.ndarray] = []
         self.is_pending = np.zeros(len(plan), bool)
-        """`[len(plan)]`: recipes found missing so far."""
+        """`[len(plan)]`: number of recipes found missing so far."""
         self.num_present = 0
-        """Recipes found in the table, or repeated, so far."""
+        """Number of recipes found in the table, or repeated, so far."""
         self._look_ahead()
 
     def __bool__(self) -> bool:
-        """Whether something is left to hand out; looks through the plan until it finds something."""
+        """Whether any work is left to hand out; searches the plan until it finds some."""
         while not self._again and not self._ready and self._next is not None:
             self._take_window()
         return bool(self._again or self._ready)
 
     @property
     def most_left(self) -> int:
-        """An upper bound of the recipes left to hand out."""
+        """An upper bound on the recipes left to hand out."""
         ready = sum(len(indices) for indices, _ in self._ready) + sum(len(lease) for lease in self._again)
         return ready + len(self._plan) - self.num_present - int(self.is_pending.sum())
 
     def take(self, num_rows: Callable[[bool], int]) -> Lease | None:
-        """The next lease of about `num_rows(reads)` recipes; what was put back comes first. None when all is out."""
+        """The next lease of about `num_rows(reads)` recipes; put-back recipes come first. None if no work is left."""
         if not self:
             return None
         if self._again:
@@ -93,19 +93,19 @@ class Backlog:
 
     @property
     def next_reads(self) -> bool:
-        """Whether the next lease is read from files."""
+        """Whether the images of the next lease are read from files."""
         if not self:
             return False
         return self._again[0].reads if self._again else bool(self._ready[0][1][0])
 
     def put_back_indices(self, indices: Sequence[int]) -> None:
-        """Takes indices back, whatever leases they came from."""
+        """Takes back indices, from any leases."""
         for reads in (True, False):
             of_kind = [index for index in indices if self._reads(self._plan[index].source) == reads]
             self.put_back(Lease(np.array(sorted(of_kind), np.int64), reads))
 
     def put_back(self, *leases: Lease) -> None:
-        """Takes leases back that were not made."""
+        """Takes back leases that were not made."""
         self._again.extend(lease for lease in leases if len(lease))
 
     def pending_ids(self) -> IdSet:
@@ -113,7 +113,7 @@ class Backlog:
         return IdSet(self._earlier)
 
     def close(self) -> None:
-        """Ends the thread that looks ahead."""
+        """Ends the look-ahead thread."""
         self._beside.shutdown(cancel_futures=True)
 
     def _look_ahead(self) -> None:
@@ -138,7 +138,7 @@ class Backlog:
             self._ready.append((indices, reads))
 
     def _remember(self, ids: np.ndarray) -> None:
-        """Sorted arrays of doubling sizes, so that a long plan is not sorted anew for each window."""
+        """Keeps sorted arrays of doubling sizes, so that a long plan is not sorted again for each window."""
         while len(ids) and self._earlier and len(self._earlier[-1]) <= 2 * len(ids):
             ids = np.sort(np.concatenate([self._earlier.pop(), ids]))
         if len(ids):
@@ -147,7 +147,7 @@ class Backlog:
 
 @dataclass(frozen=True)
 class _Window:
-    """Missing recipes of a part of a plan, each id once, sorted by id."""
+    """Missing recipes of one part of a plan, each id once, sorted by id."""
 
     ids: np.ndarray
     indices: np.ndarray
@@ -172,8 +172,8 @@ def _hash(plan: Plan, done: IdSet, reads: Callable[[str], bool], start: int, sto
 
 
 class LeaseSize:
-    """Rows of the next lease: one model batch at first, then twice as many each time, up to `LEASE_SECONDS` of work, and
-    near the end no more than half of an actor's share of what is left, so that all actors end together."""
+    """Rows of the next lease: one model batch at first, then twice as many each time, up to `LEASE_SECONDS` of work.
+    Near the end it is at most half of an actor's share of the remaining rows, so that all actors end together."""
 
     def __init__(self, rows_per_call: int):
         self._batch = rows_per_call
@@ -181,7 +181,7 @@ class LeaseSize:
         self._rows_per_second: dict[bool, float] = {}
 
     def learn(self, reads: bool, rows: int, seconds: float) -> None:
-        """Takes the time that a lease took."""
+        """Records the time that a lease took."""
         rate = rows / max(seconds, 1e-6)
         self._rows_per_second[reads] = 0.5 * (self._rows_per_second.get(reads, rate) + rate)
 

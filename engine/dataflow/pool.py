@@ -1,8 +1,8 @@
-"""A pool of workers that follows the cluster: leases out, reports in, dead processes replaced, sick devices left alone.
+"""A pool of workers that follows the cluster: it gives leases, takes reports, replaces dead processes, avoids bad GPUs.
 
-Why not Ray Data's pool: it tries a call again for ever and on the same actor, and the driver never hears of a death. So a
-recipe that kills its process never ends, a GPU that fails keeps its calls, and a node that is gone keeps them until it is
-back. Here the driver holds the queue, which is the whole difference: each death is seen, counted, and blamed on someone.
+Ray Data's pool does not fit: it retries a call for ever on the same actor, and the driver never hears of a death. So a
+recipe that kills its process never ends, a failing GPU keeps its calls, and a lost node keeps its calls until it
+returns. Here the driver holds the queue, so each death is seen, counted, and blamed on its cause.
 """
 
 import sys
@@ -27,15 +27,15 @@ from engine.models.preprocessing import Preprocessing
 from engine.sources import Plan
 
 CALLS_PER_WORKER = 2
-"""Leases that a worker has at once, so that the next one is there when one ends."""
+"""Leases that a worker holds at once, so that the next one is ready when one ends."""
 PENDING_WORKERS = 2
-"""Workers beyond those that have a place: an autoscaler sees them as demand."""
+"""Number of workers requested beyond those that fit; an autoscaler sees them as demand."""
 MAX_START_DEATHS = 6
-"""Workers in a row that may die while they start."""
+"""Number of workers in a row that may die while they start."""
 LOOK_SECONDS = 2.0
-"""How often the cluster's nodes are looked at."""
+"""Seconds between two looks at the cluster's nodes."""
 WAIT_LINE_SECONDS = 30.0
-"""How often a line says that the pool waits for a place."""
+"""Seconds between two lines that say that the pool waits for resources."""
 
 _NO_RECIPE: np.ndarray = np.empty(0, np.int64)
 
@@ -50,28 +50,28 @@ class _Call:
 
 @dataclass(eq=False)
 class _Slot:
-    """A worker and what it was given."""
+    """A worker and its work."""
 
     actor: Any
     starting: Any = None
-    """What it is waited for while it starts: its place first, then its models."""
+    """Reference that the pool waits for while the worker starts: first its place, then its models."""
     place: Place | None = None
     is_ready: bool = False
     calls: deque[_Call] = field(default_factory=deque)
-    """In the order in which they run; only the first one has begun."""
+    """In the order of execution; only the first one has begun."""
     unwritten: list[Lease] = field(default_factory=list)
-    """Leases that are made and whose rows no receipt has named yet."""
+    """Leases that are made but whose rows are in no receipt yet."""
     is_proved: bool = False
-    """It has made something, so a death from now on is not its device's fault alone."""
+    """Whether it has made something, so that a later death is not blamed on its device alone."""
     is_guard: bool = False
-    """It lies on a GPU that is left alone, and keeps other workers off it."""
+    """Whether it occupies a GPU that is no longer used, to keep other workers off it."""
 
     @property
     def is_busy(self) -> bool:
         return bool(self.calls or self.unwritten)
 
     def strike_out(self, report: Report) -> None:
-        """Takes what receipts name off the unwritten leases."""
+        """Removes the rows that the receipts name from the unwritten leases."""
         written = [np.asarray(receipt.indices, np.int64) for receipt in report.receipts]
         if written:
             named = np.concatenate(written)
@@ -80,7 +80,7 @@ class _Slot:
 
 
 class Pool:
-    """Runs a backlog through workers; a context manager, which ends them."""
+    """Runs a backlog through workers; a context manager that ends them."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Pool:
 
         self.ask = ask
         self.killers: list[tuple[int, str]] = []
-        """Indices whose process died each time, with the reason; the caller makes error rows of them, and clears the list."""
+        """Indices whose process died each time, with the reason; the caller makes error rows of them and clears this."""
         self._backlog, self._job, self._look, self._price = backlog, job, look, price
         self._max_workers, self._say = max_workers, say
         self._plan = ray.put(plan)
@@ -107,7 +107,7 @@ class Pool:
         self._devices = Devices(say)
         self._readers = Readers(self._plan, ray.put(job.maker), self._suspects, self._put_back)
         self._sizes: list[Preprocessing | None] | None = None
-        """Sizes in which the workers' stages take images; known once one of them is loaded."""
+        """Image sizes that the workers' stages take; known once one of them is loaded."""
         self._start_deaths = 0
         self._cluster = look()
         self._looked = self._placed = time.monotonic()
@@ -125,11 +125,11 @@ class Pool:
             ray.kill(slot.actor)
 
     def reports(self) -> Iterator[Report]:
-        """Reports as they come, until the backlog is empty and all is written. An empty report passes the time.
+        """Yields reports as they come, until the backlog is empty and all is written; some are empty.
 
         Raises:
-            ValueError: a model cannot be loaded; the one sentence of the worker.
-            RunFailed: workers die while they start; every GPU fails.
+            ValueError: a model cannot be loaded; the message is the worker's one sentence.
+            RunFailed: workers die while they start, or every GPU fails.
         """
         while True:
             self._follow_cluster()
@@ -147,7 +147,7 @@ class Pool:
         return bool(self._readers or self._suspects or self._backlog)
 
     def _wait(self) -> Report:
-        """Waits for one thing to end, half a second at most."""
+        """Waits for one event, half a second at most."""
         import ray
 
         starting = {slot.starting: slot for slot in self._slots if slot.starting is not None}
@@ -167,7 +167,7 @@ class Pool:
         return Report()
 
     def _follow_cluster(self) -> None:
-        """Starts workers where there is room and work for them, and ends those that have none."""
+        """Starts workers if there is room and work for them, and ends those without either."""
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked, self._cluster = now, self._look()
@@ -190,7 +190,7 @@ class Pool:
             self._say(f"waiting for a place: a worker needs {what}, and the cluster has none free yet")
 
     def _demand(self) -> int:
-        """Workers that could have something to do."""
+        """Number of workers that could have work."""
         waiting = -(-self._backlog.most_left // self._job.maker.rows_per_call)
         return waiting + sum(slot.is_busy for slot in self._slots) + len(self._suspects) + len(self._readers)
 
@@ -202,7 +202,7 @@ class Pool:
         self._slots.append(_Slot(actor, actor.where.remote()))
 
     def _retire_idle(self) -> None:
-        """Ends workers, so that their node may go."""
+        """Ends idle workers, so that an autoscaler may remove their node."""
         import ray
 
         for slot in [slot for slot in self._slots if not slot.is_busy and not slot.is_guard]:
@@ -245,10 +245,10 @@ class Pool:
                 slot.calls.append(_Call(slot.actor.flush.remote(), None))
 
     def _give(self, slot: _Slot) -> bool:
-        """Gives a worker its next lease; a suspect has its worker for itself."""
+        """Gives a worker its next lease; a suspect gets a worker of its own."""
         if any(call.lease and call.lease.care for call in slot.calls):
             return False
-        # first a lease that is no suspect, so that a sick device is not mistaken for a recipe that kills
+        # prefer a lease that is no suspect, so that a failing device is not mistaken for a recipe that kills
         if not slot.calls and (slot.is_proved or not (self._readers.has_block or self._backlog)):
             suspect = self._suspects.next(lambda lease: not (lease.reads and self._reads_elsewhere))
             if suspect is not None:
@@ -271,11 +271,11 @@ class Pool:
 
     @property
     def _reads_elsewhere(self) -> bool:
-        """Where workers hold GPUs, reading and decoding is for the processors, anywhere in the cluster, if one is left."""
+        """Whether tasks on processors read and decode: yes if workers hold GPUs and the cluster has a free CPU."""
         return self.ask.num_gpus > 0 and self._cluster.has_spare_cpu(self.ask)
 
     def _start_reading(self) -> None:
-        """Keeps some blocks ahead of the workers."""
+        """Keeps some read blocks ready for the workers."""
         most = BLOCKS_AHEAD * sum(slot.is_ready for slot in self._slots)
         while self._reads_elsewhere and self._sizes is not None and len(self._readers) < most:
             lease = self._suspects.next(lambda lease: lease.reads)
@@ -306,7 +306,7 @@ class Pool:
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, DeviceFault):
                 self._blame(slot, call, str(error.cause))
-            elif isinstance(error.cause, ray.exceptions.ObjectLostError):  # the block of read images went with its node
+            elif isinstance(error.cause, ray.exceptions.ObjectLostError):  # the read images went with their node
                 self._put_back(call.lease)
             else:
                 raise told(error) from None
@@ -315,7 +315,7 @@ class Pool:
             self._put_back(call.lease)
             return Report()
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-            # a process that only cannot be reached, or that went with its node, says nothing about its lease
+            # a process that is unreachable, or that was lost with its node, is no evidence against its lease
             if isinstance(error, ray.exceptions.ActorUnavailableError) or not self._is_node_alive(slot):
                 self._say(f"a worker is gone with its node ({first_line(error)}); its recipes are made elsewhere")
                 self._lose(slot, first_line(error), None)
@@ -341,7 +341,7 @@ class Pool:
         slot.strike_out(report)
 
     def _blame(self, slot: _Slot, call: _Call, reason: str) -> None:
-        """Takes a death that the device or the recipes of the call have caused."""
+        """Handles a death that the device or the recipes of the call have caused."""
         self._lose(slot, reason, call.lease.indices if call.lease is not None else _NO_RECIPE)
         if call.lease is not None:
             self._say(f"a worker died ({reason}); its recipes are tried again with care")
@@ -352,16 +352,16 @@ class Pool:
         self.killers += [(index, f"its process died each time it was made ({reason})") for index in verdict.killers]
 
     def _lose(self, slot: _Slot, reason: str, culprit: np.ndarray | None) -> None:
-        """Ends a worker that died or may not go on, and puts back what it had beside the call that ended.
+        """Ends a worker that died or must not go on, and puts back its other calls.
 
         Args:
             slot: the worker.
-            reason: why, for people.
+            reason: the reason to print.
             culprit: indices that were being made when its process failed; None where its node or the network failed.
         """
         import ray
 
-        ray.kill(slot.actor)  # one that only cannot be reached must not go on beside its successor
+        ray.kill(slot.actor)  # an unreachable worker must not go on beside its successor
         self._slots.remove(slot)
         for call in slot.calls:
             self._suspects.end(call.token)

@@ -1,4 +1,4 @@
-"""One line that tells how far a run is: rows, rows per second, time left, dollars so far."""
+"""One line with the progress of a run: rows, rows per second, remaining time, dollars so far."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 class Progress:
-    """Prints to a terminal in place, and to a log file a line every few seconds."""
+    """Prints in place on a terminal, and a line every few seconds to a log file."""
 
     def __init__(
         self, name: str, total: int, stream: TextIO | None = None, every_seconds: float = 5.0, unit: str = "rows"
@@ -24,11 +24,11 @@ class Progress:
         self.errors = 0
         self.usd = 0.0
         self.problem = ""
-        """What goes wrong at the moment, shown at the line's end."""
+        """Current problem, shown at the end of the line."""
 
     @property
     def total(self) -> int:
-        """Rows there are to do."""
+        """Total number of rows."""
         return self._total
 
     @total.setter
@@ -36,14 +36,14 @@ class Progress:
         self._total = rows
 
     def add(self, rows: int, errors: int, usd: float) -> None:
-        """Counts finished rows (errors apart) and their busy dollars."""
+        """Counts finished rows (errors separately) and the dollars of their busy time."""
         self.rows += rows
         self.errors += errors
         self.usd += usd
         self._recent.append((time.monotonic(), self.rows + self.errors))
 
     def show(self, force: bool = False) -> None:
-        """Prints the line if it is time to."""
+        """Prints the line if it is due."""
         now = time.monotonic()
         if force or now - self._printed_at >= self._every_seconds:
             self._printed_at = now
@@ -55,13 +55,13 @@ class Progress:
             )
 
     def close(self) -> None:
-        """Prints the last line for good."""
+        """Prints the final line."""
         self.show(force=True)
         if self._in_place:
             print(file=self._stream, flush=True)
 
     def line(self) -> str:
-        """The line itself."""
+        """The text of the line."""
         done = self.rows + self.errors
         (then, before), now = self._recent[0], time.monotonic()
         rate = (done - before) / max(now - then, 1e-9)

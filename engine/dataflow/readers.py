@@ -1,4 +1,4 @@
-"""Reading for workers that hold GPUs: tasks on any processor of the cluster read, decode and resize some blocks ahead."""
+"""Reading for workers that hold GPUs: tasks on any processor of the cluster read, decode and resize in advance."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,26 +11,26 @@ from engine.dataflow.worker import read_elsewhere
 from engine.models.preprocessing import Preprocessing
 
 BLOCKS_AHEAD = 2
-"""Blocks per worker that are read or being read."""
+"""Blocks per worker that are ready or being read."""
 
 
 @dataclass(eq=False)
 class Reading:
-    """A lease that is being read, or was."""
+    """A lease that is being read or has been read."""
 
     lease: Lease
     token: str
     count: Any
-    """Reference of the number of images read, which the driver fetches."""
+    """Reference to the number of images read, which the driver fetches."""
     block: Any
-    """Reference of the images, which it does not."""
+    """Reference to the images, which the driver does not fetch."""
 
 
 class Readers:
-    """Tasks that read, and the blocks that they have read."""
+    """Tasks that read, and the blocks that they produced."""
 
     def __init__(self, plan: Any, maker: Any, suspects: Suspects, put_back: Callable[..., None]):
-        """`plan` and `maker` are references; `put_back` takes leases that are to be made again."""
+        """`plan` and `maker` are references; `put_back` takes leases to make again."""
         self._plan, self._maker, self._suspects, self._put_back = plan, maker, suspects, put_back
         self._reading: list[Reading] = []
         self._read: deque[Reading] = deque()
@@ -40,7 +40,7 @@ class Readers:
 
     @property
     def refs(self) -> list[Any]:
-        """What is waited for."""
+        """References to wait for."""
         return [reading.count for reading in self._reading]
 
     @property
@@ -62,7 +62,7 @@ class Readers:
         return self._read.popleft()
 
     def end(self, ref: Any) -> tuple[Verdict, str] | None:
-        """Takes the end of the task of `ref`; where its process died, what to do with its lease, and the reason."""
+        """Handles the end of a task; if its process died, returns the verdict on its lease and the reason."""
         import ray
 
         reading = next(one for one in self._reading if one.count == ref)
@@ -79,7 +79,7 @@ class Readers:
             raise told(error) from None
         if made < len(reading.lease):
             self._put_back(replace(reading.lease, indices=reading.lease.indices[made:]))
-        # what a processor could read a device can embed, so it is no suspect any more
+        # a device can embed what a processor could read, so the lease is no suspect any more
         reading.lease = replace(reading.lease, indices=reading.lease.indices[:made], care=0, deaths=0)
         self._read.append(reading)
         return None

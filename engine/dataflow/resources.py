@@ -1,4 +1,4 @@
-"""What an actor holds, what the cluster has, and whether the two can ever meet."""
+"""Resources of an actor and of the cluster, and whether the actor can ever be placed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Any, Literal
 from engine.models.device import torch_device
 
 GPU_ACTOR_CPUS = 0.5
-"""CPU slots of an actor that holds a whole GPU, less for a share of one: its work is on the GPU, and what reads and
-decodes for it needs the processors (a machine of 4 vCPUs and one GPU is common)."""
+"""CPU slots of an actor that holds a whole GPU, less for a share. Its work is on the GPU, and the tasks that read
+and decode for it need the processors (a machine with 4 vCPUs and one GPU is common)."""
 
 Device = Literal["auto", "cpu", "gpu"]
-"""Where models run: `auto` takes GPUs where the cluster has them, or can grow them."""
+"""Device of the models: `auto` takes GPUs if the cluster has them or can add them."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What each actor of a pool holds."""
+    """Resources that each actor of a pool holds."""
 
     num_cpus: float
-    """CPU slots it is scheduled with."""
+    """CPU slots for scheduling."""
     num_gpus: float = 0.0
-    """GPUs: a share of one, or a whole number."""
+    """GPUs: a fraction of one, or a whole number."""
 
     @property
     def device(self) -> str:
@@ -30,7 +30,7 @@ class Ask:
 
     @property
     def priced_cpus(self) -> float:
-        """CPUs that an actor keeps busy, for the price of its seconds."""
+        """CPUs that an actor keeps busy; they determine the price of its seconds."""
         return 0.0 if self.num_gpus else 1.0
 
 
@@ -39,36 +39,36 @@ CPU_ASK = Ask(1.0)
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes of a cluster at one moment, and the kinds of node that its autoscaler may add."""
+    """The nodes of a cluster at one moment, and the node types that its autoscaler may add."""
 
     nodes: Sequence[dict[str, float]]
-    """Resources of each living node."""
+    """Resources of each live node."""
     addable: Sequence[dict[str, float]] = ()
-    """Resources of each kind of node that an autoscaler may add."""
+    """Resources of each node type that an autoscaler may add."""
     may_grow: bool = False
-    """Whether nodes may join: every cluster but the one that this process started for itself."""
+    """Whether nodes may join: true except for a cluster that this process started for itself."""
 
     @property
     def total(self) -> dict[str, float]:
-        """Sums of all living nodes."""
+        """Sums over all live nodes."""
         names = {name for node in self.nodes for name in node}
         return {name: sum(node.get(name, 0.0) for node in self.nodes) for name in names}
 
     @property
     def knows_gpus(self) -> bool:
-        """Whether it has GPUs, or can add them."""
+        """Whether it has GPUs or can add them."""
         return any(node.get("GPU", 0.0) >= 1 for node in (*self.nodes, *self.addable))
 
     def room(self, ask: Ask) -> int:
-        """Actors that fit into the living nodes when they are empty."""
+        """Number of actors that fit into the live nodes when these are empty."""
         return sum(_fitting(node, ask) for node in self.nodes)
 
     def has_spare_cpu(self, ask: Ask) -> bool:
-        """Whether a node has a CPU left for a task when workers fill it."""
+        """Whether a node has a free CPU for a task when workers fill it."""
         return any(node.get("CPU", 0.0) - _fitting(node, ask) * ask.num_cpus >= 1 for node in self.nodes)
 
     def could_ever_place(self, ask: Ask) -> bool:
-        """Whether an actor fits into a node there is, or one that may be added."""
+        """Whether an actor fits into a present node or one that may be added."""
         return any(_fitting(node, ask) for node in (*self.nodes, *self.addable))
 
 
@@ -77,16 +77,16 @@ def _fitting(node: dict[str, float], ask: Ask) -> int:
     if not ask.num_gpus:
         return fit
     gpus = int(node.get("GPU", 0.0))
-    if ask.num_gpus < 1:  # a share lies on one GPU, never on two
+    if ask.num_gpus < 1:  # a fraction lies on one GPU, never on two
         return min(fit, gpus * int(1 / ask.num_gpus + 1e-6))
     return min(fit, int(gpus / ask.num_gpus))
 
 
 def choose_ask(cluster: Cluster, gpus_per_actor: float, needs_gpu: bool = False, device: Device = "auto") -> Ask:
-    """What the actors of a pool hold: GPUs where the cluster has them or can add them, or where the work needs them.
+    """Resources per actor of a pool: GPUs if the cluster has them or can add them, or if the work needs them.
 
     Raises:
-        ValueError: no node, there or to come, can hold such an actor.
+        ValueError: no present or future node can hold such an actor.
     """
     if device == "cpu" or (device == "auto" and not needs_gpu and not cluster.knows_gpus):
         ask = CPU_ASK
@@ -107,7 +107,7 @@ def choose_ask(cluster: Cluster, gpus_per_actor: float, needs_gpu: bool = False,
 
 
 def current_cluster(may_grow: bool) -> Cluster:
-    """The cluster that Ray is connected to, now."""
+    """The current state of the cluster that Ray is connected to."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -115,7 +115,7 @@ def current_cluster(may_grow: bool) -> Cluster:
 
 
 def _addable() -> list[dict[str, float]]:
-    """Kinds of node that the autoscaler has reported to Ray's head; none where there is no autoscaler."""
+    """Node types that the autoscaler has reported to Ray's head; none without an autoscaler."""
     import ray
 
     state: Any = ray._private.state.state

@@ -1,4 +1,4 @@
-"""Rows on their way to the tables: images, errors, and the work that they took."""
+"""Rows on their way to the tables: images, errors, and the work spent on them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from engine.recipe import ERROR_SCHEMA, IMAGE_SCHEMA, Recipe
 from engine.sources import Made, Stored
 
 KINDS = ("stage", "source", "dataset", "strategy", "generator")
-"""Columns that tell the rows of the ledger apart."""
+"""Key columns of the ledger."""
 SUMS = ("rows", "busy_seconds", "usd_compute", "usd_labels")
-"""Columns of the ledger that are added up."""
+"""Columns of the ledger that are summed."""
 
 
 @dataclass(frozen=True)
 class Pricing:
-    """The part of the price book that a worker needs."""
+    """Prices that a worker needs."""
 
     usd_per_device_second: float
-    """Of the share of a node that one actor holds."""
+    """Price of one second of the share of a node that one actor holds."""
     usd_per_label: dict[str, float]
-    """Source → price of a person's label; a test image's label is not bought."""
+    """Source → price of a human label; labels of test images are free."""
 
 
 @dataclass
@@ -43,9 +43,9 @@ class Row:
     stored: "Future[Stored] | Stored | None" = None
     stage: str = ""
     reason: str = ""
-    """Why there is no image; `` for an image."""
+    """Reason why there is no image; empty for an image."""
     is_rejected: bool = False
-    """A stage rejects the image, which is not a failure."""
+    """Whether a stage rejected the image; a rejection is not a failure."""
 
     def __post_init__(self) -> None:
         if self.made.reason:
@@ -53,18 +53,18 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Busy seconds of all that was done for it."""
+        """Busy seconds of all work on the recipe."""
         return self.make_seconds + sum(self.stage_seconds.values())
 
     def image(self) -> Stored:
-        """The stored image; waits for its encoding."""
+        """The stored image; waits until it is encoded."""
         assert self.stored is not None, "an image is stored before it is written"
         return self.stored.result() if isinstance(self.stored, Future) else self.stored
 
 
 @dataclass(frozen=True)
 class RowTables:
-    """What is written of some rows."""
+    """Arrow tables of some rows."""
 
     images: pa.Table
     image_indices: list[int]
@@ -73,11 +73,11 @@ class RowTables:
     error_indices: list[int]
     """Plan index of each error."""
     work: list[dict[str, Any]] = field(default_factory=list)
-    """Ledger rows without their run: the work of making and of each stage, by kind of image."""
+    """Ledger rows without their run id: the work of making and of each stage, by kind of image."""
 
 
 def to_tables(rows: Sequence[Row], pricing: Pricing, run_id: str, device_name: str, added: pa.Schema) -> RowTables:
-    """Tables of `IMAGE_SCHEMA` with the columns that stages have `added`, and of `ERROR_SCHEMA`."""
+    """Tables of `IMAGE_SCHEMA` with the columns `added` by stages, and of `ERROR_SCHEMA`."""
     images = [row for row in rows if not row.reason]
     errors = [row for row in rows if row.reason]
     return RowTables(
@@ -90,7 +90,7 @@ def to_tables(rows: Sequence[Row], pricing: Pricing, run_id: str, device_name: s
 
 
 def error_row(recipe: Recipe, index: int, reason: str) -> Row:
-    """A recipe that no process lived to report on."""
+    """The row of a recipe that killed every process that made it."""
     return Row(index, recipe, Made(reason=reason), make_seconds=0.0)
 
 

@@ -1,4 +1,4 @@
-"""A run fills plans: it makes the images that the table lacks, runs stages on them, and commits them every few seconds."""
+"""A run fills plans: it makes the images that the table lacks, runs stages on them, and commits every few seconds."""
 
 import os
 import sys
@@ -32,14 +32,14 @@ from engine.sources import Maker, Plan, plan_ids
 from engine.store import Committer, Receipt, Workspace, write_fragments
 
 ERRORS_COUNT_FROM = 200
-"""Recipes from which on the share of errors may stop a run; with fewer, half of them may fail."""
+"""Number of recipes from which the share of errors may stop a run; with fewer, half of them may fail."""
 MAX_WORKERS_VARIABLE = "IMAGEFOUNDRY_MAX_WORKERS"
 ROUNDS = 3
-"""Times that recipes without a receipt are made again before the run says that they are missing."""
+"""Number of times that recipes without a receipt are made again before the run reports them as missing."""
 ROWS_PER_FILL = 65_536
-"""Rows whose columns are written at once, since each write rewrites the columns of the fragments it touches …"""
+"""Rows whose columns are written at once, since each write rewrites these columns of the fragments that it touches …"""
 FILL_SECONDS = 60.0
-"""… or those of so many seconds."""
+"""… or the rows of this many seconds."""
 
 
 @dataclass
@@ -48,44 +48,44 @@ class FillResult:
 
     planned: int
     present: int
-    """Recipes whose image was in the table or rejected already, or that repeat another of the plan."""
+    """Recipes whose image was already in the table or rejected, or that repeat another recipe of the plan."""
     made: int = 0
     errors: int = 0
     """Recipes that failed."""
     rejected: int = 0
     """Images that a stage rejected."""
     updated: int = 0
-    """Images of earlier runs that lacked a column of a stage and have it now."""
+    """Images of earlier runs that lacked a column of a stage and now have it."""
 
 
 @dataclass
 class Run:
-    """One writing run over a workspace; a context manager, so that what was made is committed and accounted for.
+    """One writing run over a workspace; a context manager that commits and accounts for everything that was made.
 
-    Ray is connected when the first recipe is missing, and not at all when none is.
+    Ray is connected when the first recipe is missing; if none is missing, it is never connected.
     """
 
     workspace: Workspace
     prices: PriceBook
     instance_name: str | None = None
-    """Instance of the price book to price by; the cluster's accelerator decides when it is None."""
+    """Instance of the price book for prices; None selects it by the cluster's accelerator."""
     config: dict[str, Any] = field(default_factory=dict)
     """Configuration to record with the run."""
     commit_every_seconds: float = 5.0
     flush_seconds: float = 15.0
-    """Most seconds that a worker keeps a row before it writes it."""
+    """Maximum seconds that a worker keeps a row before it writes it."""
     ray: RayConnection | None = None
-    """A connection that outlives the run; its own otherwise."""
+    """A connection that outlives the run; None for a connection of the run's own."""
     device: Device = "auto"
-    """Where models run."""
+    """Device of the models."""
     max_errors: float = 0.2
     """Share of failing recipes that stops the run."""
     max_workers: int | None = field(default_factory=lambda: int(os.environ.get(MAX_WORKERS_VARIABLE, "0")) or None)
-    """Most workers per pool; as many as fit into the cluster if it is None. `IMAGEFOUNDRY_MAX_WORKERS` is the default."""
+    """Maximum workers per pool; None for as many as fit into the cluster. `IMAGEFOUNDRY_MAX_WORKERS` is the default."""
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
-    """Takes lines about workers that die and GPUs that fail."""
+    """Called with lines about dead workers and failing GPUs."""
     on_report: Callable[[Report], None] = lambda report: None
-    """Is called with each report of a worker."""
+    """Called with each report of a worker."""
 
     def __enter__(self) -> "Run":
         self.run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
@@ -112,18 +112,18 @@ class Run:
     def fill(self, name: str, plan: Plan, maker: Maker, stages: Sequence[Stage] = ()) -> FillResult:
         """Makes the images of a plan that the table lacks, and runs the stages on them before their rows are written.
 
-        Images of earlier runs that lack a column of a stage get it too.
+        Images of earlier runs that lack a column of a stage get it as well.
 
         Args:
-            name: of the progress line.
-            plan: recipes.
-            maker: makes them.
+            name: name shown in the progress line.
+            plan: recipes to make.
+            maker: makes the images.
             stages: run in this order, in the worker that made the image; `Embed.of(encoder)` for embeddings.
 
         Raises:
             ValueError: a model cannot be loaded on the workers; the cluster can never hold a worker; two stages add the
                 same column.
-            RunFailed: too many recipes fail, commits fail for good, or recipes are missing at the end.
+            RunFailed: too many recipes fail, commits fail permanently, or recipes are missing at the end.
         """
         check_stages(stages)
         for stage in stages:
@@ -175,20 +175,20 @@ class Run:
         name: str = "",
         load_encoder: Callable[..., ImageEncoder] = load_encoder,
     ) -> int:
-        """Embeds those committed images of a plan, or of these ids, that lack an encoder's embedding. Makes no image.
+        """Embeds the committed images of a plan, or with these ids, that lack an encoder's embedding. Makes no image.
 
-        Returns the number of images that it embedded. `load_encoder` loads the encoder from its source on the workers.
+        Returns the number of embedded images. `load_encoder` loads the encoder from its source on the workers.
         """
         return self.apply(Embed.of(encoder, load_encoder), what, name or f"embed by {encoder.name}")
 
     def apply(self, stage: Stage, what: Plan | Sequence[str], name: str = "") -> int:
-        """Runs a stage on those committed images of a plan, or of these ids, that lack one of its columns.
+        """Runs a stage on the committed images of a plan, or with these ids, that lack one of its columns.
 
-        Returns the number of images that have them now. Makes no image.
+        Returns the number of images that got the columns. Makes no image.
 
         Raises:
-            ValueError: the stage rejects images, and these are committed; it cannot be loaded on the workers.
-            RunFailed: processes die again and again.
+            ValueError: the stage rejects images, although these are already committed; or workers cannot load it.
+            RunFailed: processes die repeatedly.
         """
         if stage.rejects or not stage.columns.names:
             raise ValueError(
@@ -226,17 +226,17 @@ class Run:
         return progress.rows
 
     def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
-        """Enters what a stage did to images of any kind into the ledger; returns its price in US dollars."""
+        """Records in the ledger what a stage did to images of any kind; returns the price in US dollars."""
         return self._accounts.add_stage(stage, rows, busy_seconds, ask)
 
     def connect(self) -> None:
-        """Connects Ray, if that has not been done."""
+        """Connects Ray, unless already connected."""
         self._connection.connect()
         self._is_connected = True
         self._accounts.sample(self._look().total)
 
     def _update_present(self, name: str, plan: Plan, stages: Sequence[Stage]) -> int:
-        """Number of images of earlier runs that got a column that they lacked."""
+        """Fills missing columns of images of earlier runs; returns the number of these images."""
         adding = [stage for stage in stages if stage.columns.names and not stage.rejects]
         lacking = " OR ".join(f"{column} IS NULL" for stage in adding for column in stage.columns.names)
         if not lacking or not self.workspace.count(lacking):
@@ -253,12 +253,12 @@ class Run:
         return current_cluster(may_grow=not self._connection.is_private)
 
     def _price(self, ask: Ask) -> Pricing:
-        """Prices of what a worker holds; known once there is a node that has it."""
+        """Prices of what a worker holds; known once there is a node for it."""
         self._accounts.sample(self._look().total)
         return self._accounts.pricing(ask)
 
     def _renew(self) -> bool:
-        """Renews the run's rows if it is time to; returns whether it was."""
+        """Renews the run's row if it is due; returns whether it was."""
         if not self._accounts.is_due():
             return False
         if self._is_connected:
@@ -273,12 +273,12 @@ class Run:
     def _compact(self, clean: bool) -> None:
         try:
             self.workspace.compact(clean=clean)
-        except Exception as error:  # the rows are there: a table that stays in many files is no reason to fail
+        except Exception as error:  # the rows are committed: a table that stays in many files is no reason to fail
             print(f"warning: the table was not compacted ({error}); the next run tries again", file=sys.stderr)
 
 
 class _Filling:
-    """The books of one fill."""
+    """State and counts of one fill."""
 
     def __init__(
         self,
@@ -304,7 +304,7 @@ class _Filling:
         if not report.receipts:
             return
         accepted = [receipt for receipt in report.receipts if self._is_accepted(receipt)]
-        # a report's work is that of all its receipts; a refused one is paid work all the same
+        # a report's work covers all its receipts; a refused receipt was still paid work
         self._count(accepted, report.work, report.rejected)
 
     def _is_accepted(self, receipt: Receipt) -> bool:
@@ -318,7 +318,7 @@ class _Filling:
         images = sum(receipt.rows for receipt in receipts if receipt.table_name == "images")
         errors = sum(receipt.rows for receipt in receipts if receipt.table_name == "errors")
         self._result.made += images
-        rejected = min(rejected, errors)  # a refused receipt's are not there
+        rejected = min(rejected, errors)  # the rows of a refused receipt are missing
         self._result.errors += errors - rejected
         self._result.rejected += rejected
         accounts = self._run._accounts
@@ -329,7 +329,7 @@ class _Filling:
         self._progress.add(images, errors, sum(entry["usd_compute"] + entry["usd_labels"] for entry in work))
 
     def _take_killers(self) -> None:
-        """Writes the error rows of recipes that no worker lived to report on."""
+        """Writes the error rows of recipes that killed every worker that made them."""
         killers, self._pool.killers = self._pool.killers, []
         if not killers:
             return
@@ -342,15 +342,15 @@ class _Filling:
             self._count([receipt], tables.work)
 
     def check_errors(self, most: float) -> None:
-        """Raises RunFailed when too many recipes fail, as soon as workers say so.
+        """Raises RunFailed as soon as the reports of the workers show that too many recipes fail.
 
-        Images of earlier runs count, so that a few that fail each time do not stop a run that makes nothing else.
+        Images of earlier runs count, so a few recipes that fail each time do not stop a run that makes nothing else.
         """
         if self._tried >= ERRORS_COUNT_FROM:
             self._compare(self._failed, self._tried, most)
 
     def check_all_errors(self, most: float) -> None:
-        """The same at the end; of few recipes, half may fail."""
+        """The same check at the end; of few recipes, half may fail."""
         tried = self._result.made + self._result.errors + self._result.rejected
         few = tried + self._result.present < ERRORS_COUNT_FROM
         self._compare(self._result.errors, tried, max(most, 0.5) if few else most)

@@ -16,13 +16,13 @@ from engine.recipe import RECIPE_SCHEMA, Recipe, embedding_column
 from engine.store.vectors import from_matrix, to_matrix
 
 Views = Mapping[Preprocessing | None, Any]
-"""The same images as each stage wants them: its preprocessing, or None for their own size → pixels."""
+"""A function from a stage's preprocessing (None for the original size) to the images at that size."""
 
 _RECIPE_FIELDS = set(RECIPE_SCHEMA.names)
 
 
 class Stage(Protocol):
-    """One operation on images; picklable, and `load`ed once on each worker.
+    """One operation on images; picklable; each worker `load`s it once.
 
     In a fill it runs in the worker that made the images, on pixels that are still on the device, before the rows are
     written. `Run.apply` runs the same stage over committed images, in a pool of its own.
@@ -30,7 +30,7 @@ class Stage(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of its line in the ledger and of its errors."""
+        """Name in the ledger and in errors."""
         ...
 
     @property
@@ -40,12 +40,12 @@ class Stage(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Columns that it reads beside `id`: recipe fields, or what earlier stages of the same fill have added."""
+        """Columns that it reads besides `id`: recipe fields, or columns that earlier stages of the fill have added."""
         ...
 
     @property
     def num_gpus(self) -> float:
-        """Share of a GPU that a worker holds for it where the cluster has GPUs."""
+        """Share of a GPU per worker if the cluster has GPUs."""
         ...
 
     @property
@@ -55,15 +55,15 @@ class Stage(Protocol):
 
     @property
     def rejects(self) -> bool:
-        """Whether an image with a `reason` is rejected for good instead of failed.
+        """Whether an image with a `reason` is rejected for good instead of counted as failed.
 
-        A rejected image is a row of `errors`. It is not tried again, and does not count as a failure.
+        A rejected image is a row of `errors`. It is not tried again and does not count as a failure.
         """
         ...
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """Size in which it takes images; None for their own. Known once it is loaded."""
+        """Size at which it takes images; None for their original size. Known once it is loaded."""
         ...
 
     def load(self, device: str) -> None:
@@ -91,9 +91,9 @@ class Embed:
     """Stage that adds one embedding column: the embeddings of an image encoder, float32, unit norm."""
 
     encoder: str
-    """Name of the embeddings."""
+    """Name of the embeddings, revision included."""
     source: str
-    """Source that workers load the encoder from."""
+    """Source from which workers load the encoder."""
     dimension: int
     load_encoder: Callable[..., ImageEncoder] = load_encoder
     """Loads the encoder from a source and a device."""
@@ -106,7 +106,7 @@ class Embed:
 
     @classmethod
     def of(cls, encoder: ImageEncoder, load_encoder: Callable[..., ImageEncoder] = load_encoder) -> "Embed":
-        """The stage of an encoder; it is loaded anew on each worker."""
+        """The stage of an encoder; each worker loads the encoder itself."""
         return cls(encoder.name, encoder.source, encoder.dimension, load_encoder, _loaded=encoder)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Embed:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The encoder's own."""
+        """The encoder's preprocessing."""
         found: Preprocessing = self._loaded.preprocessing
         return found
 
@@ -128,7 +128,7 @@ class Embed:
         self._loaded = self.load_encoder(self.source, device=device)
 
     def __call__(self, block: pa.RecordBatch, pixels: Any) -> pa.RecordBatch:
-        """Embeds images; one whose embedding is not finite has a reason."""
+        """Embeds images; gives a reason for an embedding that is not finite."""
         vectors = np.ascontiguousarray(self._loaded.encode_images(pixels).cpu().numpy(), np.float32)
         is_finite = np.isfinite(vectors).all(1)
         reasons = pa.array([None if good else "the embedding is not finite" for good in is_finite], pa.string())
@@ -142,7 +142,7 @@ class Staged:
     """Results of all stages for some images."""
 
     kept: np.ndarray
-    """`[K]` int64, positions of the images that no stage gave a reason."""
+    """`[K]` int64, positions of the images without a reason."""
     columns: dict[str, pa.Array]
     """Column → values of the kept images."""
     reasons: dict[int, tuple["Stage", str]]
@@ -152,7 +152,7 @@ class Staged:
 
 
 class Stages:
-    """Some stages, loaded on one device."""
+    """Several stages, loaded on one device."""
 
     def __init__(self, stages: Sequence[Stage], device: str):
         self._stages, self._device = stages, device
@@ -166,17 +166,17 @@ class Stages:
 
     @property
     def preprocessings(self) -> list[Preprocessing | None]:
-        """The sizes that the stages take, each once."""
+        """The distinct sizes that the stages take."""
         return list(dict.fromkeys(stage.preprocessing for stage in self._stages))
 
     def run(self, recipes: Sequence[Recipe], views: Views) -> Staged:
-        """Runs one stage after the other on images of these recipes; see `run_on`."""
+        """Runs the stages one after the other on images of these recipes; see `run_on`."""
         inputs = {name for stage in self._stages for name in stage.inputs} & _RECIPE_FIELDS
         rows = {name: [getattr(recipe, name) for recipe in recipes] for name in sorted(inputs)}
         return self.run_on([recipe.id for recipe in recipes], views, pa.table(rows) if rows else None)
 
     def run_on(self, ids: Sequence[str], views: Views, rows: pa.Table | None = None) -> Staged:
-        """Runs one stage after the other; an image with a reason reaches no later stage.
+        """Runs the stages one after the other; an image with a reason reaches no later stage.
 
         Args:
             ids: `[N]`.
@@ -184,7 +184,7 @@ class Stages:
             rows: `[N]` rows with the stages' inputs.
 
         Raises:
-            ValueError: a stage reads a column that no row has, or returns other rows than it was given.
+            ValueError: a stage reads a column that no row has, or returns rows that do not match its input.
         """
         kept = np.arange(len(ids))
         names = pa.array(ids, pa.string())
@@ -258,7 +258,7 @@ def _pixels(views: Views, stage: Stage, kept: np.ndarray) -> Any:
 
 
 def values_of(column: pa.Array) -> Sequence[Any]:
-    """Values by row: a matrix `[N, D]` of a column of vectors, Python objects of any other."""
+    """Values by row: a matrix `[N, D]` for a column of vectors, Python objects for any other."""
     if pa.types.is_fixed_size_list(column.type) and not column.null_count:
         return to_matrix(column)
     found: list[Any] = column.to_pylist()

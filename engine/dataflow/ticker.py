@@ -1,4 +1,4 @@
-"""Commits, reports and prints each second, also while the next lease is still being made."""
+"""Commits, reports and prints once per second, even while the next lease is still being made."""
 
 import threading
 from collections.abc import Callable
@@ -11,13 +11,13 @@ TICK_SECONDS = 1.0
 
 
 class Ticker:
-    """A thread beside a fill; one task that fails keeps no other from its turn."""
+    """A thread beside a fill; a failing task does not stop the others."""
 
     def __init__(
         self, committer: Committer, progress: Progress, renew: Callable[[], bool], maintain: Callable[[], None]
     ):
         self.guard = threading.Lock()
-        """Held by whoever touches the committer, the run's sums or the progress."""
+        """Held while the committer, the run's sums or the progress are used."""
         self._committer, self._progress = committer, progress
         self._renew, self._maintain = renew, maintain
         self._ended = threading.Event()
@@ -25,7 +25,7 @@ class Ticker:
         self._failure: BaseException | None = None
 
     def check(self) -> None:
-        """Raises what makes the run's end certain: commits that fail for good, a workspace that was taken over."""
+        """Raises errors that end the run: commits that fail permanently, a workspace that another run took over."""
         if self._failure is not None:
             raise self._failure
 
@@ -36,16 +36,16 @@ class Ticker:
             if self._failure is None:
                 try:
                     self._committer.maybe_commit()
-                except Exception as error:  # told to the run's own thread by `check`
+                except Exception as error:  # `check` raises it in the run's own thread
                     self._failure = error
             self._progress.problem = self._committer.problem
             try:
                 renewed = self._renew()
-            except Exception as error:  # the next turn tries again, and the run's end tells for good
+            except Exception as error:  # the next turn tries again, and the end of the run reports a permanent failure
                 self._progress.problem = self._progress.problem or f"the run's row could not be renewed ({error})"
             self._progress.show()
         if renewed:
-            self._maintain()  # may take seconds, and needs none of what the guard protects
+            self._maintain()  # may take seconds, and needs nothing that the guard protects
 
     def _run(self) -> None:
         while not self._ended.wait(TICK_SECONDS):

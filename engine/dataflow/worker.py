@@ -1,4 +1,4 @@
-"""The actor that makes images: leases in, fragments on disk, receipts out."""
+"""The actor that makes images: takes leases, writes fragments to disk, returns receipts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     import torch
 
 FRAGMENT_BYTES = 64 << 20
-"""A fragment is written when its images weigh this much …"""
+"""A fragment is written when its images reach this size …"""
 READ_BYTES = 64 << 20
-"""A block of read images is handed over when its encoded bytes or its pixels weigh this much; the rest is leased anew."""
+"""A block of read images is full when its encoded bytes or its pixels reach this size; the rest is leased again."""
 PIXEL_BYTES = 256 << 20
-"""Most pixels that wait for their encoding at once."""
+"""Maximum bytes of pixels that wait for encoding."""
 
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a worker is made from; picklable."""
+    """Everything that a worker is made from; picklable."""
 
     maker: Maker
     stages: tuple[Stage, ...]
-    """Run in this order on what is made."""
+    """Run in this order on the images."""
     uri: str
-    """The workspace."""
+    """URI of the workspace."""
     run_id: str
     device: str
     """Torch device."""
     flush_seconds: float = 15.0
-    """… or when its oldest row is this old, so that a killed actor loses little."""
+    """… or when its oldest row reaches this age, so that a killed actor loses little."""
 
     @property
     def added(self) -> pa.Schema:
@@ -54,24 +54,24 @@ class WorkerJob:
 
 @dataclass
 class Report:
-    """What a worker hands back: a few hundred bytes, whatever the images weigh."""
+    """Result of a lease: a few hundred bytes, however large the images are."""
 
     receipts: list[Receipt] = field(default_factory=list)
-    """Of the fragments written since the last report; they may hold rows of earlier leases."""
+    """Receipts of the fragments written since the last report; they may hold rows of earlier leases."""
     work: list[dict[str, Any]] = field(default_factory=list)
-    """Ledger rows of these receipts, without their run."""
+    """Ledger rows for these receipts, without their run id."""
     rest: np.ndarray | None = None
     """Indices of the lease that did not fit into a block of read images."""
     rows: int = 0
-    """Recipes of the lease that were made."""
+    """Number of recipes of the lease that were made."""
     seconds: float = 0.0
-    """Time it took."""
+    """Duration of the lease."""
     rejected: int = 0
-    """Images of `receipts` that a stage rejects; rows of `errors`, and no failures."""
+    """Images of `receipts` that a stage rejects; they are rows of `errors` but no failures."""
     failed: int = 0
-    """Recipes of the lease that failed, …"""
+    """Number of recipes of the lease that failed, …"""
     reason: str = ""
-    """… and why the last of them did; known before their rows are written."""
+    """… and why the last of them failed; known before their rows are written."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,19 @@ class ReadBlock:
     """Images that a processor has read for a device elsewhere."""
 
     indices: np.ndarray
-    """`[N]` int64 plan indices, the first of the lease."""
+    """`[N]` int64 plan indices, a prefix of the lease."""
     made: list[Made]
-    """Results without their pixels."""
+    """Results without pixels."""
     views: Views
     """Size → uint8 images of the results that have one, in their order: `[G, 3, h, w]`, or a list of `[3, H, W]` for None."""
     seconds: float
-    """Time that reading took."""
+    """Time spent reading."""
 
 
 class Worker:
     """Actor: makes the recipes of leases, runs the stages on the device that made them, and writes fragments.
 
-    Encoding and writing run in threads beside, so the device does not wait for them.
+    Encoding and writing run in separate threads, so the device does not wait for them.
     """
 
     def __init__(self, plan: Plan, job: WorkerJob):
@@ -106,14 +106,14 @@ class Worker:
         self._failed, self._reason = 0, ""
 
     def where(self) -> tuple[str, tuple[str, ...]]:
-        """Node and GPUs that the actor was placed on; answered before any model is loaded."""
+        """Node and GPUs of the actor; answered before any model is loaded."""
         import ray
 
         context = ray.get_runtime_context()
         return context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ()))
 
     def load(self, pricing: Pricing) -> list[Preprocessing | None]:
-        """Loads the models; gives the sizes in which the stages take images."""
+        """Loads the models; returns the sizes at which the stages take images."""
         import torch
 
         self._pricing = pricing
@@ -146,7 +146,7 @@ class Worker:
                 _noting(token, notes)(part)
                 self._add_generated(part)
             made = len(lease)
-        if first := not self._has_written:  # the first rows are visible soon
+        if first := not self._has_written:  # readers see the first rows soon
             self._write()
         report = self._collect(wait=first)
         report.rest = lease.indices[made:] if made < len(lease) else None
@@ -155,7 +155,7 @@ class Worker:
         return report
 
     def flush(self) -> Report:
-        """Writes what is left and waits for it."""
+        """Writes the remaining rows and waits for them."""
         self._write()
         return self._collect(wait=True)
 
@@ -205,13 +205,13 @@ class Worker:
                     row.stored = self._encoding.submit(_encode, one.pixels)
                     self._encodes.append(row.stored)
                     self._pixel_bytes += one.pixels.numel()
-                    self._bytes += one.pixels.numel() // 2  # about what a PNG of it weighs
+                    self._bytes += one.pixels.numel() // 2  # about the size of its PNG
             elif not row.is_rejected:
                 self._failed, self._reason = self._failed + 1, row.reason
             one.pixels = None
             self._oldest = self._oldest or time.monotonic()
             self._rows.append(row)
-        if self._pixel_bytes > PIXEL_BYTES:  # of this batch and those before it: a fast device would fill the memory
+        if self._pixel_bytes > PIXEL_BYTES:  # of all batches so far: a fast device would fill the memory
             wait(self._encodes)
             self._encodes, self._pixel_bytes = [], 0
         if self._bytes >= FRAGMENT_BYTES or time.monotonic() - self._oldest >= self._job.flush_seconds:
@@ -232,7 +232,7 @@ class Worker:
         if self._rows:
             self._writes.append(self._writing.submit(self._write_rows, self._rows))
         self._rows, self._bytes, self._oldest = [], 0, 0.0
-        while len(self._writes) > 2 and not self._writes[-3].done():  # a slow disk holds the device back
+        while len(self._writes) > 2 and not self._writes[-3].done():  # the device waits for a slow disk
             self._writes[-3].result()
 
     def _write_rows(self, rows: list[Row]) -> Report:
@@ -304,7 +304,7 @@ def read_elsewhere(
 
 
 def _noting(token: str, notes: Any) -> Callable[[np.ndarray], None]:
-    """Notes what is begun with the `Notes` actor, where the lease is made with care."""
+    """A function that notes each begun batch with the `Notes` actor, if the lease is made with care."""
     if notes is None:
         return lambda indices: None
     import ray

@@ -1,4 +1,4 @@
-"""What a retriever learns from: texts, database images and mined negatives, all as embeddings."""
+"""Training data of a retriever: texts, database images and mined negatives, all as embeddings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ class Batch:
     """Rows of one training batch."""
 
     texts: np.ndarray
-    """`[B]` rows of the texts."""
+    """`[B]` row numbers of the texts."""
     images: np.ndarray
-    """`[B]` rows of the images that are their positives."""
+    """`[B]` row numbers of the images that are their positives."""
     negatives: np.ndarray
-    """`[B, K]` rows of the images that are their reflective negatives; -1 where there is none."""
+    """`[B, K]` row numbers of the images that are their reflective negatives; -1 for none."""
 
     def part(self, rank: int, world_size: int) -> "Batch":
-        """The rows of one of `world_size` workers, equally many each."""
+        """The rows of one of `world_size` workers; each worker gets equally many."""
         size = len(self.texts) // world_size
         mine = slice(rank * size, (rank + 1) * size)
         return Batch(self.texts[mine], self.images[mine], self.negatives[mine])
@@ -29,7 +29,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class RetrieverData:
-    """Texts and the images of the database's mining half. Classes are numbered over all data sets together."""
+    """Texts and the images of the database's mining half. Class numbers are unique across all data sets."""
 
     encoder: str
     """Name of the embeddings."""
@@ -42,11 +42,11 @@ class RetrieverData:
     image_class: np.ndarray
     """`[M]` int64."""
     negatives: np.ndarray
-    """`[T, K]` int64, rows of the images, hardest first (RealRAG Eq. 4); -1 for none."""
+    """`[T, K]` int64, row numbers of the images, hardest first (RealRAG Eq. 4); -1 for none."""
     validation: np.ndarray
-    """`[M]` bool: images that choose the epoch and teach nothing (`choose_validation`)."""
+    """`[M]` bool: images that choose the epoch and are not trained on (`choose_validation`)."""
     generated: np.ndarray | None = None
-    """`[T, D]` float32: what the generator drew for each text, zeros where it failed; for `TrainingConfig.remine`."""
+    """`[T, D]` float32: embedding of each text's generated image, zeros if it failed; for `TrainingConfig.remine`."""
 
     def __post_init__(self) -> None:
         num_texts, num_images = len(self.text_features), len(self.image_features)
@@ -80,7 +80,7 @@ class RetrieverData:
 
     @cached_property
     def _by_class(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Training images sorted by class, and for each text where its class begins and how many it has."""
+        """Training images sorted by class, and for each text the start and the size of its class."""
         rows = np.flatnonzero(~self.validation)
         rows = rows[np.argsort(self.image_class[rows], kind="stable")]
         classes = self.image_class[rows]
@@ -106,11 +106,12 @@ class RetrieverData:
         multiple: int = 1,
         negatives: np.ndarray | None = None,
     ) -> list[Batch]:
-        """The batches of an epoch: each text at most once, with an image of its class drawn anew; the rest is left out.
+        """The batches of an epoch: each text at most once, with a newly sampled image of its class.
 
-        A pure function of its arguments, so a run that was interrupted sees what one that was not would have seen.
-        `multiple`: number that a batch is a multiple of, where there are fewer texts than `batch_size`. `negatives`: taken
-        in place of the data's.
+        Texts that do not fill a batch are left out. A pure function of its arguments, so a resumed run sees the same
+        batches as an uninterrupted one.
+        `multiple`: the batch size is a multiple of it if there are fewer texts than `batch_size`. `negatives`: used
+        instead of the data's.
         """
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(self.text_class))
@@ -124,7 +125,7 @@ class RetrieverData:
         ]
 
     def to_tables(self) -> tuple[pa.Table, pa.Table]:
-        """Texts and images as Arrow tables, a row each, numbered, so that their order may be lost on the way."""
+        """Texts and images as Arrow tables, one numbered row each, so that their order may be lost on the way."""
         texts = {"class": self.text_class, "vector": _lists(self.text_features), "negatives": _lists(self.negatives)}
         if self.generated is not None:
             texts["generated"] = _lists(self.generated)
@@ -135,7 +136,7 @@ class RetrieverData:
 
     @classmethod
     def from_tables(cls, encoder: str, texts: Iterable[pa.Table], images: Iterable[pa.Table]) -> "RetrieverData":
-        """The data of `to_tables`, in parts and any order."""
+        """The data from the tables of `to_tables`, in parts and any order."""
         text, image = (pa.concat_tables(parts).sort_by("row").combine_chunks() for parts in (texts, images))
         return cls(
             encoder,
@@ -150,9 +151,9 @@ class RetrieverData:
 
 
 def choose_validation(image_class: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """`[M]` bool: this share of each class's images `[M]`, rounded down, so that a class of one image keeps it to learn from.
+    """`[M]` bool: this share of each class's images `[M]`, rounded down, so a class of one image keeps it for training.
 
-    Raises ValueError for a share outside 0 <= share < 1.
+    Raises ValueError if the share is outside 0 <= share < 1.
     """
     if not 0 <= share < 1:
         raise ValueError(f"validation share {share} leaves nothing to learn from; give 0 or more, and less than 1")

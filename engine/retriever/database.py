@@ -1,4 +1,4 @@
-"""The database of real images: the training images of data sets as rows of the one table, each picture once."""
+"""The database of real images: the training images of data sets as rows of the image table, each picture once."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -21,12 +21,12 @@ ROWS_PER_BLOCK = 65_536
 class DatabasePlan:
     """The training images `first … first + shots - 1` of each class, in the order of `OriginalPlan` with the same seed.
 
-    So `first=0, shots=60` and `first=60` split a data set into halves that share no image; a class that has fewer images
-    gives what it has.
+    So `first=0, shots=60` and `first=60` split a data set into halves that share no image; a class with fewer images
+    contributes those it has.
     """
 
     def __init__(self, dataset: Dataset, first: int = 0, shots: int | None = None, seed: int = 0):
-        """Raises ValueError when the data set has no training images, or none in this range."""
+        """Raises ValueError if the data set has no training images, or none in this range."""
         most = OriginalPlan(dataset, None).shots
         stop = most if shots is None else min(most, first + shots)
         if not 0 <= first < stop:
@@ -53,10 +53,10 @@ class Database:
     """Images that one encoder has embedded, selected by an SQL condition or by their ids, each picture once."""
 
     def __init__(self, workspace: Workspace, encoder: str, selection: str | Sequence[str]):
-        """Of images with equal pixels the one with the lowest id is in; see `duplicates`.
+        """Keeps, of images with equal pixels, the one with the lowest id; see `duplicates`.
 
         Raises:
-            ValueError: the workspace has no embeddings by this encoder; nothing is selected; the condition is no SQL.
+            ValueError: the workspace has no embeddings by this encoder; nothing is selected; the condition is not valid SQL.
         """
         self.encoder = encoder
         self.workspace = workspace
@@ -91,7 +91,7 @@ class Database:
             )
             raise ValueError(f"the database is empty: {encoder} has embedded {what}; build it first")
         self.name = blake2b(self._ids.tobytes(), digest_size=16).hexdigest()
-        """Hash of the ids: the same images have the same name, and one image more gives another."""
+        """Hash of the ids: equal sets of images have equal names, and one more image gives another name."""
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -101,16 +101,16 @@ class Database:
         return id_names(self._ids)
 
     def id_of(self, rows: np.ndarray) -> list[str]:
-        """Ids of row numbers, as `blocks` numbers them."""
+        """Ids of row numbers, with the numbering of `blocks`."""
         return id_names(self._ids[rows])
 
     def blocks(self, codes: dict[str, int]) -> Iterator[Block]:
-        """Unit vectors with their class codes, streamed from the table; an image's row is its place among the sorted ids.
+        """Unit vectors with class codes, streamed from the table; an image's row is its position among the sorted ids.
 
-        `codes`: plain class name → code; classes it does not name get `NO_CLASS`.
+        `codes`: plain class name → code; other classes get `NO_CLASS`.
 
         Raises:
-            ValueError: an embedding is zero or not finite; it names the image.
+            ValueError: an embedding is zero or not finite; the message names the image.
         """
         pending: list[Block] = []
         for batch in _scan(self.workspace, ["id", "class_name", self._column], self._where):
@@ -132,9 +132,9 @@ class Database:
 
 
 def duplicates(workspace: Workspace, where: str | None = None, among: IdSet | None = None) -> pa.Table:
-    """Images with the same pixels as another of those selected: `content_hash`, `id`, `dataset`, `class_name`, `kept`.
+    """Images with the same pixels as another selected image: `content_hash`, `id`, `dataset`, `class_name`, `kept`.
 
-    Equal ones stand together; the one with the lowest id is `kept`. Near-duplicates are not looked for.
+    Equal images are adjacent; the one with the lowest id is `kept`. Near-duplicates are not detected.
     """
     hashes, ids = [], []
     for batch in _scan(workspace, ["id", "content_hash"], where):
@@ -144,7 +144,7 @@ def duplicates(workspace: Workspace, where: str | None = None, among: IdSet | No
             batch, found = batch.filter(pa.array(wanted)), found[wanted]
         hashes.append(id_bytes(batch.column("content_hash")))
         ids.append(found)
-    # 32 bytes an image, so that a hundred million fit
+    # 32 bytes per image, so that a hundred million fit in memory
     content = np.concatenate(hashes) if hashes else np.empty(0, "S16")
     named = np.concatenate(ids) if ids else np.empty(0, "S16")
     order = np.lexsort((named, content))
@@ -158,7 +158,7 @@ def duplicates(workspace: Workspace, where: str | None = None, among: IdSet | No
 
 
 def duplicate_counts(found: pa.Table) -> list[dict[str, object]]:
-    """One row for each combination of data sets that share pictures: how many pictures, of how many images, whether labels differ."""
+    """One row per combination of data sets that share pictures: pictures, images, and whether labels differ."""
     groups: dict[str, list[dict[str, str]]] = {}
     for row in found.to_pylist():
         groups.setdefault(row["content_hash"], []).append(row)
@@ -175,7 +175,7 @@ def duplicate_counts(found: pa.Table) -> list[dict[str, object]]:
 
 
 def unit_vectors(column: pa.Array, ids: pa.Array) -> np.ndarray:
-    """An embedding column as `[N, D]` float32 of unit norm. Raises ValueError, with its id, for one that has no direction."""
+    """An embedding column as `[N, D]` float32 of unit norm. Raises ValueError, with the id, for a zero vector."""
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
     norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
     bad = ~np.isfinite(norms) | (norms == 0)

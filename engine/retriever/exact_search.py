@@ -1,12 +1,13 @@
-"""Exact nearest database vectors of many queries, never of a query's own class (RealRAG Eq. 4).
+"""Exact nearest database vectors of many queries, never from a query's own class (RealRAG Eq. 4).
 
 The database is streamed once, in blocks. A screening product over the leading principal directions bounds every
-inner product from above: with `q = (q1, q2)` and `x = (x1, x2)` split after direction `m`, `<q, x> <= <q1, x1> + |q2| |x2|`,
-which is one matrix product of `m + 1` columns. A query none of whose bounds in a tile of rows reaches its k-th best so
-far is done with that tile; the others' products are computed in full, and what may be among the best once more, in
-float64. `m` is chosen by the data; where no split pays, all directions are screened. Processors with 8-bit dot products
-(VNNI) multiply rounded vectors several times faster than float32 ones: with `x'` the rounded `x`,
-`<q, x> <= <q', x'> + |q - q'| |x| + |q'| |x - x'|` is another such bound, taken where it is the cheapest.
+inner product from above: with `q = (q1, q2)` and `x = (x1, x2)` split after direction `m`,
+`<q, x> <= <q1, x1> + |q2| |x2|`,
+which is one matrix product of `m + 1` columns. If no bound of a query in a tile of rows reaches its k-th best score so
+far, the query is done with that tile. The products of the other queries are computed in full, and those that may be
+among the best once more, in float64. `m` is chosen by the data; if no split pays, all directions are screened.
+Processors with 8-bit dot products (VNNI) multiply rounded vectors several times faster than float32 ones: with `x'` the
+rounded `x`, `<q, x> <= <q', x'> + |q - q'| |x| + |q'| |x - x'|` is another such bound, used if it is the cheapest.
 """
 
 import time
@@ -21,19 +22,19 @@ NO_CLASS = -1
 """Class code of a query or a row that is never masked."""
 
 _SPLITS = (32, 16, 12, 8, 6, 4, 3, 2)
-"""Screening may be by a 32nd of the directions, a 16th, …"""
+"""Candidate splits: screening uses a 32nd of the directions, a 16th, …"""
 _RECHECK_COST = 1.5
-"""Time of a full product after screening, over that of the product alone: its operands are gathered first (measured on AVX2)."""
+"""Time of a full product after screening ÷ the product alone: its operands are gathered first (measured on AVX2)."""
 _SAMPLE_ROWS = 1_024
 _SAMPLE_QUERIES = 512
 _SAMPLE_TILES = 8
 _PAIRS_AT_ONCE = 1_024
 _STEPS = 127
-"""Largest whole number that a rounded coordinate takes."""
+"""Largest integer that a rounded coordinate takes."""
 _LEAST_STEP = 1e-12
-"""Vectors of zeros have a step too, whose square is no zero."""
+"""Smallest step, so that vectors of zeros have one too and its square is not zero."""
 _CLIPPED = 1e-4
-"""Share of the coordinates that rounding may clip, so that a few large ones do not make the steps of all coarse."""
+"""Share of the coordinates that rounding may clip, so that a few large ones do not make all steps coarse."""
 _NOTHING = torch.finfo(torch.float32).min
 """Score of a place that no row has taken yet."""
 
@@ -43,25 +44,25 @@ class Block:
     """Some rows of a database."""
 
     rows: np.ndarray
-    """`[B]` int64 numbers of the rows."""
+    """`[B]` int64 row numbers."""
     vectors: np.ndarray
     """`[B, D]` float32."""
     classes: np.ndarray | None = None
-    """`[B]` int64 class codes, `NO_CLASS` for rows that are never masked; None where nothing is."""
+    """`[B]` int64 class codes, `NO_CLASS` for rows that are never masked; None if nothing is masked."""
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The nearest rows of each query, nearest first, ties by the lower row."""
+    """The nearest rows of each query, nearest first, ties in order of the row number."""
 
     rows: np.ndarray
-    """`[Q, k]` int64; -1 where fewer than k rows may be taken."""
+    """`[Q, k]` int64; -1 if fewer than k rows are eligible."""
     scores: np.ndarray
     """`[Q, k]` float32 inner products, summed in float64; -inf where there is no row."""
 
 
 def cut_blocks(vectors: np.ndarray, classes: np.ndarray | None = None, num_rows: int = 65_536) -> Iterator[Block]:
-    """A database in memory, `[N, D]` float32 and its class codes `[N]`, as blocks."""
+    """A database in memory, `[N, D]` float32 with its class codes `[N]`, as blocks."""
     for start in range(0, len(vectors), num_rows):
         part = slice(start, start + num_rows)
         rows = np.arange(start, min(start + num_rows, len(vectors)))
@@ -76,17 +77,17 @@ def top_k(
     query_classes: np.ndarray | None = None,
     device: str = "cpu",
 ) -> TopK:
-    """The `k` rows of the largest inner product with each of `queries` `[Q, D]` float32, as brute force finds them.
+    """The `k` rows with the largest inner product for each of `queries` `[Q, D]` float32, identical to brute force.
 
     Args:
-        queries: of any norm; give unit vectors for cosine similarity.
+        queries: of any norm; unit vectors give cosine similarity.
         blocks: the database, each row once, in any order.
-        k: rows a query.
-        query_classes: `[Q]` int64 class codes; rows of a query's own code are passed over, except for `NO_CLASS`.
-        device: torch device that computes.
+        k: rows per query.
+        query_classes: `[Q]` int64 class codes; rows with a query's own code are skipped, except `NO_CLASS`.
+        device: torch device of the computation.
 
     Raises:
-        ValueError: vectors that are not finite or of another dimension than the queries; classes that are missing.
+        ValueError: a vector is not finite or differs from the queries in its dimension; class codes are missing.
     """
     if queries.ndim != 2 or k < 1:
         raise ValueError(f"queries have shape {queries.shape} and k is {k}; give [Q, D] vectors and k of 1 or more")
@@ -129,35 +130,35 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Rounded:
-    """Vectors in whole numbers from -127 to 127 times one step."""
+    """Vectors as integers from -127 to 127 times one step."""
 
     numbers: torch.Tensor
     """`[N, D]` int8."""
     step: float
     lost: torch.Tensor
-    """`[N]`: length of what rounding took away."""
+    """`[N]`: length of the rounding error."""
 
     @classmethod
     def of(cls, vectors: torch.Tensor, squares: torch.Tensor) -> "_Rounded":
-        """Vectors `[N, D]` float32 of so many squared lengths `[N]`, rounded."""
+        """Rounds vectors `[N, D]` float32 with these squared lengths `[N]`."""
         some = vectors[:: max(1, len(vectors) // 64)].abs().flatten()
         most = some.kthvalue(max(1, int((1 - _CLIPPED) * len(some)))).values.item()
         step = max(most, _LEAST_STEP) / _STEPS
         whole = (vectors / step).round_().clamp_(-_STEPS, _STEPS)
         numbers = whole.to(torch.int8)
         lost = _squares(whole.mul_(-step).add_(vectors))
-        return cls(numbers, step, (lost + squares * 2**-20).sqrt())  # never less than it is
+        return cls(numbers, step, (lost + squares * 2**-20).sqrt())  # rounded up, so never less than the true length
 
     def __getitem__(self, part: slice) -> "_Rounded":
         return _Rounded(self.numbers[part], self.step, self.lost[part])
 
     def most_lost(self, norms: torch.Tensor, rows: "_Rounded", squares: torch.Tensor) -> torch.Tensor:
-        """`[N]`: how far the products of these vectors of lengths `norms` with `rows` may lie above the rounded ones."""
+        """`[N]`: upper bound of products with `rows` minus rounded ones; `norms`: lengths of these vectors."""
         return self.lost * squares.max().sqrt() + (norms + self.lost) * rows.lost.max()
 
 
 class _Search:
-    """Queries sorted by class, their best rows so far, and the directions to screen by."""
+    """Queries sorted by class, their best rows so far, and the screening directions."""
 
     def __init__(self, queries: np.ndarray, k: int, classes: np.ndarray | None, device: torch.device):
         codes = np.full(len(queries), NO_CLASS) if classes is None else np.asarray(classes, np.int64)
@@ -173,13 +174,13 @@ class _Search:
         self._dimension = self._split = queries.shape[1]
         self._basis: torch.Tensor | None = None
         self._num_blocks = 0
-        # on a GPU the product is cheap and looking at its result is not, so tiles are large and screened whole
+        # on a GPU the product is cheap and reading its result is not, so tiles are large and screened whole
         self._on_gpu = device.type == "cuda"
         self._dtype = torch.bfloat16 if self._on_gpu else torch.float32
         self._tile = (8_192, 65_536) if self._on_gpu else (4_096, 256)
         self._queries_screen = self._screen(self._queries, self._squares, self._split)
         self._rounded: _Rounded | None = None
-        """The queries, where rounded products screen."""
+        """The queries, if rounded products are used for screening."""
         self._buffer = torch.empty(self._tile[0] * self._tile[1], dtype=self._dtype, device=device)
         self._whole_buffer = torch.empty(self._tile[0] * self._tile[1], dtype=torch.int32, device=device)
 
@@ -196,13 +197,13 @@ class _Search:
         numbers, order_on_device = (torch.from_numpy(some).to(self._device) for some in (block.rows[order], order))
         rows = _Rows(numbers, vectors[order_on_device], squares[order_on_device], codes[order])
         if not self._num_blocks and not self._on_gpu:
-            # a sample in full gives every query a score to beat
+            # a full search of a sample gives every query a score to beat
             step = max(1, len(order) // _SAMPLE_ROWS)
             sampled = np.arange(len(order)) % step == 0
             self._search(rows.pick(sampled))
             rows = rows.pick(~sampled)
         if not self._on_gpu and self._num_blocks.bit_count() < 2:
-            self._plan(rows)  # at blocks 0, 1, 2, 4, 8, …: the higher the scores to beat, the fewer directions do
+            self._plan(rows)  # at blocks 0, 1, 2, 4, 8, …: higher scores to beat need fewer directions
         self._num_blocks += 1
         self._search(rows)
 
@@ -214,7 +215,7 @@ class _Search:
         return TopK(rows, np.where(rows < 0, -np.inf, scores).astype(np.float32))
 
     def _plan(self, rows: _Rows) -> None:
-        """Chooses the number of directions that a sample of tiles says is cheapest."""
+        """Chooses the number of directions that is cheapest on a sample of tiles."""
         if not len(rows.codes) or not len(self._queries):
             return
         chosen = torch.arange(0, len(self._queries), max(1, len(self._queries) // _SAMPLE_QUERIES))
@@ -253,16 +254,16 @@ class _Search:
         self._queries_screen = self._screen(self._queries, self._squares, self._split)
 
     def _screen(self, vectors: torch.Tensor, squares: torch.Tensor, split: int) -> torch.Tensor:
-        """`[N, split + 1]`: the leading coordinates and the norm of the others; all `D` as they are if nothing is split."""
+        """`[N, split + 1]`: the leading coordinates and the norm of the rest; without a split all `D` coordinates."""
         if split == self._dimension:
             return vectors.to(self._dtype)
         assert self._basis is not None
         leading = vectors @ self._basis[:, :split]
-        rest = (squares - _squares(leading)).clamp(min=0) + squares * 2**-20  # never less than it is
+        rest = (squares - _squares(leading)).clamp(min=0) + squares * 2**-20  # rounded up: never below the true value
         return torch.cat([leading, rest.sqrt()[:, None]], dim=1)
 
     def _slack(self, squares: torch.Tensor) -> torch.Tensor:
-        """`[Q]`: how far rounding may put a bound below the product it bounds."""
+        """`[Q]`: how far rounding may put a bound below the product that it bounds."""
         relative = self._dimension * 2.0**-22 + (2.0**-6 if self._dtype == torch.bfloat16 else 0.0)
         return relative * self._norms * squares.max().sqrt()
 
@@ -294,7 +295,7 @@ class _Search:
                     self._take(hot + first, tile, bounds[hot], slack[queries][hot])
 
     def _mask(self, bounds: torch.Tensor, query_codes: np.ndarray, row_codes: np.ndarray) -> None:
-        """Sets the places of equal class to the least there is; both codes are sorted."""
+        """Sets the entries of equal class to the lowest value; both codes are sorted."""
         if not self._masked:
             return
         least = _least(bounds)
@@ -311,14 +312,14 @@ class _Search:
             bounds[tops[number] : bottoms[number], starts[number] : ends[number]] = least
 
     def _take(self, places: torch.Tensor, tile: _Rows, bounds: torch.Tensor, slack: torch.Tensor) -> None:
-        """Computes the products of queries (at `places`) whose bounds in a tile are good enough, and keeps the best rows."""
+        """Computes products of queries (at `places`) whose bounds in a tile are high enough; keeps the best rows."""
         if self._split < self._dimension or self._rounded:
             products = self._queries[places] @ tile.vectors.T
             bounds = products.masked_fill_(bounds == _least(bounds), -torch.inf)
         k = min(self._scores.shape[1], bounds.shape[1])
         columns = bounds.topk(k, dim=1).indices if k > 1 else bounds.argmax(1, keepdim=True)
         first = torch.zeros_like(bounds, dtype=torch.bool).scatter_(1, columns, True)
-        for wanted in (first, ~first):  # the best raise the score that the others must reach
+        for wanted in (first, ~first):  # the best ones raise the score that the others must reach
             good = bounds >= (self._scores[places, -1] - slack)[:, None]
             self._keep(places, tile, (good & wanted).nonzero())
 
@@ -349,13 +350,13 @@ class _Search:
 
 def _squares(vectors: torch.Tensor) -> torch.Tensor:
     """`[N]`: squared lengths."""
-    if vectors.device.type == "cpu":  # torch writes the products out first
+    if vectors.device.type == "cpu":  # torch would write out the products first
         return torch.from_numpy(np.einsum("nd,nd->n", vectors.numpy(), vectors.numpy()))
     return torch.linalg.vecdot(vectors, vectors)
 
 
 def _least(bounds: torch.Tensor) -> float:
-    """What stands for a masked place."""
+    """Value of a masked entry."""
     return -torch.inf if bounds.is_floating_point() else torch.iinfo(bounds.dtype).min
 
 
@@ -367,7 +368,7 @@ def _rounded_product_cost() -> float:
 
     def seconds(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], some: torch.Tensor) -> float:
         times = []
-        for _ in range(4):  # the first has to be set up
+        for _ in range(4):  # the first call includes the setup
             started = time.perf_counter()
             product(some, some[:256].T)
             times.append(time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""The training loop of a head, on one process or as one of several; `train.py` runs it on a cluster."""
+"""The training loop of a head, on one process or as one of several; `ray_training.py` runs it on a cluster."""
 
 import json
 import time
@@ -17,28 +17,28 @@ from engine.retriever.head import Head, HeadSpec
 from engine.retriever.loss import reflective_loss
 
 MOST_VALIDATION_TEXTS = 4096
-"""Texts that the validation asks for, spread evenly over all, so that choosing the epoch stays cheap."""
+"""Texts used for validation, spread evenly over all texts, so that choosing the epoch stays cheap."""
 _TENSORS, _FACTS = "fit.safetensors", "fit.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a head is trained."""
+    """Training settings of a head."""
 
     label: str = "realrag"
     """Name of the retriever, for its column and reports."""
     num_negatives: int = 1
-    """Reflective negatives a text; 0 is Normal-RAG."""
+    """Reflective negatives per text; 0 is Normal-RAG."""
     temperature_on_reflective: bool = True
     """Divide their similarity by the temperature too; Eq. 7 prints it without, which makes them a near no-op."""
     remine: bool = False
-    """Mine the negatives anew before each epoch but the first, by the head as it is, in place of the frozen encoder's."""
+    """Mine the negatives again before each epoch but the first, with the current head instead of the frozen encoder."""
     epochs: int = 60
-    """Most epochs."""
+    """Maximum number of epochs."""
     patience: int = 0
     """Epochs without a better validation P@1 after which training stops; 0 for never."""
     batch_size: int = 128
-    """Texts of a batch, those of all workers together."""
+    """Texts per batch, summed over all workers."""
     learning_rate: float = 2e-3
     """Of AdamW."""
     weight_decay: float = 1e-2
@@ -50,14 +50,14 @@ class TrainingConfig:
     residual: bool = True
     """Add the MLP's output to its input."""
     mix: float = 0.0
-    """Share of the frozen similarity that is mixed back, 0 to 1."""
+    """Weight of the frozen embedding that is mixed back into the result, 0 to 1."""
     keep_epochs: tuple[int, ...] = ()
-    """Epochs whose heads are kept beside the chosen one (RealRAG Fig. 7)."""
+    """Epochs whose heads are kept in addition to the chosen one (RealRAG Fig. 7)."""
     seed: int = 0
-    """Draws the weights, the order and the positives."""
+    """Seed of the weights, of the order of the texts, and of the choice of positives."""
 
     def check(self) -> None:
-        """Raises ValueError for a setting that trains nothing."""
+        """Raises ValueError if a setting is invalid."""
         for name in ("epochs", "batch_size", "learning_rate", "temperature", "hidden"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, which trains nothing; give more than 0")
@@ -69,12 +69,12 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training run."""
+    """Result of a training run."""
 
     head: Head
-    """Of the epoch with the best validation P@1; of the last one without a validation split."""
+    """Head of the epoch with the best validation P@1, or of the last epoch without a validation split."""
     curves: list[dict[str, float]]
-    """A row an epoch: `epoch`, `loss`, `precision_at_1` on the validation images (NaN without), `seconds`."""
+    """One row per epoch: `epoch`, `loss`, `precision_at_1` on the validation images (NaN without any), `seconds`."""
     checkpoints: dict[int, Head]
     """Epoch → head, for `keep_epochs`."""
 
@@ -118,12 +118,12 @@ class Fit:
 
     @property
     def done(self) -> bool:
-        """Whether all epochs are trained, or the validation has not improved for as long as the patience lasts."""
+        """Whether all epochs are trained, or the validation has not improved for `patience` epochs."""
         waited = self.epoch - self.best_epoch
         return self.epoch >= self.config.epochs or bool(self.config.patience and waited >= self.config.patience)
 
     def run(self) -> Trained:
-        """Trains what is left to train."""
+        """Trains the remaining epochs."""
         while not self.done:
             self.run_epoch()
         return self.result()
@@ -167,7 +167,7 @@ class Fit:
 
     @torch.inference_mode()
     def _mined_anew(self) -> np.ndarray:
-        """`[T, K]`: the training images of other classes that the head puts nearest to what was drawn for each text."""
+        """`[T, K]`: training images of other classes that the head puts nearest to each text's generated image."""
         data = self.data
         assert data.generated is not None, "check_training refuses this"
         self.head.eval()
@@ -191,7 +191,7 @@ class Fit:
         negatives = torch.from_numpy(mine.negatives).to(self._device)
         rows = torch.cat([torch.from_numpy(mine.images).to(self._device), negatives.clamp(min=0).flatten()])
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            vectors = self._model(features[rows]).float()  # one call, as DDP wants one a step
+            vectors = self._model(features[rows]).float()  # one call, since DDP expects one per step
         images, reflective = vectors[:size], vectors[size:].view(*negatives.shape, vectors.shape[1])
         if self._world_size > 1:
             images = _Gathered.apply(images)
@@ -208,7 +208,7 @@ class Fit:
 
     @torch.inference_mode()
     def _precision_at_1(self) -> float:
-        """Share of the texts whose nearest validation image is of their class; NaN without validation images."""
+        """Share of the texts whose nearest validation image has their class; NaN without validation images."""
         rows = np.flatnonzero(self.data.validation)
         asked = np.flatnonzero(np.isin(self.data.text_class, self.data.image_class[rows]))
         if not len(asked):
@@ -223,19 +223,19 @@ class Fit:
         self._kept[key] = {name: tensor.detach().cpu().clone() for name, tensor in self.head.state_dict().items()}
 
     def result(self) -> Trained:
-        """The head of the best epoch, the curves and the heads that were to be kept."""
+        """The head of the best epoch, the curves and the kept heads."""
         heads = {key: self._head_of(key, self.best_epoch if key == 0 else key) for key in sorted(self._kept)}
         return Trained(heads.pop(0), self.curves, heads)
 
     def _head_of(self, key: int, epoch: int) -> Head:
         training = {name: value for name, value in asdict(self.config).items() if name != "label"}
         spec = HeadSpec(**asdict(self.head.spec) | {"training": training, "epoch": epoch})
-        head = _seeded(spec, 0)  # which leaves the caller's random numbers alone
+        head = _seeded(spec, 0)  # keeps the caller's random state
         head.load_state_dict(self._kept[key])
         return head.eval()
 
     def save(self, folder: Path) -> None:
-        """Writes all that `restore` needs to go on as if nothing had happened."""
+        """Writes the state that `restore` needs to continue as if uninterrupted."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ class Fit:
         (folder / _FACTS).write_text(json.dumps(facts))
 
     def restore(self, folder: Path) -> None:
-        """Goes back to the state that `save` wrote."""
+        """Restores the state that `save` wrote."""
         from safetensors.torch import load_file
 
         grouped: dict[str, dict[str, dict[str, torch.Tensor]]] = {"head": {"": {}}, "optimizer": {}, "kept": {}}
@@ -266,7 +266,7 @@ class Fit:
 
 
 class _Gathered(torch.autograd.Function):
-    """`[b, D]` of each worker to `[N, D]` of all, in their order; back come the gradients of all workers' losses."""
+    """Gathers `[b, D]` of each worker to `[N, D]` in worker order; the backward pass sums all workers' gradients."""
 
     @staticmethod
     def forward(ctx: Any, mine: torch.Tensor) -> torch.Tensor:
@@ -291,7 +291,7 @@ def fit_head(data: RetrieverData, config: TrainingConfig, device: str = "cpu") -
 
 
 def check_training(data: RetrieverData, config: TrainingConfig, world_size: int = 1) -> None:
-    """Raises ValueError for a setting that trains nothing, or a batch that does not fit the data or the workers."""
+    """Raises ValueError if a setting is invalid, or the batch does not fit the data or the workers."""
     config.check()
     if config.num_negatives and not (data.negatives >= 0).any():
         raise ValueError(f"{config.label} needs reflective negatives and there are none; mine them first")
@@ -308,7 +308,7 @@ def check_training(data: RetrieverData, config: TrainingConfig, world_size: int 
 @lru_cache(maxsize=1)  # heads that are trained one after the other share the features
 def _on_device(data: RetrieverData, device: torch.device) -> dict[str, torch.Tensor]:
     return {
-        # torch warns of Arrow's read-only memory
+        # torch warns about Arrow's read-only memory
         name: torch.from_numpy(np.require(getattr(data, name), requirements=["C", "W"])).to(device)
         for name in ("text_features", "image_features", "image_class")
     }

@@ -1,4 +1,4 @@
-"""The trained part of a retriever: an MLP behind the frozen vision tower (RealRAG section 3.3), and its folder."""
+"""The trained part of a retriever: an MLP after the frozen vision tower (RealRAG section 3.3), and its folder."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -19,28 +19,28 @@ ROWS_AT_ONCE = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec:
-    """What a head is, and what it was trained on and with."""
+    """Description of a head, of its training data and of its training settings."""
 
     encoder: str
-    """Name of the embeddings it takes, revision included (`ImageEncoder.name`)."""
+    """Name of the embeddings that it takes, revision included (`ImageEncoder.name`)."""
     dimension: int
-    """Numbers in an embedding, before and after."""
+    """Dimension of the embeddings, before and after the head."""
     hidden: int
     """Width of the hidden layer; 0 for a head without an MLP, whose embeddings are the encoder's own."""
     residual: bool = True
-    """Whether the MLP's output is added to its input; it then begins as plain CLIP."""
+    """Whether the MLP's output is added to its input; the untrained head then equals plain CLIP."""
     mix: float = 0.0
-    """Share of the input's direction in the result, 0 to 1: 0 is the MLP's output alone."""
+    """Weight of the input's direction in the result, 0 to 1: 0 is the MLP's output alone."""
     label: str = "head"
-    """Which retriever it is: `normal`, `realrag`, …"""
+    """Name of the retriever: `normal`, `realrag`, …"""
     training: dict[str, Any] = field(default_factory=dict)
-    """How it was trained."""
+    """Training settings."""
     epoch: int = 0
-    """Epochs it was trained for."""
+    """Number of epochs that it was trained for."""
 
 
 class Head(nn.Module):
-    """Unit-norm image embeddings in, unit-norm embeddings for the retriever's search out; texts stay as they are."""
+    """Maps unit-norm image embeddings to unit-norm embeddings for the retriever's search; texts are not changed."""
 
     def __init__(self, spec: HeadSpec):
         super().__init__()
@@ -67,7 +67,7 @@ class Head(nn.Module):
 
     @property
     def name(self) -> str:
-        """Name of its embeddings: the encoder, the retriever and a hash of all that decides them."""
+        """Name of its embeddings: the encoder, the retriever and a hash of everything that determines them."""
         kind = [self.spec.hidden, self.spec.residual, self.spec.mix]
         digest = blake2b(json.dumps(kind).encode(), digest_size=4)
         for tensor in self.state_dict().values():
@@ -76,7 +76,7 @@ class Head(nn.Module):
 
     @torch.inference_mode()
     def embed(self, embeddings: np.ndarray) -> np.ndarray:
-        """`[N, D]` float32, unit norm, of the encoder's embeddings `[N, D]`. Raises ValueError for another dimension."""
+        """`[N, D]` float32, unit norm, from the encoder's `[N, D]`. Raises ValueError if the dimension differs."""
         if embeddings.ndim != 2 or embeddings.shape[1] != self.spec.dimension:
             raise ValueError(
                 f"embeddings have shape {embeddings.shape}, and the head {self.spec.label} takes {self.spec.dimension} "
@@ -87,7 +87,7 @@ class Head(nn.Module):
         return torch.cat([self(part.to(device)).cpu() for part in rows.split(ROWS_AT_ONCE)]).numpy()
 
     def check_encoder(self, encoder: str) -> None:
-        """Raises ValueError, by name, for embeddings of another encoder than the head was trained on."""
+        """Raises ValueError, with both names, if the head was trained on embeddings of another encoder."""
         if encoder != self.spec.encoder:
             raise ValueError(
                 f"the head {self.spec.label} was trained on embeddings of {self.spec.encoder}, and these are of {encoder}; "
@@ -108,7 +108,7 @@ def load_head(folder: Path) -> Head:
     """The head in a folder that `Head.save` wrote.
 
     Raises:
-        ValueError: it is no such folder, holds pickles, or its files do not fit each other.
+        ValueError: the folder does not hold a head, holds pickles, or its files do not match.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""Trained heads in a workspace: found by what they were trained from, loaded by name."""
+"""Trained heads in a workspace: found by the hash of their training data and settings, loaded by name."""
 
 import json
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ _OF_NEGATIVES = ("negatives", "generated")
 
 
 def trained_from(data: RetrieverData, config: TrainingConfig) -> str:
-    """Hash of all that determines a head: its data and its training settings, 32 hexadecimal digits.
+    """Hash of everything that determines a head: its data and its training settings, 32 hexadecimal digits.
 
-    Negatives are part of it only for a head that learns from them, so generators share their `normal` heads.
+    Negatives are part of it only for a head that learns from them, so all generators share their `normal` heads.
     """
     digest = blake2b(json.dumps([data.encoder, asdict(config)]).encode(), digest_size=16)
     for name in _ARRAYS + (_OF_NEGATIVES if config.num_negatives else ()):
@@ -34,7 +34,7 @@ def trained_from(data: RetrieverData, config: TrainingConfig) -> str:
 
 
 def find_trained(workspace: Workspace, hashes: list[str]) -> dict[str, Trained]:
-    """Hash (`trained_from`) → what was trained from it, for those that the workspace holds."""
+    """Hash (`trained_from`) → training result, for those that the workspace holds."""
     wanted = ", ".join(quote(one) for one in dict.fromkeys(hashes))
     rows = workspace.heads(f"trained_from IN ({wanted})").to_pylist() if wanted else []
     found: dict[str, Trained] = {}
@@ -49,7 +49,7 @@ def find_trained(workspace: Workspace, hashes: list[str]) -> dict[str, Trained]:
 
 
 def keep_trained(workspace: Workspace, trained: Mapping[str, Trained], run_id: str) -> None:
-    """Adds heads to the workspace, by the hash that each was trained from."""
+    """Adds heads to the workspace, under the hash of their training data and settings."""
     rows: list[dict[str, Any]] = []
     for digest, one in trained.items():
         rows += [_row(digest, one.head, one, run_id, kept=False)]
@@ -62,7 +62,7 @@ def load_kept_head(workspace: Workspace, name: str) -> Head:
     """The head of this name, or the newest one with this label (`realrag`, `normal`).
 
     Raises:
-        ValueError: the workspace holds no such head; the sentence lists those that it holds.
+        ValueError: the workspace holds no such head; the message lists the heads that it holds.
     """
     rows = workspace.heads("NOT kept").to_pylist()
     chosen = [row for row in rows if name in (row["name"], row["label"])]

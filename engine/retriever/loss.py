@@ -15,18 +15,18 @@ def reflective_loss(
     temperature_on_reflective: bool = True,
     first: int = 0,
 ) -> torch.Tensor:
-    """Mean over the queries of Eq. 8: how far each text is from its own image, against all it should be far from.
+    """Mean of Eq. 8 over the queries: contrasts each text's own image with all images that it should be far from.
 
-    Images of the query's own class are neither its positive nor its negatives, so a batch may hold a class many times.
+    Images of the query's own class are neither its positive nor its negatives, so a batch may repeat a class.
 
     Args:
         queries: `[B, D]` unit norm, texts; query `b` belongs to image `first + b`.
         images: `[N, D]` unit norm, N >= B: the images of the whole batch, those of other workers included.
         classes: `[N]` classes of the images.
         reflective: `[B, K, D]` unit norm, each query's own reflective negatives; None for the normal loss.
-        present: `[B, K]` bool, which of them there are; None for all.
+        present: `[B, K]` bool, the negatives that exist; None for all.
         temperature: Tau of Eq. 7.
-        temperature_on_reflective: divide their similarity by tau as all others'. Eq. 7 prints it without: at tau 0.07 their
+        temperature_on_reflective: divide their similarity by tau like all others. Eq. 7 does not: at tau 0.07 their
             part is then at most e beside terms of up to e^14, next to nothing.
     """
     own = torch.arange(first, first + len(queries), device=queries.device)

@@ -1,4 +1,4 @@
-"""Reflective negatives: the real images nearest to what the generator draws of a prompt (RealRAG Eq. 3-4)."""
+"""Reflective negatives: the real images nearest to what the generator makes of a prompt (RealRAG Eq. 3-4)."""
 
 from collections.abc import Sequence
 
@@ -26,17 +26,17 @@ def mine(
     """The `k` database images nearest to each generated image by cosine similarity (`NEGATIVE_SCHEMA`), nearest first.
 
     Args:
-        workspace: holds both, embedded by `encoder`.
-        encoder: its name.
+        workspace: holds the generated images and the database, embedded by `encoder`.
+        encoder: name of the encoder.
         generated_ids: images whose negatives are wanted.
         database: an SQL condition (`source = 'original' AND split = 'train'`), ids, or a `Database`.
-        k: negatives an image; fewer where the database has no more.
-        mask: pass over images of the generated image's own class. A class of another data set with the same name is the same.
-        device: torch device that computes.
+        k: negatives per generated image; fewer if the database has no more.
+        mask: skip images of the generated image's own class, also in other data sets that have a class of that name.
+        device: torch device of the computation.
 
     Raises:
-        ValueError: an id is not in the table or not embedded; the database is empty, or holds nothing but a query's own
-            class; an embedding has no direction.
+        ValueError: an id is not in the table or not embedded; the database is empty, or holds only a query's own class;
+            an embedding has no direction.
     """
     if not isinstance(database, Database):
         database = Database(workspace, encoder, database)

@@ -1,4 +1,4 @@
-"""Mining on the cluster: shards of generated images against the whole database, which each worker streams from the table."""
+"""Mining on the cluster: workers search shards of generated images in the whole database, streamed from the table."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from engine.dataflow.run import Run
 
 QUERIES_PER_SHARD = 10_000
-"""Generated images that a worker searches for at once: enough that reading the database is a small part of its time."""
+"""Generated images that a worker searches for at once: enough to make reading the database a small part of its time."""
 
 
 def mine_missing(run: "Run", generated_ids: Sequence[str], database: Database, *, k: int, mask: bool) -> int:
-    """Mines, on the cluster, the generated images that have no negatives in this database yet.
+    """Mines, on the cluster, the negatives of generated images that have none in this database yet.
 
-    The negatives are rows of the table `negatives`; `read_negatives` reads them. Ids of images that failed are passed over.
+    The negatives are rows of the table `negatives`; `read_negatives` reads them. Ids of failed images are skipped.
 
     Args:
         run: an open run over the workspace.
         generated_ids: images whose negatives are wanted, embedded by the database's encoder.
         database: real images.
         k: negatives per generated image.
-        mask: pass over images of the generated image's own class.
+        mask: skip images of the generated image's own class.
 
     Returns:
         The number of generated images that were mined now.
 
     Raises:
-        ValueError: `engine.retriever.negatives.mine` refuses the ids, the database or the encoder.
+        ValueError: the ids, the database or the encoder are invalid (`engine.retriever.negatives.mine`).
     """
     workspace = run.workspace
     there = workspace.done_ids().contains(list(generated_ids))
@@ -52,7 +52,7 @@ def mine_missing(run: "Run", generated_ids: Sequence[str], database: Database, *
 
 
 def read_negatives(workspace: Workspace, database: Database, *, k: int, mask: bool, where: str = "") -> pa.Table:
-    """The negatives (`NEGATIVE_SCHEMA`) that were mined from this database with these settings."""
+    """The negatives (`NEGATIVE_SCHEMA`) that were mined in this database with these settings."""
     same = f"encoder = {quote(database.encoder)} AND database = '{database.name}' AND k = {k} AND masked = {str(mask).lower()}"
     return workspace.negatives(f"{same} AND {where}" if where else same)
 
@@ -60,7 +60,7 @@ def read_negatives(workspace: Workspace, database: Database, *, k: int, mask: bo
 def _mine_shards(
     run: "Run", database: Database, ids: Sequence[str], *, k: int, mask: bool
 ) -> Iterator[tuple[pa.Table, float, Ask]]:
-    """Negatives of one shard after another, with a task's busy seconds and the resources that it held."""
+    """Negatives of one shard after another, with the busy seconds and the resources of each task."""
     import ray
 
     shards = [ids[at : at + QUERIES_PER_SHARD] for at in range(0, len(ids), QUERIES_PER_SHARD)]

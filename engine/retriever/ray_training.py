@@ -1,4 +1,4 @@
-"""Heads trained on a cluster: Ray Data brings the features, Ray Train the workers and their resurrection."""
+"""Heads trained on a cluster: Ray Data delivers the features, Ray Train runs the workers and replaces lost ones."""
 
 import json
 import tempfile
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 10.0
 """Seconds between two checkpoints, since writing one takes longer than an epoch of a small head."""
 TRAINING_FOLDER = "training"
-"""Folder of a workspace that holds the checkpoints of heads while they are trained."""
+"""Folder in a workspace for the checkpoints of heads during training."""
 
 MAX_FAILURES = 8
-"""Times that lost workers are replaced before the run is given up."""
+"""Number of times that lost workers are replaced before the run fails."""
 ROWS_PER_BLOCK = 65_536
 
 
@@ -40,10 +40,11 @@ def train_heads(
 ) -> dict[str, Trained]:
     """Trains a head for each of `configs`, one after the other in one Ray Train job; Ray must be connected.
 
-    Batches are shared out to the workers and their images gathered, so the heads are those of `fit_head` whatever the
-    number of workers (to rounding). A checkpoint is written every few seconds and after each head below `storage`, a folder
-    or URL that all nodes see: when a worker is lost all start again from it, and so does the same call after the driver was lost; the result is
-    the same bit for bit.
+    Batches are split between the workers and their images gathered, so the heads equal those of `fit_head` (up to
+    rounding) for any number of workers.
+    Every few seconds and after each head, a checkpoint is written below `storage`, a
+    folder or URL that all nodes can access. When a worker is lost, all workers restart from it; after the loss of the
+    driver, the same call does so too. The result is the same bit for bit.
 
     Raises:
         ValueError: as `Fit` does.
@@ -75,7 +76,7 @@ def train_heads(
             )
             for name, table in (("texts", texts), ("images", images))
         },
-        # any image may be the positive or negative of any text, so it is the batches that are split and not the rows
+        # any image may be the positive or negative of any text, so the batches are split and not the rows
         dataset_config=DataConfig(datasets_to_split=[]),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
@@ -92,7 +93,7 @@ def train_heads(
 
 
 def _finished(data: RetrieverData, configs: Mapping[str, TrainingConfig], run: str) -> dict[str, Trained] | None:
-    """What the run of this folder or URL has trained, from its last checkpoint; None where something is left to do."""
+    """Results of the run in this folder or URL, from its last checkpoint; None if the run is not finished."""
     from ray.train import Result
 
     try:
@@ -109,7 +110,7 @@ def _finished(data: RetrieverData, configs: Mapping[str, TrainingConfig], run: s
 
 
 def _train_on_worker(settings: dict[str, Any]) -> None:
-    """What each worker runs."""
+    """The function that each worker runs."""
     import ray.train
     import torch
     from ray.train import Checkpoint
@@ -144,13 +145,13 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
                     if rank == 0:
                         for known, state in fits.items():
                             state.save(Path(folder) / known)
-                    # every worker reports, and waits for the others; the first one brings the files
+                    # every worker reports and waits for the others; the first one supplies the files
                     checkpoint = Checkpoint.from_directory(folder) if rank == 0 else None
                     ray.train.report({"head": name, **row}, checkpoint=checkpoint)
 
 
 def _is_due(elapsed: float, seconds: float, world_size: int, device: Any) -> bool:
-    """Whether the first worker's clock asks for a checkpoint; the same on every worker."""
+    """Whether a checkpoint is due by the first worker's clock; the same on every worker."""
     import torch
 
     due = torch.tensor([float(elapsed >= seconds)])
@@ -167,7 +168,7 @@ def _restored(data: RetrieverData, config: TrainingConfig, folder: Path) -> Fit:
 
 
 def _fingerprint(data: RetrieverData, configs: Mapping[str, TrainingConfig], num_workers: int) -> str:
-    """Names the run by all that decides its result, so that the same call goes on and another one begins anew."""
+    """Hash of everything that determines the run's result, so the same call continues it and another starts anew."""
     settings = {name: asdict(config) for name, config in configs.items()}
     digest = blake2b(json.dumps([data.encoder, num_workers, settings]).encode(), digest_size=8)
     for name in ("text_features", "text_class", "image_features", "image_class", "negatives", "validation"):
@@ -185,7 +186,7 @@ def train_missing(run: "Run", lessons: Mapping[Any, Lesson], *, num_workers: int
     """Trains, through Ray Train, the heads that the workspace does not hold yet, and keeps them there.
 
     A head is found by the hash of what it is trained from (`engine.retriever.heads.trained_from`), so a second call trains
-    nothing. Training runs on GPUs where the cluster has some, unless the run is for processors.
+    nothing. Training uses GPUs if the cluster has some, unless the run is limited to processors.
 
     Args:
         run: an open run over the workspace.
@@ -223,5 +224,5 @@ def _remove(storage: str) -> None:
     from pyarrow.fs import FileSystem
 
     system, path = FileSystem.from_uri(storage if "://" in storage else Path(storage).absolute().as_uri())
-    with suppress(OSError):  # what stays costs disk alone
+    with suppress(OSError):  # remaining files only cost disk space
         system.delete_dir(path)

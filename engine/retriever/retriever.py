@@ -1,4 +1,4 @@
-"""Text to the nearest real images of the database (RealRAG Eq. 9), for all three retrievers alike."""
+"""Retrieval of the real images nearest to a text (RealRAG Eq. 9), the same for all three retrievers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,28 +19,28 @@ from engine.store.rows import quote
 from engine.store.vectors import to_matrix
 
 ROWS_PER_FILL = 100_000
-"""Embeddings that are written in one commit."""
+"""Embeddings per commit."""
 _IN_DATABASE = "source = 'original' AND split = 'train'"
 
 
 def plain_head(encoder: ImageEncoder) -> Head:
-    """The head that changes nothing: Zero-RAG over images chosen by `Retriever.embed`."""
+    """The identity head: Zero-RAG over images chosen by `Retriever.embed`."""
     return Head(HeadSpec(encoder=encoder.name, dimension=encoder.dimension, hidden=0, label="zero"))
 
 
 @dataclass(frozen=True)
 class Retriever:
-    """Zero-RAG without a head, Normal-RAG or RealRAG with one; the images are rows of the workspace's table.
+    """Zero-RAG without a head, Normal-RAG or RealRAG with one; the images are rows of the workspace's image table.
 
-    The head's embeddings are a column of the table under the head's name. An image that is not embedded is never found,
-    so what `embed` was given is the database.
+    The head's embeddings are a column of the table under the head's name. An image without them is never found,
+    so the images given to `embed` are the database.
     """
 
     workspace: Workspace
     encoder: ImageEncoder
     head: Head | None = None
     max_distance: float | None = None
-    """Images farther than this cosine distance, 0 to 2, are not given: no reference is better than a bad one."""
+    """Images beyond this cosine distance, 0 to 2, are not returned: no reference is better than a bad one."""
 
     def __post_init__(self) -> None:
         if self.head is not None:
@@ -52,9 +52,9 @@ class Retriever:
         return self.head.name if self.head else self.encoder.name
 
     def embed(self, ids: Sequence[str] | None = None, *, build_index: bool = True) -> int:
-        """Embeds those of the images `ids` (all original training images, by default) that the head has not seen yet.
+        """Embeds those of the images `ids` (default: all original training images) that lack the head's embedding.
 
-        Returns how many. Needs the encoder's own embeddings in the table. Call it again for images that came later.
+        Returns their number. Needs the encoder's own embeddings in the table. Call it again for images added later.
         """
         if self.head is None:
             return 0
@@ -87,7 +87,7 @@ class Retriever:
     ) -> pa.Table:
         """The `k` nearest images of each text: `query_index`, `id`, `dataset`, `class_index`, `class_name`, `_distance`.
 
-        Nearest first; fewer than `k` where the filters or `max_distance` leave fewer. Test images are never given.
+        Nearest first; fewer than `k` if the filters or `max_distance` leave fewer. Test images are never returned.
 
         Raises:
             ValueError: a text is empty, or no image is embedded by this retriever.
@@ -112,9 +112,9 @@ class Retriever:
         return found.sort_by([("query_index", "ascending"), ("_distance", "ascending")])
 
     def references(self, dataset: Dataset, strategy: str, shots: int, k: int = 1, seed: int = 0) -> list[list[str]]:
-        """The image for each class and shot, `[C][shots]` ids, for `Materials.references`: the k nearest in turn.
+        """The reference for each class and shot, `[C][shots]` ids, for `Materials.references`: the k nearest in turn.
 
-        Each shot asks with its own prompt under `strategy`. A shot without any image has ``, and is drawn from text alone.
+        Each shot queries with its own prompt under `strategy`. A shot without any image has ``: text alone.
         """
         prompts = [
             [read_weights(make_prompt(strategy, dataset, number, shot, seed).text).text for shot in range(shots)]
@@ -131,7 +131,7 @@ class Retriever:
         ]
 
     def recall(self, texts: Sequence[str], k: int = 10) -> float:
-        """Share of the exact `k` nearest images of these texts that `search` finds; 1 where the column has no index."""
+        """Share of the exact `k` nearest images of these texts that `search` finds; 1 if the column has no index."""
         found = self.search(texts, k)
         column = embedding_column(self.name)
         ids: list[str] = []
@@ -156,9 +156,9 @@ class Retriever:
 def precision_and_recall(
     hits: pa.Table, wanted: Sequence[tuple[str, int]], num_relevant: dict[tuple[str, int], int], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P@k and recall@k of each query, `[Q]` float64, from the rows of `Retriever.search` with at least k an answer.
+    """P@k and recall@k of each query, `[Q]` float64, from the rows of `Retriever.search` with at least k rows per query.
 
-    `wanted`: (data set, class index) of each query. `num_relevant`: how many images of it the database has.
+    `wanted`: (data set, class index) of each query. `num_relevant`: number of its relevant images in the database.
     """
     right = np.zeros(len(wanted))
     seen: np.ndarray = np.zeros(len(wanted), np.int64)

@@ -1,4 +1,4 @@
-"""Generative data: prompts by class and strategy, drawn by a text-to-image model (GenBench section 2.2)."""
+"""Generative data: prompts by class and strategy, rendered by a text-to-image model (GenBench section 2.2)."""
 
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,7 +18,7 @@ class GenerativePlan:
     strategy: str
     shots: int
     seed: int = 0
-    """Another seed gives other noise and other draws of templates."""
+    """Another seed gives other noise and another sample of templates."""
     materials: Materials = NO_MATERIALS
     """Sentences and reference images, for the strategies that use them."""
     reference_mode: str = ""
@@ -35,7 +35,7 @@ class GenerativePlan:
         return self.shots * self.num_classes
 
     def num_recipes(self, shots: int) -> int:
-        """Recipes of the n-shot set: the first so many."""
+        """Number of recipes of the n-shot set, which is a prefix of the plan."""
         return min(shots, self.shots) * self.num_classes
 
     def __getitem__(self, index: int) -> Recipe:

@@ -145,7 +145,7 @@ SOURCES: tuple[str, ...] = tuple(kind.name for kind in SOURCE_KINDS)
 
 
 def source_kind(name: str) -> SourceKind:
-    """The source of that name. Raises ValueError, with the nearest names, for another."""
+    """The source of that name. Raises ValueError, with the nearest names, if there is none."""
     for kind in SOURCE_KINDS:
         if kind.name == name:
             return kind
@@ -153,7 +153,7 @@ def source_kind(name: str) -> SourceKind:
 
 
 def find_source(name: Any) -> SourceKind | None:
-    """The source of that name; None for another value."""
+    """The source of that name; None if there is none."""
     return next((kind for kind in SOURCE_KINDS if kind.name == name), None)
 
 

@@ -1,4 +1,4 @@
-"""Makers turn recipes into pixels on a worker; one bad recipe spoils no other."""
+"""Makers turn recipes into pixels on a worker; one bad recipe does not affect the others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,21 +47,21 @@ class Made:
     stored: Stored | None = None
     """The image as its source stores it; None for generated pixels, which are encoded without loss."""
     reason: str = ""
-    """Why there is no image."""
+    """Reason why there is no image."""
     batch_size: int = 1
-    """Batch the image was made in."""
+    """Size of the batch that the image was made in."""
     dtype: str = "uint8"
-    """Arithmetic it was made in."""
+    """Data type of the arithmetic."""
     search_seconds: float = 0.0
     """Busy seconds spent to find the image before the worker read it (retrieval)."""
 
 
 class Maker(Protocol):
-    """Made from a small picklable description, `load`ed once on its worker."""
+    """Makes images from recipes; a small picklable description, `load`ed once per worker."""
 
     @property
     def rows_per_call(self) -> int:
-        """Recipes handed to `make` at once."""
+        """Number of recipes passed to `make` at once."""
         ...
 
     @property
@@ -107,7 +107,7 @@ class CorpusMaker:
     needs_gpu: bool = False
 
     def reads(self, source: str) -> bool:
-        """All of them."""
+        """True: all images are read."""
         return True
 
     def load(self, device: str) -> None:
@@ -141,7 +141,7 @@ class CorpusMaker:
 
 
 def _decode_into(made: Made, data: bytes, sizes: Sequence[Preprocessing | None]) -> None:
-    """Raises ValueError for bytes that are no image."""
+    """Decodes into `made`. Raises ValueError if the bytes are not an image."""
     import torch
 
     pixels = decode_image(data)
@@ -157,7 +157,7 @@ class Generates:
     needs_gpu = False
 
     def reads(self, source: str) -> bool:
-        """None of them."""
+        """False: no image is read."""
         return False
 
     def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:
@@ -167,7 +167,7 @@ class Generates:
 
 @dataclass
 class GeneratorMaker(Generates):
-    """Draws generative images with one generator."""
+    """Generates images with one generator."""
 
     generator: str | GeneratorSpec
     """Name, folder or spec, as `load_generator` takes it."""
@@ -182,7 +182,7 @@ class GeneratorMaker(Generates):
 
     @property
     def rows_per_call(self) -> int:
-        """A model batch."""
+        """Size of a model batch."""
         return self.batch_size
 
     def load(self, device: str) -> None:
@@ -191,7 +191,7 @@ class GeneratorMaker(Generates):
         self._workspace = Workspace.open(self.references, create=False) if self.references else None
 
     def make(self, recipes: Sequence[Recipe]) -> list[Made]:
-        """Images of the recipes; when a batch fails, its recipes are tried one by one to find the one at fault."""
+        """Images of the recipes; if a batch fails, its recipes are tried one by one to find the failing one."""
         assert self._generator is not None, "load() comes first"
         made: dict[int, Made] = {}
         groups: dict[object, list[int]] = {}
@@ -261,16 +261,16 @@ class MakerBySource:
 
     @property
     def gpus_per_actor(self) -> float:
-        """The makers' share."""
+        """The share that all makers have."""
         return max(maker.gpus_per_actor for maker in self.makers.values())
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether one of them does."""
+        """Whether one of the makers needs one."""
         return any(maker.needs_gpu for maker in self.makers.values())
 
     def reads(self, source: str) -> bool:
-        """As the source's maker says."""
+        """The answer of the source's maker."""
         return self.makers[source].reads(source)
 
     def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:

@@ -7,10 +7,10 @@ from engine.recipe import Recipe
 
 
 class OriginalPlan:
-    """`shots` images of each class of a split, drawn in an order that depends on the seed alone.
+    """`shots` images of each class of a split, sampled in an order that depends on the seed alone.
 
-    For the test split give `shots=None`: every image, in the split's order. Where an image has several labels, it may be
-    drawn for each of them.
+    For the test split give `shots=None`: every image, in the split's order. An image with several labels may be sampled
+    for each of them.
     """
 
     source = "original"
@@ -23,9 +23,9 @@ class OriginalPlan:
         split: str = "train",
         allow_fewer: bool = False,
     ):
-        """Raises ValueError when the split is missing or broken, or a class has fewer images than shots.
+        """Raises ValueError if the split is missing or broken, or a class has fewer images than shots.
 
-        With `allow_fewer` such a class gives all it has.
+        With `allow_fewer`, such a class contributes all it has.
         """
         index = dataset.index(split)
         labels = index.labels(dataset.class_names, dataset.location)
@@ -63,7 +63,7 @@ class OriginalPlan:
         """Corpus → folder or URL to read it from."""
 
     def num_recipes(self, shots: int) -> int:
-        """Recipes of the n-shot set: the first so many."""
+        """Number of recipes of the n-shot set, which is a prefix of the plan."""
         return int(self._ends[min(shots, self.shots) - 1]) if shots else 0
 
     def __len__(self) -> int:

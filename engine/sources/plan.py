@@ -1,4 +1,4 @@
-"""A plan is a list of recipes that is never written down: recipe number `index` is computed when it is asked for."""
+"""A plan is a list of recipes that is never materialised: recipe number `index` is computed on demand."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ _MAX_KNOWN_IDS = 1 << 16
 
 
 class Plan(Protocol):
-    """Recipes `0 … len(plan) - 1`, each a pure function of its index, no two alike."""
+    """Recipes `0 … len(plan) - 1`, each a pure function of its index, all different."""
 
     def __len__(self) -> int: ...
 
@@ -19,9 +19,9 @@ class Plan(Protocol):
 
 
 class ClassPlan(Protocol):
-    """A plan that goes round the classes: index `shot * C + class`, so the n-shot set is the first `n * C` recipes.
+    """A plan that cycles through the classes: index `shot * C + class`, so the n-shot set is the first `n * C` recipes.
 
-    A class that has run out of images is passed over, so ask `num_recipes` for their number.
+    A class without further images is skipped, so use `num_recipes` for the number of recipes.
     """
 
     @property
@@ -37,12 +37,12 @@ class ClassPlan(Protocol):
     def __getitem__(self, index: int) -> Recipe: ...
 
     def num_recipes(self, shots: int) -> int:
-        """Recipes of the n-shot set: the first so many."""
+        """Number of recipes of the n-shot set, which is a prefix of the plan."""
         ...
 
 
 def plan_ids(plan: Plan, num: int | None = None) -> list[str]:
-    """The ids of a plan's recipes, or of its first `num`, each once, in their order."""
+    """The ids of a plan's recipes, or of its first `num`, without repetitions, in order."""
     return list(dict.fromkeys(plan[index].id for index in range(len(plan) if num is None else num)))
 
 
@@ -54,7 +54,7 @@ def shot_ids(plan: ClassPlan, start: int, stop: int) -> Iterator[tuple[str, int]
 
 
 class ShotIds(Sequence[Sequence[str]]):
-    """The ids of a plan by class and shot, `ids[class_index][shot]`, computed when they are first asked for."""
+    """The ids of a plan by class and shot, `ids[class_index][shot]`, computed at first use."""
 
     def __init__(self, plan: ClassPlan):
         self.num_shots = plan.shots
@@ -68,7 +68,7 @@ class ShotIds(Sequence[Sequence[str]]):
         return _ClassShotIds(self, range(len(self))[class_index])
 
     def id_at(self, index: int) -> str:
-        """The id of recipe `index`; the first `_MAX_KNOWN_IDS` that are asked for are kept."""
+        """The id of recipe `index`; the first `_MAX_KNOWN_IDS` requested ids are kept."""
         found = self._known.get(index)
         if found is None:
             found = self._plan[index].id

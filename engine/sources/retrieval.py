@@ -1,6 +1,6 @@
 """Retrieval data: images of a captioned web pool whose captions are nearest to the class (GenBench section 2.2).
 
-Text to text: the query is the class name in the data set's templates, as the paper has it; images are not looked at.
+Text to text: the query is the class name in the data set's templates, as in the paper; images are not used.
 """
 
 import time
@@ -26,15 +26,15 @@ class CaptionedPool:
     location: str
     index: SplitIndex
     captions: np.ndarray
-    """`[U, D]` float32, unit norm: one row a distinct caption."""
+    """`[U, D]` float32, unit norm: one row per distinct caption."""
     caption_of: np.ndarray
     """`[N]` row of `captions` for each image."""
     seconds: float
-    """Time that embedding the captions took when it was done."""
+    """Seconds that embedding the captions took when it was done."""
 
 
 def check_pool(location: str, shots: int) -> None:
-    """Looks at the pool without an encoder.
+    """Checks the pool without an encoder.
 
     Raises:
         ValueError: the pool is missing, broken, empty or smaller than `shots`.
@@ -93,7 +93,7 @@ class RetrievalPlan:
     def __init__(self, dataset: Dataset, pool: CaptionedPool, class_texts: np.ndarray, shots: int):
         """`class_texts`: `[C, D]` float32 unit norm, the class names in their templates (`class_text_features`).
 
-        Raises ValueError when the pool has fewer images than shots.
+        Raises ValueError if the pool has fewer images than shots.
         """
         check_pool(pool.location, shots)
         started = time.perf_counter()
@@ -121,7 +121,7 @@ class RetrievalPlan:
         return self.shots * self.num_classes
 
     def num_recipes(self, shots: int) -> int:
-        """Recipes of the n-shot set: the first so many."""
+        """Number of recipes of the n-shot set, which is a prefix of the plan."""
         return min(shots, self.shots) * self.num_classes
 
     def __getitem__(self, index: int) -> Recipe:
@@ -141,7 +141,7 @@ class RetrievalPlan:
 
 
 def _largest(values: np.ndarray, num: int) -> np.ndarray:
-    """`[num]` rows of the largest of `values` `[N]`, largest first, equal ones in their order."""
+    """`[num]` rows of the largest of `values` `[N]`, largest first, ties in order of the row."""
     least = np.partition(values, len(values) - num)[len(values) - num]
     found = np.flatnonzero(values >= least)
     order: np.ndarray = np.argsort(-values[found], kind="stable")[:num]
@@ -174,5 +174,5 @@ def _class_texts(
 
 
 def _embedded(encoder: ImageEncoder, texts: list[str]) -> dict[str, object]:
-    """What embeddings of texts depend on; on a GPU the encoder computes in half precision."""
+    """Everything that embeddings of texts depend on; on a GPU the encoder computes in half precision."""
     return {"encoder": encoder.name, "device": encoder.device, "texts": texts}

@@ -1,4 +1,4 @@
-"""What a place must be to hold a workspace, said in one sentence where it is not. Nothing here writes."""
+"""Requirements on the location of a workspace, checked with one-sentence errors. Nothing here writes."""
 
 import os
 from pathlib import Path
@@ -10,13 +10,13 @@ from engine.store.schemas import VERSION_KEY
 
 
 def normal_uri(uri: str) -> str:
-    """An absolute path for a local place, a URI without a trailing slash for any other."""
+    """An absolute path for a local location, a URI without a trailing slash for any other."""
     uri = uri.removeprefix("file://")
     return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
 def check_folder(path: Path) -> None:
-    """Raises ValueError when `path` is a file, or when it, or the folder it would be made in, is not writable."""
+    """Raises ValueError if `path` is a file, or if it, or the folder that would hold it, is not writable."""
     nearest = next(place for place in [path, *path.parents] if place.exists())
     if not nearest.is_dir():
         raise ValueError(f"{nearest} is a file; give the path of a folder as workspace")
@@ -25,7 +25,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_schema(uri: str, schema: pa.Schema) -> None:
-    """Raises ValueError when a table `images` with `schema` was not made by this version of the project."""
+    """Raises ValueError if the table `images` with `schema` was not made by this version of the project."""
     found = (schema.metadata or {}).get(VERSION_KEY, b"").decode()
     if found and found != str(SCHEMA_VERSION):
         cure = "use another workspace, or the release of imagefoundry that made this one"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def ensure(workspace: "Workspace", added: pa.Schema) -> None:
-    """Adds the columns that are missing; see `Workspace.ensure_columns`."""
+    """Adds the missing columns; see `Workspace.ensure_columns`."""
     schema = workspace.image_schema()
     missing = [field for field in added if field.name not in schema.names]
     for field in added:

@@ -1,4 +1,4 @@
-"""One committer makes the rows of workers visible: what is committed stays, what is not leaves no row."""
+"""One committer makes the rows of workers visible; uncommitted work leaves no row."""
 
 import time
 from collections.abc import Callable
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from engine.store.workspace import Workspace
 
 MAX_FAILED_COMMITS = 8
-"""Commits that fail one after the other before a run gives up; the waits between them are 1, 2, 4, … seconds."""
+"""Consecutive failed commits before a run gives up; the waits between them are 1, 2, 4, … seconds."""
 LONGEST_WAIT_SECONDS = 30.0
 FLUSH_TRIES = 4
 
 TRANSIENT = (OSError, RuntimeError, ValueError)
-"""How Lance and Arrow report that a store failed; all else is a mistake in the program."""
+"""Exceptions of Lance and Arrow for a failing store; all others are errors in the program."""
 
 sleep = time.sleep
 
 
 class CommitFailed(RunFailed):
-    """The store refused every try to commit; what was not committed is made again by the next run."""
+    """The store refused every attempt to commit; the next run makes the uncommitted rows again."""
 
 
 class Committer:
-    """Collects receipts and commits them every few seconds, and what is left when its block ends, however it ends.
+    """Collects receipts and commits them every few seconds, and the rest when its block ends, however it ends.
 
-    An index of a plan of `num_planned` recipes is made once, as an image or as an error: a second receipt for it is refused.
+    Each index of a plan of `num_planned` recipes is accepted once, as an image or an error; a second receipt is refused.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Committer:
         self._due_at = clock() + every_seconds
         self._failures = 0
         self.rows: dict[str, int] = {"images": 0, "errors": 0}
-        """Rows made visible so far, by table."""
+        """Number of rows made visible so far, by table."""
         self.refused = 0
-        """Receipts refused because one of their indices was accepted before."""
+        """Receipts refused because one of their indices was already accepted."""
         self.problem = ""
-        """Why the last commit failed, in one sentence; empty when it did not."""
+        """Why the last commit failed, in one sentence; empty if it succeeded."""
 
     def add(self, receipt: Receipt) -> list[int]:
-        """Takes a receipt; its rows become visible with the next commit. Returns [] when it is accepted.
+        """Takes a receipt; its rows become visible with the next commit. Returns [] if it is accepted.
 
-        A receipt that names an index accepted before is refused as a whole, and its indices that were not accepted are
-        returned, to be made again. A receipt without indices is always accepted.
+        A receipt that names an accepted index is refused as a whole, and its other indices are returned, to be made
+        again. A receipt without indices is always accepted.
         """
         if receipt.indices:
             indices = np.asarray(receipt.indices, np.int64)
@@ -80,15 +80,15 @@ class Committer:
         return []
 
     def missing(self, expected: np.ndarray) -> np.ndarray:
-        """Those of the plan indices `expected` `[N] int64` that no accepted receipt names, in their order."""
+        """Returns the plan indices among `expected` `[N] int64` that no accepted receipt names, in their order."""
         rest: np.ndarray = expected[~self._accepted[expected]]
         return rest
 
     def maybe_commit(self) -> int:
         """Commits if a commit is due; returns the number of rows made visible.
 
-        A commit that fails is tried again later, with what has come in since, and `problem` says why it failed.
-        Raises CommitFailed after `MAX_FAILED_COMMITS` failures in a row, WorkspaceLost when another run took over.
+        A failed commit is retried later, together with newer receipts, and `problem` says why it failed.
+        Raises CommitFailed after `MAX_FAILED_COMMITS` failures in a row, WorkspaceLost if another run took over.
         """
         if self._clock() < self._due_at:
             return 0
@@ -104,9 +104,9 @@ class Committer:
         return sum(self.rows.values()) - before
 
     def flush(self) -> int:
-        """Commits all that is pending, in a few tries; returns the number of rows made visible.
+        """Commits everything pending, in a few attempts; returns the number of rows made visible.
 
-        Raises CommitFailed when all tries fail or a receipt is wrong, WorkspaceLost when another run took over.
+        Raises CommitFailed if all attempts fail or a receipt is invalid, WorkspaceLost if another run took over.
         """
         before = sum(self.rows.values())
         for left in reversed(range(FLUSH_TRIES)):
@@ -153,7 +153,7 @@ class Committer:
         self._attempts[name] = (transaction, list(receipts))
 
     def _finish(self, name: str) -> None:
-        # its receipts belong to this transaction, which lands once however often it is tried and wherever an interrupt comes
+        # its receipts belong to this transaction, which lands once, despite retries and interrupts
         transaction, receipts = self._attempts[name]
         taken = {id(receipt) for receipt in receipts}
         self._pending[name] = [receipt for receipt in self._pending[name] if id(receipt) not in taken]

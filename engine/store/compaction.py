@@ -1,4 +1,4 @@
-"""Small fragments merged into larger ones in a few steps, so that the bytes rewritten stay within three times those made."""
+"""Merges small fragments in a few steps, so that at most three times the written bytes are rewritten."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,20 +13,20 @@ BYTES_PER_FRAGMENT = 512 * 1024**2
 ROWS_PER_FRAGMENT = 100_000
 BATCH_ROWS = 256
 TIERS = (1.0, 1 / 16, 1 / 256)
-"""Sizes, as parts of a full fragment, that smaller ones are merged to. A merge lifts every row over one of them at least, so
-no row is rewritten more often than there are tiers."""
+"""Target sizes of merges, as fractions of a full fragment. Each merge lifts every row over one of them, so no row
+is rewritten more often than there are tiers."""
 FRAGMENTS_PER_MERGE = 8
-"""Fewer are merged only when they make a full fragment."""
+"""Fewer fragments are merged only if they make a full fragment."""
 
 
 def size(fragment: Any) -> float:
-    """How full a fragment is by its metadata: its bytes or its rows, whichever is nearer to a full fragment's."""
+    """Fill level of a fragment by its metadata: the larger of its shares of a full fragment's bytes and rows."""
     weight = sum(file.file_size_bytes or 0 for file in fragment.files)
     return float(max(weight / BYTES_PER_FRAGMENT, fragment.physical_rows / ROWS_PER_FRAGMENT))
 
 
 def choose_groups(sizes: Sequence[float]) -> list[range]:
-    """The runs of adjacent fragments worth a merge, as places in `sizes`; all of one reach a tier that none of them does."""
+    """Runs of adjacent fragments worth a merge, as ranges of `sizes`; a run reaches a tier that none of its members does."""
     groups: list[range] = []
     taken = [False] * len(sizes)
     for tier in TIERS:
@@ -44,19 +44,19 @@ def choose_groups(sizes: Sequence[float]) -> list[range]:
 
 
 def plan(dataset: Any) -> list[list[Any]]:
-    """Metadata of the fragments of each merge that is worth it; reads no data."""
+    """Metadata of the fragments of each worthwhile merge; reads no data."""
     from lance.optimize import Compaction
 
-    # one task for each run of neighbours that the same indices cover: fragments on both sides cannot become one
+    # one task per run of neighbours covered by the same indices: fragments on both sides cannot become one
     tasks = Compaction.plan(dataset, {"target_rows_per_fragment": 2**31 - 1}).tasks
     runs = [list(task.fragments) for task in tasks]
     return [run[group.start : group.stop] for run in runs for group in choose_groups([size(one) for one in run])]
 
 
 def merge_small(workspace: "Workspace", name: str) -> int:
-    """Merges the small fragments of a table that are worth it; returns the bytes written.
+    """Merges the small fragments of a table for which it is worthwhile; returns the bytes written.
 
-    Rows may be committed meanwhile: they wait for the commits of the merges alone, not for the copying.
+    Rows may be committed meanwhile: they wait only for the commits of the merges, not for the copying.
     """
     from lance.optimize import Compaction
 
@@ -69,7 +69,7 @@ def merge_small(workspace: "Workspace", name: str) -> int:
             "excluded_fragment_ids": others,
             # a group holds fewer rows than this and becomes one fragment
             "target_rows_per_fragment": 2 * ROWS_PER_FRAGMENT,
-            # an image weighs tens of kilobytes: 8,192 a batch, the default, would fill the memory
+            # an image takes tens of kilobytes: the default batch of 8,192 would fill the memory
             "batch_size": BATCH_ROWS,
         }
         results = [task.execute(dataset) for task in Compaction.plan(dataset, options).tasks]
@@ -84,5 +84,5 @@ def merge_small(workspace: "Workspace", name: str) -> int:
 
 
 def clean(dataset: Any, keep_versions_for: timedelta) -> None:
-    """Deletes old versions and files that no version names, whatever their age: no writer may be at work."""
+    """Deletes old versions and unreferenced files of any age: no writer may be active."""
     dataset.cleanup_old_versions(older_than=keep_versions_for, delete_unverified=True)

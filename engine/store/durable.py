@@ -1,4 +1,4 @@
-"""Files of a local workspace forced to disk, so that what was reported as written survives a power cut."""
+"""Forces files of a local workspace to disk, so that rows reported as written survive a power cut."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def sync(path: Path) -> None:
-    """Forces a file, or the names in a folder, to disk."""
+    """Forces a file, or the entries of a folder, to disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -17,7 +17,7 @@ def sync(path: Path) -> None:
 
 
 def sync_fragments(table: Path, fragments: Iterable[Any]) -> None:
-    """Forces the data files of these Lance fragments to disk, and the folder that names them."""
+    """Forces the data files of these Lance fragments and their folder to disk."""
     for file in (file for fragment in fragments for file in fragment.files):
         sync(table / "data" / file.path)
     sync(table / "data")
@@ -25,7 +25,7 @@ def sync_fragments(table: Path, fragments: Iterable[Any]) -> None:
 
 def sync_commit(table: Path, version: int, transaction: Any) -> None:
     """Forces a committed version of a table to disk: its manifest, its transaction and their folders."""
-    # Lance counts down in the names of manifests, so that the newest comes first in a listing
+    # Lance counts down in the names of manifests, so that a listing begins with the newest
     manifests = [f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest"]
     files = [table / "_versions" / name for name in manifests]
     files.append(table / "_transactions" / f"{transaction.read_version}-{transaction.uuid}.txn")
@@ -39,7 +39,7 @@ def sync_commit(table: Path, version: int, transaction: Any) -> None:
 
 @contextmanager
 def synced(table: Path) -> Iterator[None]:
-    """Forces all files that the block adds to a table to disk, when it ends."""
+    """Forces all files that the block adds to a table to disk when the block ends."""
     before = set(_files(table))
     yield
     new = [file for file in _files(table) if file not in before]

@@ -1,4 +1,4 @@
-"""Commits that land once, and under the workspace's lock only onto this run's own last version of a table."""
+"""Commits that land once, and under the workspace's lock only on top of this run's own last version of a table."""
 
 import threading
 from collections.abc import Iterator
@@ -11,21 +11,21 @@ from engine.failures import RunFailed
 from engine.store.durable import sync_commit
 
 FENCED = ("images", "errors")
-"""Tables that the lock's owner alone commits to."""
+"""Tables to which only the owner of the lock commits."""
 HARMLESS = ("CreateIndex", "Rewrite", "BaseOperation")
-"""Transactions of others that change no row: indices and merged files (`BaseOperation` is how Lance gives those that reserve
-the numbers of these files). Such a one may end just after its run was taken over."""
+"""Transactions by others that change no row: indices, merged files, and `BaseOperation`, which reserves file numbers.
+One may end just after another run took over."""
 BARRIER_TRIES = 200
 
 
 class WorkspaceLost(RunFailed):
-    """Another writer committed to a table that this run holds the lock of; this run must not commit any more."""
+    """Another writer committed to a table whose lock this run holds; this run must not commit any more."""
 
 
 class Fence:
-    """The last version of one table that this run committed; every commit goes onto it, or fails.
+    """The last version of one table that this run committed; every commit goes on top of it, or fails.
 
-    Making one commits a barrier, so a commit of an earlier owner of the lock that is still under way fails.
+    Creating a fence commits a barrier, so an unfinished commit by an earlier owner of the lock fails.
     """
 
     def __init__(self, uri: str, dataset: Any) -> None:
@@ -48,15 +48,15 @@ class Fence:
             return self._dataset
 
     def check(self) -> None:
-        """Raises WorkspaceLost when another run has committed."""
+        """Raises WorkspaceLost if another run has committed."""
         with self._mutex:
             self._catch_up()
 
     def commit(self, transaction: Any) -> None:
-        """Commits a transaction onto the own last version; one that has landed already is not committed again.
+        """Commits a transaction on top of the run's last version; one that has landed is not committed again.
 
-        Call it again with the same transaction when it raised: the commit may have taken effect.
-        Raises WorkspaceLost when another run has committed, and what Lance raises when the store fails.
+        After an exception, call it again with the same transaction: the commit may have taken effect.
+        Raises WorkspaceLost if another run has committed, and Lance's exceptions if the store fails.
         """
         import lance
 
@@ -82,7 +82,7 @@ class Fence:
 
     @contextmanager
     def writing(self) -> Iterator[Any]:
-        """The table at the own last version, for a block that changes it through Lance; what it commits becomes own."""
+        """The table at the run's last version, for a block that changes it through Lance; its commits count as the run's."""
         with self._mutex:
             self._catch_up()
             try:
@@ -95,7 +95,7 @@ class Fence:
                 self._dataset = self._dataset.checkout_version(latest)
 
     def _catch_up(self) -> None:
-        """Finds the commits that took effect though their answer was lost."""
+        """Finds commits that took effect although their answer was lost."""
         latest = self._dataset.latest_version
         for version in range(self._dataset.version + 1, latest + 1):
             transaction = self._transaction(version)
@@ -110,7 +110,7 @@ class Fence:
         try:
             transaction = self._dataset.read_transaction(version)
         except (OSError, ValueError) as error:
-            if "not found" in str(error):  # cleaned up by the run that came after this one
+            if "not found" in str(error):  # a later run has cleaned it up
                 raise self._lost() from error
             raise
         if transaction is None:
@@ -122,9 +122,9 @@ class Fence:
 
 
 def raise_barrier(uri: str, dataset: Any) -> Any:
-    """Commits what no append that began before can land after, and changes nothing; returns the table after it.
+    """Commits a barrier that changes no row but blocks earlier unfinished appends; returns the table after it.
 
-    `Project` onto the same columns is that. It fails when an append came just before it, where `Restore` would undo it.
+    `Project` onto the same columns does this. It fails after a concurrent append, where `Restore` would undo it.
     """
     import lance
 
@@ -135,7 +135,7 @@ def raise_barrier(uri: str, dataset: Any) -> Any:
             projected = lance.LanceDataset.commit(dataset, transaction, max_retries=0)
         except Exception:
             if dataset.latest_version == dataset.version:
-                raise  # the store failed; else another writer came in between
+                raise  # the store failed; otherwise another writer came in between
         else:
             _sync(projected, transaction)
             return projected
@@ -144,14 +144,14 @@ def raise_barrier(uri: str, dataset: Any) -> Any:
 
 
 def lost(uri: str) -> WorkspaceLost:
-    """The error of a run whose workspace another run has taken over."""
+    """The error of a run whose workspace was taken over by another run."""
     return WorkspaceLost(f"another run took over workspace {uri}; start this run again to resume it")
 
 
 def commit_unfenced(dataset: Any, transaction: Any, rows: int) -> None:
-    """Commits a transaction that adds `rows` rows without a fence: onto whatever the newest version is, but only once.
+    """Commits a transaction that adds `rows` rows without a fence: once, on top of the newest version.
 
-    Raises WorkspaceLost when the table does not grow by exactly these rows.
+    Raises WorkspaceLost if the table does not grow by exactly these rows.
     """
     import lance
 

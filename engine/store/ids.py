@@ -1,4 +1,4 @@
-"""Sets of image ids that fit in memory: 16 bytes an id, so 100 million ids are 1.6 GB."""
+"""Sets of image ids that fit in memory: 16 bytes per id, so 100 million ids take 1.6 GB."""
 
 import binascii
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ HEX_DIGITS = 32
 
 
 def id_bytes(ids: Sequence[str] | pa.Array | np.ndarray) -> np.ndarray:
-    """The ids as `[N] S16` (numpy compares all 16 bytes, as every id has as many); an array of these stays as it is.
+    """The ids as `[N] S16` (numpy compares all 16 bytes, since every id has as many); returns such an array unchanged.
 
-    Raises ValueError for an id that is not 32 hexadecimal digits.
+    Raises ValueError if an id is not 32 hexadecimal digits.
     """
     if isinstance(ids, np.ndarray) and ids.dtype == "S16":
         return ids
@@ -33,7 +33,7 @@ def id_bytes(ids: Sequence[str] | pa.Array | np.ndarray) -> np.ndarray:
 
 
 def id_names(ids: np.ndarray) -> list[str]:
-    """The hexadecimal ids of `[N] S16`; one by one numpy would cut off the zero bytes at their ends."""
+    """The hexadecimal ids of `[N] S16`; element access in numpy would cut off trailing zero bytes."""
     text = np.ascontiguousarray(ids).tobytes().hex()
     return [text[start : start + HEX_DIGITS] for start in range(0, len(text), HEX_DIGITS)]
 
@@ -49,7 +49,7 @@ class IdSet:
         return len(self._sorted)
 
     def contains(self, ids: Sequence[str] | pa.Array | np.ndarray) -> np.ndarray:
-        """Which of `ids` are in the set, `[N] bool`. Raises ValueError for an id that is not 32 hexadecimal digits."""
+        """Membership of `ids` in the set, `[N] bool`. Raises ValueError if an id is not 32 hexadecimal digits."""
         wanted = id_bytes(ids)
         if not len(self._sorted):
             return np.zeros(len(wanted), bool)

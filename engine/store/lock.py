@@ -16,7 +16,7 @@ BEAT_SECONDS = 15.0
 
 
 class Held:
-    """A lock that this process took; `lost` becomes true when another run has taken it over."""
+    """A lock that this process holds; `lost` becomes true when another run has taken it over."""
 
     def __init__(self) -> None:
         self.lost = False
@@ -24,22 +24,22 @@ class Held:
 
 @contextmanager
 def workspace_lock(uri: str, run_id: str) -> Iterator[Held]:
-    """Holds the workspace's lock for the length of the block.
+    """Holds the workspace's lock during the block.
 
-    Raises ValueError, with the name of the other run, when that run holds it, and for a store that cannot be locked.
+    Raises ValueError if another run holds it, with the name of that run, or if the store does not support locks.
     """
     with _object_lock(uri, run_id) if "://" in uri else _file_lock(uri, run_id) as held:
         yield held
 
 
 def owner(run_id: str) -> dict[str, Any]:
-    """Who takes a lock, for the one who is refused."""
+    """Identity of the lock's owner, shown to a run that is refused."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     return {"run_id": run_id, "pid": os.getpid(), "host": socket.gethostname(), "started": started}
 
 
 def refusal(uri: str, content: bytes, cure: str) -> ValueError:
-    """The error of a run that finds the lock with this content taken."""
+    """The error of a run that finds the lock, with this content, taken."""
     try:
         other = json.loads(content)
         who = f"run {other['run_id']} (pid {other['pid']} on {other['host']}, started {other['started']})"
@@ -50,8 +50,8 @@ def refusal(uri: str, content: bytes, cure: str) -> ValueError:
 
 @contextmanager
 def _file_lock(uri: str, run_id: str) -> Iterator[Held]:
-    # flock, not lockf: a POSIX lock would be dropped as soon as any part of the process closed the file. The file is
-    # never deleted, since a third run could then lock a new one while the second waits on the old.
+    # flock, not lockf: a POSIX lock is dropped as soon as any part of the process closes the file. The file is never
+    # deleted, since a third run could then lock a new one while the second waits for the old one.
     fd = os.open(Path(uri) / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
@@ -92,5 +92,5 @@ def _object_lock(uri: str, run_id: str) -> Iterator[Held]:
         done.set()
         thread.join()
         if not held.lost:
-            with suppress(OSError):  # a store that is away frees the lock when it is stale
+            with suppress(OSError):  # if the store is unavailable, the lock becomes stale and is thereby free
                 lock.release()

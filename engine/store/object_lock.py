@@ -1,4 +1,4 @@
-"""A lock that is one S3 object: every change of it names the content it replaces, and the store's clock judges its age."""
+"""A lock that is one S3 object: every change is conditional on the previous content, and the store's clock judges its age."""
 
 import json
 import time
@@ -10,12 +10,12 @@ from typing import Any
 from engine.store.lock import refusal
 
 STALE_SECONDS = 60.0
-"""A lock that was not renewed for so long belongs to a dead run."""
+"""A lock that was not renewed for this long belongs to a dead run."""
 PRECONDITION_FAILED = 412
 
 
 class ObjectLock:
-    """The lock object `name` of the workspace at `uri` (`s3://…`), wanted or held by one run.
+    """The lock object `name` of the workspace at `uri` (`s3://…`), requested or held by one run.
 
     Raises ValueError for a store other than S3.
     """
@@ -43,7 +43,7 @@ class ObjectLock:
         self._renewed = 0.0
 
     def acquire(self) -> None:
-        """Takes the lock when it is free, released or stale. Raises ValueError, with the owner's name, when it is not."""
+        """Takes the lock if it is free, released or stale. Raises ValueError, with the owner's name, otherwise."""
         began = self._clock()
         if not self._put({"IfNoneMatch": "*"}):
             content, etag, age = self._read()
@@ -62,22 +62,22 @@ class ObjectLock:
         self._renewed = began
 
     def renew(self) -> bool:
-        """Writes a sign of life; false when another run has the lock or may have it, since no sign arrived in time."""
+        """Renews the heartbeat; false if another run has the lock, or may have it because no heartbeat arrived in time."""
         began = self._clock()
         try:
             if not self._put({"IfMatch": self._etag}):
                 content, etag, _ = self._read()
                 if not self._is_own(content):
                     return False
-                self._etag = etag  # the answer to an earlier sign of life was lost
-        except Exception:  # a store that is away for a moment is no reason to give up the lock before it is stale
+                self._etag = etag  # the answer to an earlier heartbeat was lost
+        except Exception:  # a short outage of the store is no reason to give up the lock before it is stale
             return self._clock() - self._renewed < STALE_SECONDS
         self._renewed = began
         return True
 
     def release(self) -> None:
-        """Frees the lock, unless another run has it by now."""
-        # written over, not deleted: not every store deletes on a condition
+        """Frees the lock, unless another run already has it."""
+        # overwritten, not deleted: not every store supports a conditional delete
         if not self._put({"IfMatch": self._etag}, released=True):
             content, etag, _ = self._read()
             if self._is_own(content) and not self._is_released(content):
@@ -85,7 +85,7 @@ class ObjectLock:
 
     def _put(self, condition: dict[str, str], *, released: bool = False) -> bool:
         """Writes the lock if the condition holds; false if it does not."""
-        self._beats += 1  # equal contents would have equal tags, and a lock just renewed could be taken for stale
+        self._beats += 1  # equal contents would have equal tags, and a renewed lock could be taken for stale
         body = json.dumps(self._owner | {"beat": self._beats, "released": released}).encode()
         try:
             reply = self._fs.call_s3("put_object", **self._object, Body=body, **condition)
@@ -97,7 +97,7 @@ class ObjectLock:
         return True
 
     def _read(self) -> tuple[bytes, str, float]:
-        """Content, tag and age in seconds; an empty tag when there is no lock."""
+        """Content, tag and age in seconds; an empty tag if there is no lock."""
         from fsspec.asyn import sync
 
         try:

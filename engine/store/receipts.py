@@ -1,4 +1,4 @@
-"""Rows written by a worker, which no reader sees until a `Committer` commits their receipt."""
+"""Rows written by a worker, invisible to readers until a `Committer` commits their receipt."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from engine.store.schemas import conform
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What a worker hands back for rows it has written: a few hundred bytes, whatever the rows weigh."""
+    """Receipt of a worker for rows that it has written: a few hundred bytes, however large the rows are."""
 
     table_name: str
     """`images` or `errors`."""
@@ -31,7 +31,7 @@ class Receipt:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Receipt":
-        """The receipt in a row; values may be numpy's, as a Ray Data row has them."""
+        """The receipt in a row; values may be numpy scalars, as in a Ray Data row."""
         return cls(
             table_name=str(values["table_name"]),
             fragments=[str(fragment) for fragment in values["fragments"]],
@@ -41,10 +41,10 @@ class Receipt:
 
 
 def write_fragments(uri: str, table_name: str, table: pa.Table, indices: Sequence[int] = ()) -> Receipt:
-    """Writes rows that no reader sees until a `Committer` commits the receipt; durable when this returns.
+    """Writes rows that are invisible until a `Committer` commits the receipt; durable when this returns.
 
-    The rows are cast to the table's columns as they are now; embedding columns that `table` lacks are null. `indices`:
-    plan index of each row, or none. Raises ValueError for a table that does not fit.
+    The rows are cast to the table's current columns; embedding columns that `table` lacks are null. `indices`:
+    plan index of each row, or none. Raises ValueError if the table does not fit.
     """
     import lance
 

@@ -1,4 +1,4 @@
-"""Damaged and doubled rows removed from a workspace, so that the next run makes them again."""
+"""Removal of damaged and duplicate rows from a workspace, so that the next run makes them again."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ ADDRESSES_PER_DELETE = 1_000
 
 
 def remove_damage(workspace: "Workspace", report: VerifyReport) -> None:
-    """Drops the fragments that cannot be read and the rows that are wrong; needs the lock since the report was made."""
+    """Drops unreadable fragments and wrong rows; the lock must have been held since the report was made."""
     for name, fragments in report.fragments.items():
         if fragments:
             with workspace.writing(name) as table:

@@ -1,4 +1,4 @@
-"""Rows of a table by image id: found, fetched in order, and given values of columns."""
+"""Rows of a table by image id: locate, fetch in order, and set columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from engine.store.schemas import TABLES, conform
 from engine.store.vectors import from_matrix
 
 FEW_IDS = 1_000
-"""Up to this many ids are looked up by a filter, which an index on `id` answers; more by a scan of the id column."""
+"""Up to this many ids are found by a filter, which uses an index on `id`; more by a scan of the id column."""
 
 SCAN_ROWS = 131_072
 
 
 def quote(text: str) -> str:
-    """`text` as an SQL string."""
+    """`text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -61,7 +61,7 @@ def embedding_table(column: str, ids: Sequence[str], vectors: np.ndarray, dimens
 
 
 def fill(dataset: Any, table: pa.Table) -> None:
-    """Commits the columns of `table` as those of the rows with its ids; see `Workspace.fill_columns`."""
+    """Commits the columns of `table` for the rows with its ids; see `Workspace.fill_columns`."""
     import lance
 
     for name in table.column_names:
@@ -78,7 +78,7 @@ def fill(dataset: Any, table: pa.Table) -> None:
     schema = pa.schema([dataset.schema.field(name) for name in table.column_names])
     values = table.cast(schema).take(pc.index_in(found, value_set=asked))
 
-    # merge_insert would write whole rows again, encoded images and all; update_columns writes this column alone
+    # merge_insert would rewrite whole rows, encoded images included; update_columns writes these columns alone
     updated, modified = [], set()
     for fragment in np.unique(fragments):
         part = values.filter(pa.array(fragments == fragment))
@@ -95,7 +95,7 @@ def fill(dataset: Any, table: pa.Table) -> None:
 
 
 def append(workspace: Any, name: str, table: pa.Table) -> None:
-    """Appends rows to a table that has one writer."""
+    """Appends rows to a table with a single writer."""
     import lance
 
     with workspace.writing(name) as dataset:

@@ -1,4 +1,4 @@
-"""The books of runs: their ledger, the rows of runs that were killed, and errors that a later run has settled."""
+"""Accounts of runs: their ledger, the rows of killed runs, and errors that a later run has resolved."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ LEDGER_KEY = ["run_id", "stage", "source", "dataset", "strategy", "generator"]
 
 
 def put_ledger(workspace: "Workspace", run_id: str, rows: list[dict[str, Any]]) -> None:
-    """Makes `rows` the ledger of a run; see `Workspace.put_ledger`."""
+    """Replaces the ledger of a run with `rows`; see `Workspace.put_ledger`."""
     values = [{**row, "run_id": run_id} for row in rows]
     names = dict.fromkeys(key for row in values for key in row)
     table = conform(pa.table({key: [row.get(key) for row in values] for key in names}), TABLES["ledger"])
@@ -27,7 +27,7 @@ def put_ledger(workspace: "Workspace", run_id: str, rows: list[dict[str, Any]]) 
 
 
 def settle(workspace: "Workspace") -> list[str]:
-    """Closes the rows of runs that were killed; see `Workspace.settle_runs`."""
+    """Closes the rows of killed runs; see `Workspace.settle_runs`."""
     killed = [row for row in workspace.runs().to_pylist() if row["status"] == "running"]
     if not killed:
         return []
@@ -39,7 +39,7 @@ def settle(workspace: "Workspace") -> list[str]:
     for row in killed:
         images, seconds, usd = made.get(row["run_id"], (0, 0.0, 0.0))
         errors, wasted = failed.get(row["run_id"], (0, 0.0))
-        # an error has no price of its own: that of the images' seconds, or of the seconds reported last
+        # an error has no price of its own: the price of the images' seconds, or of the last reported seconds
         base_usd, base_seconds = (usd, seconds) if seconds else (row["usd_busy"], row["busy_seconds"])
         price = base_usd / base_seconds if base_seconds else 0.0
         counts = {"images": images, "errors": errors, "status": "killed"}

@@ -26,9 +26,9 @@ RUN_SCHEMA = _required(
     status=pa.string(),
     config=pa.string(),
 )
-"""One row for each run, renewed while it goes on.
+"""One row per run, renewed while it goes on.
 
-`busy_seconds`, `usd_busy`: what the devices worked, and its price. `nodes`: size of the cluster in
+`busy_seconds`, `usd_busy`: busy time of the devices, and its price. `nodes`: size of the cluster in
 units of the priced instance. `usd_billed`: price of `nodes` x `wall_seconds`.
 `status`: `running` (or killed while it was), `finished`, `interrupted` or `failed`. `config`: the run's configuration as JSON.
 """
@@ -45,7 +45,7 @@ LEDGER_SCHEMA = _required(
     usd_compute=pa.float64(),
     usd_labels=pa.float64(),
 )
-"""What each stage of a run worked, and what that was worth in US dollars, for each kind of image it made."""
+"""Work of each stage of a run and its price in US dollars, per kind of image."""
 
 NEGATIVE_SCHEMA = _required(
     generated_id=pa.string(),
@@ -63,10 +63,10 @@ NEGATIVE_SCHEMA = _required(
     negative_class_name=pa.string(),
     score=pa.float32(),
 )
-"""One row for each generated image and rank (1 is nearest) of its nearest database images (RealRAG Eq. 4).
+"""One row per generated image and rank (1 is nearest) of its nearest database images (RealRAG Eq. 4).
 
-`database`: hash of the ids that were searched. `masked`: whether images of the own class were passed over. `k`: how
-many were asked for. `score`: cosine similarity of the two embeddings.
+`database`: hash of the searched ids. `masked`: whether images of the own class were skipped. `k`: number requested.
+`score`: cosine similarity of the two embeddings.
 """
 
 HEAD_SCHEMA = _required(
@@ -84,8 +84,8 @@ HEAD_SCHEMA = _required(
 )
 """One row per trained head of a retriever.
 
-`name`: name of its embeddings. `trained_from`: hash of its data and its training settings. `kept`: the head of an epoch
-that was kept beside the chosen one. `spec`, `curves`: JSON. `weights`: safetensors.
+`name`: name of its embeddings. `trained_from`: hash of its data and its training settings. `kept`: whether it is the
+head of an epoch kept in addition to the chosen one. `spec`, `curves`: JSON. `weights`: safetensors.
 """
 
 TABLES = {
@@ -96,14 +96,14 @@ TABLES = {
     "heads": HEAD_SCHEMA,
     "images": IMAGE_SCHEMA,
 }
-"""Name → schema. `images` is made last, so a folder that has it is a workspace; a table that an older release did not know is added."""
+"""Name → schema. `images` is made last, so a folder that has it is a workspace; tables new in this release are added."""
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The rows of `table` with exactly the columns of `schema`; nullable columns that it lacks are null.
 
-    Raises ValueError for a column `schema` does not have, a required column that is missing or holds a null, and
-    values that do not fit the column's type.
+    Raises ValueError if `table` has an unknown column, lacks a required column or has a null in it, or if a value does
+    not fit the column's type.
     """
     unknown = sorted(set(table.column_names) - set(schema.names))
     if unknown:

@@ -1,4 +1,4 @@
-"""Nearest images by cosine distance, through the column's index where there is one, else exactly."""
+"""Nearest images by cosine distance, through the column's index if there is one, else exactly."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,9 @@ from engine.recipe import RECIPE_SCHEMA
 NUM_PROBES = 16
 REFINE_FACTOR = 3
 SEARCH_WIDTH = 200
-"""Candidates the graph of a partition keeps in view."""
+"""Candidates that the search of a partition's graph keeps."""
 FILTERED_SEARCH_WIDTH = 400
-"""The same where a filter leaves out rows, which may be the nearest ones: those of the query's own class, say."""
+"""The same for filtered searches, whose filter may exclude the nearest rows, such as those of the query's own class."""
 
 
 def nearest(

@@ -1,4 +1,4 @@
-"""Embedding columns and matrices: the one way from Arrow's fixed-size lists to NumPy and back."""
+"""The one conversion between Arrow's fixed-size lists of embeddings and NumPy matrices."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,9 +6,9 @@ import pyarrow.compute as pc
 
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A fixed-size list column without nulls as `[N, D]`, of the type of its values (float32 for embeddings).
+    """A fixed-size list column without nulls as `[N, D]`, with the type of its values (float32 for embeddings).
 
-    Raises ValueError for a null, whose row would be missing in the matrix.
+    Raises ValueError if there is a null, whose row would be missing in the matrix.
     """
     if column.null_count:
         raise ValueError(f"{column.null_count} of {len(column)} embeddings are missing; leave those rows out first")

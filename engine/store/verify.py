@@ -1,4 +1,4 @@
-"""Damage to a workspace: noticed cheaply before a run, and found row by row; `repair` removes it."""
+"""Damage to a workspace: a cheap check before a run, and a full search row by row; `repair` removes it."""
 
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ NORM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong in a table."""
+    """One defect of a table."""
 
     table_name: str
     place: str
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass
 class VerifyReport:
-    """What was read and what was found wrong."""
+    """Rows that were read and defects that were found."""
 
     rows: dict[str, int] = field(default_factory=dict)
     """Rows that were read, by table."""
@@ -42,9 +42,9 @@ class VerifyReport:
     fragments: dict[str, list[int]] = field(default_factory=dict)
     """Numbers of the fragments that cannot be read, by table."""
     addresses: dict[str, list[int]] = field(default_factory=dict)
-    """Addresses of the rows that are wrong, by table."""
+    """Addresses of the wrong rows, by table."""
     repaired: bool = False
-    """Whether what was found has been removed."""
+    """Whether the damage has been removed."""
 
     @property
     def sound(self) -> bool:
@@ -53,9 +53,9 @@ class VerifyReport:
 
 
 def check_files(workspace: "Workspace") -> None:
-    """Compares the sizes of the data files of `images` and `errors` with what their writers recorded; reads none.
+    """Compares the sizes of the data files of `images` and `errors` with the recorded sizes; reads no file.
 
-    Raises ValueError with the first file that is missing or has another size, and how to repair the workspace.
+    Raises ValueError for the first file that is missing or has another size; the message says how to repair it.
     """
     for name in FENCED:
         fragments = workspace.dataset(name).get_fragments()
@@ -66,7 +66,7 @@ def check_files(workspace: "Workspace") -> None:
 
 
 def damaged(uri: str, finding: str) -> ValueError:
-    """The error of a run that finds the workspace damaged."""
+    """The error of a run that finds a damaged workspace."""
     cure = f"repair it with `imagefoundry verify {uri} --repair` and start the run again"
     return ValueError(f"workspace {uri} is damaged ({finding}); {cure}")
 
@@ -115,7 +115,7 @@ def _verify_table(workspace: "Workspace", name: str, report: VerifyReport, pool:
             try:
                 batches = list(_check_rows(fragment, name, report, pool))
             except BaseException as error:
-                # Lance panics, with an error that is no Exception, on some files that are not what they should be
+                # on some corrupt files Lance panics, with an error that is not an Exception
                 if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
                     raise
                 problem = f"cannot be read: {(str(error).splitlines() or [''])[0][:200]}"
@@ -136,7 +136,7 @@ def _verify_table(workspace: "Workspace", name: str, report: VerifyReport, pool:
 def _check_rows(
     fragment: Any, name: str, report: VerifyReport, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids `[N] S16` and addresses `[N] uint64` of the good rows of each batch; the others go into the report."""
+    """Ids `[N] S16` and addresses `[N] uint64` of the good rows of each batch; adds the others to the report."""
     for batch in fragment.scanner(batch_size=BATCH_ROWS, with_row_address=True).to_batches():
         reasons = [_recipe_problem(row) for row in batch.select(RECIPE_SCHEMA.names).to_pylist()]
         if name == "images":
@@ -175,5 +175,5 @@ def _vector_problems(batch: pa.RecordBatch, column: str) -> list[str]:
     vectors = np.asarray(values.drop_null().flatten(), np.float64).reshape(-1, values.type.list_size)
     good = np.ones(len(values), bool)
     with np.errstate(over="ignore", invalid="ignore"):
-        good[known] = np.abs(np.linalg.norm(vectors, axis=1) - 1) < NORM_TOLERANCE  # NaN is not below it
+        good[known] = np.abs(np.linalg.norm(vectors, axis=1) - 1) < NORM_TOLERANCE  # false for NaN
     return ["" if one else f"{column} is not of unit norm" for one in good]

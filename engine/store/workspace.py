@@ -24,7 +24,7 @@ from engine.store.verify import VerifyReport, check_files, damaged, find_damage
 class Workspace:
     """The tables of one project, readable by `lancedb.connect(uri).open_table(name)`. Use `Workspace.open`.
 
-    Every read sees the newest version there is when it starts, whole. A workspace can be pickled; its lock stays behind.
+    Every read sees one consistent snapshot: the newest version at its start. A workspace can be pickled, but not its lock.
     """
 
     def __init__(self, uri: str) -> None:
@@ -35,10 +35,10 @@ class Workspace:
 
     @classmethod
     def open(cls, uri: str | Path, *, create: bool = True) -> "Workspace":
-        """Opens the workspace at a path or at `s3://bucket/prefix`, and makes it when it is not there.
+        """Opens the workspace at a path or at `s3://bucket/prefix`, and creates it if it does not exist.
 
-        Raises ValueError, and leaves all as it was, when `uri` is a file or cannot be written to, when there is no
-        workspace and `create` is false, and when the tables there have other columns than this version's.
+        Raises ValueError, and changes nothing, if `uri` is a file or is not writable, if there is none and `create` is
+        false, or if the tables have other columns than this version's.
         """
         workspace = cls(normal_uri(str(uri)))
         if workspace.is_local:
@@ -61,7 +61,7 @@ class Workspace:
         return "://" not in self.uri
 
     def table_uri(self, name: str) -> str:
-        """Where the Lance table `name` is."""
+        """URI of the Lance table `name`."""
         return f"{self.uri}/{name}.lance"
 
     def table_path(self, name: str) -> Path:
@@ -79,10 +79,10 @@ class Workspace:
             except ValueError as error:
                 if name == "images" or "was not found" not in str(error):
                     raise
-                self._create_table(name)  # the workspace was made by a release that did not have this table
+                self._create_table(name)  # an older release without this table made the workspace
                 cached = lance.dataset(self.table_uri(name))
         elif (latest := cached.latest_version) != cached.version:
-            # keeps the index cache of the handle before it; a fresh handle would start cold
+            # keeps the index cache of the previous handle; a fresh handle would start cold
             cached = cached.checkout_version(latest)
         self._datasets[name] = cached
         return cached
@@ -129,14 +129,14 @@ class Workspace:
         }
 
     def ensure_columns(self, added: pa.Schema) -> None:
-        """Adds those columns to `images` that are missing; they are null in the rows that are there.
+        """Adds the missing columns to `images`; they are null in existing rows.
 
-        Raises ValueError if the table has a column of one of these names and another type.
+        Raises ValueError if the table has a column with one of these names and another type.
         """
         columns.ensure(self, added)
 
     def ensure_encoder(self, encoder: str, dimension: int) -> None:
-        """Adds the encoder's column to `images` if it is missing; the rows there are null in it.
+        """Adds the encoder's column to `images` if it is missing; it is null in existing rows.
 
         Raises ValueError if the column holds vectors of another dimension.
         """
@@ -149,27 +149,27 @@ class Workspace:
         return column
 
     def ids_lacking(self, names: Sequence[str], ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that are committed and null in one of the columns `names`, in the order given."""
+        """Returns the `ids` that are committed and null in one of the columns `names`, in the given order."""
         return columns.ids_lacking(self, names, ids)
 
     def ids_without(self, encoder: str, ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that are committed and not embedded by this encoder, in the order given."""
+        """Returns the `ids` that are committed and not embedded by this encoder, in the given order."""
         return self.ids_lacking([self._embedding(encoder)], ids)
 
     def fill_columns(self, table: pa.Table) -> None:
-        """Sets columns of rows that are in `images`, by `id`; all else in the table stays as it is.
+        """Sets columns of rows of `images`, by `id`; nothing else in the table changes.
 
-        Writes these columns alone, once per fragment that holds one of the ids, so fill many rows in a call, and under
-        the lock if other runs may write.
-        Raises ValueError for an id that is given twice or is not in the table, and for a column that it lacks.
+        Writes only these columns, once per fragment that holds one of the ids, so fill many rows per call, and hold the
+        lock if other runs may write.
+        Raises ValueError if an id is given twice or is not in the table, or if the table lacks a column.
         """
         with self.writing("images") as images:
             rows.fill(images, table)
 
     def fill_embeddings(self, encoder: str, ids: Sequence[str], vectors: np.ndarray) -> None:
-        """Sets the embeddings `[N, D] float32` of rows that are in `images`, as `fill_columns` does.
+        """Sets the embeddings `[N, D] float32` of rows of `images`, as `fill_columns` does.
 
-        Raises ValueError for shapes that do not agree, and for an id that is given twice or is not in the table.
+        Raises ValueError if shapes disagree, or if an id is given twice or is not in the table.
         """
         column = self._embedding(encoder)
         self.fill_columns(rows.embedding_table(column, ids, vectors, self.embedding_columns()[column]))
@@ -179,7 +179,7 @@ class Workspace:
         return int(self.dataset("images").count_rows(where))
 
     def done_ids(self, rejected_by: Sequence[str] = ()) -> IdSet:
-        """Ids of all committed images, and of those that one of these stages has rejected.
+        """Ids of all committed images, and of images that one of these stages has rejected.
 
         Raises ValueError if the table is damaged.
         """
@@ -192,7 +192,7 @@ class Workspace:
             raise damaged(self.uri, _short(error)) from error
 
     def scan(self, columns: Sequence[str], where: str | None = None) -> pa.RecordBatchReader:
-        """The rows of `images`, batch by batch, all of one version of the table."""
+        """The rows of `images`, batch by batch, from a single version of the table."""
         batch_rows = 256 if "image" in columns else rows.SCAN_ROWS if list(columns) == ["id"] else 8_192
         scanner = self.dataset("images").scanner(columns=list(columns), filter=where, batch_size=batch_rows)
         reader: pa.RecordBatchReader = scanner.to_reader()
@@ -203,15 +203,15 @@ class Workspace:
         return rows.fetch(self.dataset("images"), ids, columns)
 
     def errors(self, run_id: str | None = None) -> pa.Table:
-        """Recipes that could not be made (`ERROR_SCHEMA`), of one run or of all."""
+        """Recipes that could not be made (`ERROR_SCHEMA`), of one run or all runs."""
         return self._read("errors", None if run_id is None else f"run_id = {rows.quote(run_id)}")
 
     def runs(self) -> pa.Table:
-        """All runs, one that was killed as it last reported itself (`RUN_SCHEMA`)."""
+        """All runs (`RUN_SCHEMA`); a killed run has the values of its last report."""
         return self._read("runs")
 
     def ledger(self) -> pa.Table:
-        """What all stages of all runs worked and cost (`LEDGER_SCHEMA`)."""
+        """Work and cost of all stages of all runs (`LEDGER_SCHEMA`)."""
         return self._read("ledger")
 
     def negatives(self, where: str | None = None) -> pa.Table:
@@ -219,7 +219,7 @@ class Workspace:
         return self._read("negatives", where)
 
     def add_negatives(self, table: pa.Table) -> None:
-        """Appends rows to `negatives`. Raises ValueError for a column that is missing, unknown or of the wrong type."""
+        """Appends rows to `negatives`. Raises ValueError if a column is missing, unknown or of the wrong type."""
         rows.append(self, "negatives", table)
 
     def heads(self, where: str | None = None) -> pa.Table:
@@ -227,7 +227,7 @@ class Workspace:
         return self._read("heads", where)
 
     def add_heads(self, table: pa.Table) -> None:
-        """Appends rows to `heads`. Raises ValueError for a column that is missing, unknown or of the wrong type."""
+        """Appends rows to `heads`. Raises ValueError if a column is missing, unknown or of the wrong type."""
         rows.append(self, "heads", table)
 
     def _read(self, name: str, where: str | None = None) -> pa.Table:
@@ -235,39 +235,39 @@ class Workspace:
         return table
 
     def put_run(self, row: dict[str, Any]) -> None:
-        """Sets the row of `runs` with this `run_id`. Raises ValueError for a field missing, unknown or of a wrong type."""
+        """Sets the row of `runs` with this `run_id`. Raises ValueError if a field is missing, unknown or of the wrong type."""
         table = conform(pa.table({name: [value] for name, value in row.items()}), TABLES["runs"])
         with self.writing("runs") as log:
             log.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
     def put_ledger(self, run_id: str, rows: list[dict[str, Any]]) -> None:
-        """Makes `rows` the ledger of a run, in place of what it had there; `run_id` is filled in.
+        """Replaces the ledger of a run with `rows`; `run_id` is filled in.
 
-        Raises ValueError for a field that is missing, unknown or of the wrong type.
+        Raises ValueError if a field is missing, unknown or of the wrong type.
         """
         if rows:
             runs.put_ledger(self, run_id, rows)
 
     def settle_runs(self) -> list[str]:
-        """Closes the rows of `runs` that still say `running`, whose runs were killed; returns their ids.
+        """Closes the rows of `runs` that still say `running` although the run was killed; returns their ids.
 
-        Their images, errors, busy seconds and price become what the tables hold of them, their status `killed`. Needs the
-        lock, since the run that holds it is the only one that goes on; call it before that run has a row.
+        Their images, errors, busy seconds and price are computed from the tables, their status becomes `killed`. Needs
+        the lock, since only the run that holds it goes on; call it before that run has a row.
         """
         assert self._held is not None, "a run that goes on would be taken for a killed one: hold the lock"
         return runs.settle(self)
 
     def drop_old_errors(self, ids: IdSet | Sequence[str] | np.ndarray, run_id: str) -> int:
-        """Removes the error rows of other runs with these ids, which `run_id` tried again; returns how many."""
+        """Removes error rows of other runs with these ids, which `run_id` tried again; returns their number."""
         return runs.drop_old_errors(self, ids if isinstance(ids, IdSet) else IdSet([ids]), run_id)
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """Reads all of `images` and `errors` and reports what is damaged.
 
-        That is: files that are missing, truncated or cannot be read; ids that are not the hash of the row's recipe, or
-        occur twice; images that do not decode to their `content_hash`; embeddings that are not of unit norm. With
-        `repair` the files and rows are dropped, of a doubled row all but one, so that the next run makes them again.
-        Raises ValueError when `repair` is wanted and another run writes.
+        Damage is: files that are missing, truncated or unreadable; ids that are not the hash of the row's recipe, or occur
+        twice; images that do not decode to their `content_hash`; embeddings that are not of unit norm. `repair` drops these
+        files and rows (of duplicate rows all but one), so that the next run makes them again.
+        Raises ValueError if `repair` is true and another run writes.
         """
         if not repair:
             return find_damage(self)
@@ -278,9 +278,9 @@ class Workspace:
 
     @contextmanager
     def lock(self, run_id: str, *, check: bool = True) -> Iterator[None]:
-        """Makes this the one writing run for the length of the block.
+        """Makes this the only writing run during the block.
 
-        Raises ValueError when another run writes, and, unless `check` is false, when files of the tables are damaged.
+        Raises ValueError if another run writes, or, unless `check` is false, if files of the tables are damaged.
         """
         with workspace_lock(self.uri, run_id) as held:
             if check:
@@ -293,15 +293,15 @@ class Workspace:
                 self._held, self._fences = None, {}
 
     def check_lock(self) -> None:
-        """Raises WorkspaceLost when this workspace held its lock and another run has taken it over since."""
+        """Raises WorkspaceLost if this workspace held its lock and another run has taken it over since."""
         if self._held is not None and self._held.lost:
             raise lost(self.uri)
 
     def append(self, name: str, transaction: Any, num_rows: int) -> None:
         """Commits a transaction that appends `num_rows` rows to a table, under the lock onto the run's own last version.
 
-        It is safe to repeat with the same transaction: rows go in once, also when an earlier try took effect unnoticed.
-        Raises WorkspaceLost when another run has committed, and what Lance raises when the store fails.
+        It is safe to repeat with the same transaction: rows are added once, even if an earlier try took effect.
+        Raises WorkspaceLost if another run has committed, and Lance's exceptions if the store fails.
         """
         if name in self._fences:
             self._fences[name].commit(transaction)

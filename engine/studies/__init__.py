@@ -1,1 +1,1 @@
-"""Studies: whole experiments of the papers over the engine, each a config and a function that returns a report."""
+"""Studies: complete experiments of the papers, each a configuration and a function that returns a report."""

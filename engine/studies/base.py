@@ -1,4 +1,4 @@
-"""The shape of a study: it checks its configuration, fills a workspace phase by phase, and reports on what is there."""
+"""The structure of a study: it checks its configuration, fills a workspace in phases, and reports on its content."""
 
 import sys
 from abc import ABC, abstractmethod
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from engine.dataflow.run import Run
 
 Phase = tuple[str, "Callable[[Run], Any]"]
-"""Name of a phase and the function that does its work in an open run; what an earlier run has done is skipped."""
+"""Name of a phase and the function that does its work in an open run; work of earlier runs is skipped."""
 
 
 class Study(Parts, ABC):
-    """A study; its configuration has a folder for the `report`."""
+    """A study; its configuration has the folder of the `report`."""
 
     @abstractmethod
     def phases(self) -> Iterator[Phase]:
-        """The phases in their order. A phase may depend on what the phases before it have put into the workspace."""
+        """The phases in order. A phase may depend on the results of earlier phases in the workspace."""
 
     @abstractmethod
     def every_plan(self) -> list[Plan]:
@@ -46,15 +46,15 @@ class Study(Parts, ABC):
 
     @abstractmethod
     def build_report(self, workspace: Workspace) -> Report:
-        """Scores of everything that the workspace holds of this study."""
+        """Scores of everything in the workspace that belongs to this study."""
 
 
 def run_study(study: Study) -> Report:
-    """Runs the phases of a study, scores and prices what came of them, and writes the report.
+    """Runs the phases of a study, scores and prices the results, and writes the report.
 
     Raises:
         ValueError: one sentence on what is wrong with the input and how to fix it.
-        RunFailed: the run could not go on, or lost all images of a kind or too many of them; the report shows the rest.
+        RunFailed: the run could not continue, or lost all images of a kind or too many; the report shows the rest.
     """
     from engine.dataflow.cluster import RayConnection
 

@@ -1,4 +1,4 @@
-"""The account of a data set or a pool before it is used: layout, splits, classes, files that are left out, broken images, duplicates."""
+"""Account of a data set or pool before use: layout, splits, classes, skipped files, broken images, duplicates."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,19 +28,19 @@ from engine.studies.config import check_place, expanded
 KEYS_PER_READ = 64
 SHEET_IMAGES = 24
 MOST_SIZES = 10
-"""Sizes of images that are listed, the most frequent first."""
+"""Number of image sizes that are listed, the most frequent first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """The data to look at."""
+    """The data to check."""
 
     path: Annotated[str, tyro.conf.Positional]
     """Folder, URL or catalog name of a data set, NAME=PATH, or folder or URL of a captioned pool."""
     report: Path = Path("report-check")
     """Folder for report.json and index.html."""
     images: bool = True
-    """Read and decode every image, to find broken ones and duplicates; without it the lists alone are looked at."""
+    """Read and decode every image to find broken ones and duplicates; otherwise only the file lists are checked."""
 
     def __post_init__(self) -> None:
         """Expands `~`."""
@@ -48,7 +48,7 @@ class CheckConfig:
         object.__setattr__(self, "report", expanded(self.report))
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for an invalid configuration."""
+        """Raises ValueError if the configuration is invalid."""
         if not self.path.strip():
             raise ValueError("the path is empty; give a folder, a URL or the name of a data set")
         check_place("report", self.report)
@@ -62,19 +62,20 @@ class _Found:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     by_hash: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    """Hash of the pixels → (split, name) of the images that have them."""
+    """Hash of the pixels → (split, name) of the images with these pixels."""
     sizes: Counter[str] = field(default_factory=Counter)
-    """`WIDTHxHEIGHT` in pixels → images."""
+    """`WIDTHxHEIGHT` in pixels → number of images."""
 
 
 def check_data(config: CheckConfig) -> Report:
     """Accounts for every file of a data set or a pool, reads its images, and writes the report.
 
-    Tables: `splits` (layout, images and classes of each), `classes` (images per class and split), `account` (files and items that are
-    used, ignored or refused), `broken` (images that cannot be decoded, by reason), `duplicates` (equal pictures within and across splits).
+    Tables: `splits` (layout, images and classes of each), `classes` (images per class and split), `account` (files and
+    items: used, ignored or refused), `broken` (images that cannot be decoded, by reason), `duplicates` (equal pictures
+    within and across splits).
 
     Raises:
-        ValueError: there is no such data, or it is refused as a whole; one sentence.
+        ValueError: there is no such data, or it is refused as a whole.
     """
     config.check()
     dataset = _dataset(config.path)
@@ -110,7 +111,7 @@ def check_data(config: CheckConfig) -> Report:
 
 
 def _dataset(path: str) -> Dataset | None:
-    """The data set, or None for a pool: shards that have captions and no class names."""
+    """The data set, or None for a pool: shards with captions and without class names."""
     try:
         return load_dataset(path)
     except ValueError:
@@ -119,12 +120,12 @@ def _dataset(path: str) -> Dataset | None:
             if ("://" in location or Path(location).is_dir()) and len(read_pool(location).keys):
                 return None
         except ValueError:
-            pass  # it is no pool either: the first sentence is the one to say
+            pass  # not a pool either: report the first error
         raise
 
 
 def _splits(dataset: Dataset) -> list[str]:
-    """`train` and `test`, or the one that is there."""
+    """`train` and `test`, or the one that exists."""
     there = open_layout(dataset.location).splits()
     found = [split for split in ("train", "test") if there == ("",) or any(each in there for each in candidates(split))]
     if not found:
@@ -133,7 +134,7 @@ def _splits(dataset: Dataset) -> list[str]:
 
 
 def _splits_rows(location: str, dataset: Dataset | None, splits: dict[str, SplitIndex]) -> list[dict[str, Any]]:
-    """One row per split: its layout, its images, and how many each class has."""
+    """One row per split: its layout, its number of images, and the number of images per class."""
     layout = open_layout(location)
     rows = []
     for split, index in splits.items():
@@ -158,7 +159,7 @@ def _classes(dataset: Dataset, splits: dict[str, SplitIndex]) -> list[dict[str, 
 
 
 def _counts(dataset: Dataset, index: SplitIndex) -> np.ndarray:
-    """`[C] int64` images of each class."""
+    """`[C] int64` images per class."""
     labels = index.labels(dataset.class_names, dataset.location)
     return labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(dataset.class_names))
 
@@ -218,7 +219,7 @@ def _duplicates(found: _Found) -> list[dict[str, Any]]:
 
 
 def _sheet(name: str, dataset: Dataset | None, location: str, split: str, index: SplitIndex) -> ContactSheet:
-    """The first images of classes spread evenly over the split, or of a pool."""
+    """The first images of a pool, or of classes spread evenly over the split."""
     if dataset:
         labels = index.labels(dataset.class_names, dataset.location)
         labels = labels.argmax(1) if labels.ndim == 2 else labels
@@ -245,7 +246,7 @@ def _sheet(name: str, dataset: Dataset | None, location: str, split: str, index:
 
 
 def _shown(image: bytes | ValueError) -> bytes:
-    """PNG of at most 256 pixels a side, which every browser shows; nothing for a broken image."""
+    """PNG of at most 256 pixels per side, which every browser shows; empty for a broken image."""
     import io
 
     from PIL import Image

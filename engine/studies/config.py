@@ -1,4 +1,4 @@
-"""What every study is told, and what they all make of it: data sets, an encoder, a table, a price book."""
+"""Settings of every study, and the parts made from them: data sets, an encoder, a table, a price book."""
 
 import os
 from collections.abc import Sequence
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 
 
 MAX_SEED = 2**63 - 1
-"""Largest seed, so that it fits into 64 bits with a sign."""
+"""Largest seed; it fits into 64 bits with a sign."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Which data and which encoder, where the rows go, and what a machine costs."""
+    """Data sets, encoder, workspace, and prices."""
 
     datasets: tuple[str, ...] = ("mini-common", "mini-fine", "mini-rare", "mini-novel")
-    """Catalog names, folders of images, or NAME=PATH for a catalog's set that lies elsewhere."""
+    """Catalog names, folders of images, or NAME=PATH for a catalog data set in another folder."""
     encoder: str = "mini-clip"
     """Registry name, open_clip ARCHITECTURE/WEIGHTS pair (ViT-B-32/openai) or open_clip folder."""
     workspace: str = "workspace"
-    """Folder or s3:// prefix of the table; a run goes on where the last one stopped."""
+    """Folder or s3:// prefix of the image table; a run continues where the last one stopped."""
     price_book: Path | None = None
-    """Your own price book (TOML); the shipped one otherwise."""
+    """Price book (TOML); the shipped one if not given."""
     instance: str | None = None
-    """Instance of the price book that the machines are; by the cluster's accelerator otherwise."""
+    """Instance of the price book that the machines are; chosen by the cluster's accelerator if not given."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where models run: `auto` takes GPUs where the cluster has them or can add them, or where the generator needs them."""
+    """Device of the models: `auto` takes GPUs if the cluster has or can add them, or if the generator needs them."""
     max_errors: float = 0.2
     """Share of failing recipes (of at least 200) that stops the run."""
 
     def __post_init__(self) -> None:
-        """Expands `~` wherever it begins a path, and makes paths of models absolute: workers run in another folder."""
+        """Expands `~` in paths, and makes paths of models absolute, since workers run in another folder."""
         for each in fields(self):
             value = getattr(self, each.name)
             resolve = each.name in ("encoder", "generator", "generator_source", "generator_auxiliaries")
             object.__setattr__(self, each.name, expanded(value, resolve))
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for an invalid configuration."""
+        """Raises ValueError if the configuration is invalid."""
         check_not_empty(datasets=self.datasets)
         check_cache_folder()
         check_place("workspace", self.workspace)
@@ -61,16 +61,16 @@ class Settings:
 
 
 class Parts:
-    """What the settings name, each made when it is first needed."""
+    """Objects that the settings name, each made at its first use."""
 
     def __init__(self, config: Settings):
         self.config = config
 
     def check(self) -> None:
-        """Looks at every name the run will need, before anything is started.
+        """Checks every name that the run will need, before anything is started.
 
         Raises:
-            ValueError: the first that is wrong.
+            ValueError: a name is invalid; the first such name is reported.
         """
         self.config.check()
         check_encoder(self.config.encoder)
@@ -100,17 +100,17 @@ class Parts:
 
     @cached_property
     def datasets(self) -> list[Dataset]:
-        """The data sets, in the order asked for."""
+        """The data sets, in the configured order."""
         return load_datasets(self.config.datasets)
 
     @cached_property
     def encoder(self) -> ImageEncoder:
-        """The encoder on this machine, for texts; its weights are read when it first encodes one."""
+        """The encoder on this machine, for texts; its weights are read when it first encodes a text."""
         return LazyEncoder(self.config.encoder)
 
 
 def load_datasets(names: Sequence[str]) -> list[Dataset]:
-    """The data sets of these names. Raises ValueError for one that is unknown or there twice."""
+    """The data sets of these names. Raises ValueError if a name is unknown or occurs twice."""
     datasets = [load_dataset(name) for name in names]
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise ValueError("two data sets have the same name; give each once, and folders different names")
@@ -128,14 +128,14 @@ def check_place(name: str, path: str | Path) -> None:
 
 
 def check_not_empty(**values: tuple[Any, ...]) -> None:
-    """Raises ValueError for the first that is empty."""
+    """Raises ValueError if one of the values is empty."""
     for name, value in values.items():
         if not value:
             raise ValueError(f"{name} is empty; give at least one")
 
 
 def check_seeds(seeds: tuple[int, ...]) -> None:
-    """Raises ValueError for a negative seed, or none at all."""
+    """Raises ValueError if a seed is negative, or if there is none."""
     check_not_empty(seeds=seeds)
     for seed in seeds:
         if seed < 0:
@@ -149,7 +149,7 @@ def check_seeds(seeds: tuple[int, ...]) -> None:
 def expanded(value: Any, resolve: bool = False) -> Any:
     """A setting with `~` expanded at the beginning of a path or of a `NAME=PATH`, in tuples too.
 
-    `resolve`: whether a folder that is there becomes absolute, unless the name is in the registry.
+    `resolve`: whether an existing folder becomes absolute, unless the name is in the registry.
     """
     if isinstance(value, tuple):
         return tuple(expanded(each, resolve) for each in value)

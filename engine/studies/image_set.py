@@ -35,7 +35,7 @@ class Images:
         return self.where(np.arange(len(self.ids)) < np.searchsorted(self.indices, num))
 
     def where(self, kept: np.ndarray) -> "Images":
-        """The images of a mask `[N] bool`."""
+        """The images selected by a mask `[N] bool`."""
         ids = [name for name, keep in zip(self.ids, kept, strict=True) if keep]
         return Images(ids, self.indices[kept], self.classes[kept], self.labels[kept], self.features[kept])
 

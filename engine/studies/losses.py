@@ -1,5 +1,5 @@
-"""Files that a study did not use, and images that it lost: accounts of its data, errors by their reasons, and the end of a run that lost
-too much."""
+"""Unused files and lost images of a study: account of its data, errors by reason, and the end of a run that lost
+too many."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from engine.store import Workspace
 
 FEW = 200
-"""Recipes of a plan below which half of them may fail."""
+"""Number of recipes of a plan below which half of them may fail."""
 
 
 def account_rows(
     datasets: Iterable[Dataset], pool: str = "", splits: Sequence[str] = ("train", "test")
 ) -> list[dict[str, Any]]:
-    """The table `files`: one row per data set, split, verdict and reason, of every file that a run was given.
+    """The table `files`: one row per data set, split, verdict and reason, for every input file of a run.
 
     Args:
-        datasets: each is accounted for with these splits; a split that is not read counts by its files.
+        datasets: each is accounted for with these splits; a split that is not read is counted by its files.
         pool: location of the captioned pool; none if empty.
         splits: `train` and `test`, or one of them.
     """
@@ -40,7 +40,7 @@ def account_rows(
 def account_lines(
     datasets: Iterable[Dataset], pool: str = "", splits: Sequence[str] = ("train", "test")
 ) -> Iterable[str]:
-    """One line per data set and for the pool, of what `account_rows` has."""
+    """One line per data set and for the pool, from the rows of `account_rows`."""
     for name, accounts in _accounts(datasets, pool, splits):
         whole = Account()
         for account in accounts.values():
@@ -59,7 +59,7 @@ def _accounts(
 
 
 def group_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the table `errors`: equal reasons counted together, whatever file each of them names."""
+    """Rows of the table `errors`: equal reasons are counted together, whatever file they name."""
     groups: dict[tuple[str, str, str, str], list[tuple[str, str]]] = {}
     for row in errors:
         name = key_name(row["key"]) if row.get("key") else ""
@@ -80,7 +80,7 @@ def group_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def lost_rows(plans: Iterable[Plan]) -> list[dict[str, Any]]:
-    """Rows of the same table, stage `index`: images that no plan can name, because they have no label or no caption."""
+    """Rows of the same table with stage `index`: images that no plan can name, because they lack a label or caption."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for plan in plans:
         if isinstance(plan, OriginalPlan | RetrievalPlan):
@@ -99,10 +99,10 @@ def lost_rows(plans: Iterable[Plan]) -> list[dict[str, Any]]:
 
 
 def check_losses(workspace: "Workspace", plans: Iterable[Plan], max_errors: float, report: str) -> None:
-    """Ends a run whose images of one plan all failed, or more of them than a share (of few, than half).
+    """Ends a run if all images of one plan failed, or more than the given share (half, if there are few).
 
     Raises:
-        RunFailed: one sentence, with the reason of one of them.
+        RunFailed: too many images failed; the message gives the reason of one of them.
     """
     errors = workspace.errors()
     if not errors.num_rows:

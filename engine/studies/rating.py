@@ -39,20 +39,20 @@ class RatingConfig:
     task: Literal["matching", "real_fake"] = "matching"
     """`matching` rates how well images of one prompt match it, 1 to 7; `real_fake` asks whether an image is a photograph."""
     sets: int = 20
-    """Sets with one image per method (matching), or images per method (real or fake)."""
+    """Number of sets, each with one image per method (matching), or number of images per method (real or fake)."""
     raters: tuple[str, ...] = ("rater-1", "rater-2", "rater-3")
-    """Names of the raters, of letters, digits, - and _; each gets a sheet in an order of their own."""
+    """Names of the raters, of letters, digits, - and _; each rater gets a sheet in a separate random order."""
     seed: int = 0
-    """Decides which images are rated."""
+    """Determines the rated images."""
     folder: Path = Path("rating")
-    """Folder of the study. Give raters its folder `sheets` only: study.json names the method of every item."""
+    """Folder of the study. Give raters only its folder `sheets`: study.json names the method of every item."""
     analyse: bool = False
-    """Read the answers out of the sheets and write the report, instead of writing sheets."""
+    """Read the answers from the sheets and write the report, instead of writing sheets."""
     report: Path = Path("report-rating")
     """Folder of report.json and index.html."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, if the configuration is invalid."""
+        """Raises ValueError if the configuration is invalid."""
         check_place("folder", self.folder)
         if self.analyse:
             check_place("report", self.report)
@@ -94,9 +94,9 @@ def run_rating(config: RatingConfig) -> Report | None:
 
 
 def images_of_method(workspace: Workspace, chosen: str) -> pa.Table:
-    """`id`, `class_name` and `prompt` of the images that fulfil an SQL condition, or whose ids `@FILE` lists.
+    """`id`, `class_name` and `prompt` of the images that satisfy an SQL condition, or whose ids `@FILE` lists.
 
-    Raises ValueError for a condition or file that cannot be read, and if there is no such image.
+    Raises ValueError if the condition or file cannot be read, or if there is no such image.
     """
     columns = ["id", "class_name", "prompt"]
     try:
@@ -136,7 +136,7 @@ def export_sheets(workspace: Workspace, study: RatingStudy, raters: Sequence[str
             writer.writerow(["item", "answer"])
             writer.writerows([row["item"], ""] for row in order)
     content = {"task": study.task, "items": rows, "key": study.key.to_pylist()}
-    # last, so that a folder with this file is complete
+    # last, so that a folder that contains this file is complete
     (folder / STUDY_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
 
 
@@ -174,7 +174,7 @@ def read_study(folder: Path) -> RatingStudy:
 def read_answers(folder: Path) -> pa.Table:
     """Answers of all sheets (`ANSWER_SCHEMA`); items without an answer are left out.
 
-    Raises ValueError for a sheet that is not a table of items and whole numbers, and if nobody has answered.
+    Raises ValueError if a sheet is not a table of items and integers, or if nobody has answered.
     """
     rows = []
     for path in sorted((folder / SHEETS_FOLDER).glob("*.csv")):
@@ -196,7 +196,7 @@ def read_answers(folder: Path) -> pa.Table:
 def rating_report(study: RatingStudy, answers: pa.Table) -> Report:
     """The paper's table: one row per method with mean, variance and intervals over raters, and the raters' agreement.
 
-    Raises ValueError for answers that do not belong to the study.
+    Raises ValueError if the answers do not belong to the study.
     """
     metric = MEAN_RATING if study.task == "matching" else JUDGED_REAL
     rows = [

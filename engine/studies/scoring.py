@@ -1,4 +1,4 @@
-"""Scores, costs, errors and pictures of the images of plans, as rows of tables."""
+"""Scores, costs, errors and example images of plans, as rows of tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 FIGURE_2 = "GenBench Figure 2: gain of the generated images over zero-shot, at the most shots; bars are one standard deviation over seeds."
 SHEET_IMAGES = 24
-"""Images of a contact sheet."""
+"""Number of images of a contact sheet."""
 EVALUATION_PACKAGES = ("engine.evaluation", "engine.evaluation.metrics")
 """Packages that compute metrics; a change of their code makes cached values invalid."""
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Everything that scores of one data set share."""
+    """Everything that the scores of one data set share."""
 
     workspace: Workspace
     dataset: Dataset
@@ -56,7 +56,7 @@ class EvaluationSet:
         return load_images(self.workspace, self.encoder.name, plan, num)
 
     def inputs(self, train: Images, seed: int, **more: Any) -> MetricInputs:
-        """Inputs of the metrics for some training images; `more` are further fields."""
+        """Inputs of the metrics for some training images; `more` are additional fields."""
         return MetricInputs(
             train_features=train.features,
             train_labels=train.labels,
@@ -108,13 +108,13 @@ class Bills:
         )
         self._ids = table.column("id").combine_chunks()
         test = pc.equal(table.column("split"), "test")
-        # test images are read and embedded, but nobody buys them, so they have a row of their own
+        # test images are read and embedded, but are free, so they have a row of their own
         sources = pc.if_else(test, "test", table.column("source"))
         self.table = table.set_column(table.schema.get_field_index("source"), "source", sources)
         self._frame = attribute_billed(self.table, workspace.runs())
 
     def of(self, ids: Sequence[str]) -> "pl.DataFrame":
-        """Cost columns and `usd_billed` of the images with these ids, in their order; an id without an image is left out."""
+        """Cost columns and `usd_billed` of the images with these ids, in order; ids without an image are left out."""
         rows = pc.index_in(pa.array(ids, pa.string()), value_set=self._ids).drop_null()
         return self._frame[rows.to_numpy()]
 
@@ -147,7 +147,7 @@ def tradeoff_rows(
 
 
 def scores_of(evaluation: EvaluationSet, train: Images, seed: int) -> dict[str, Any]:
-    """Every metric of the trade-off that is computed from embeddings; None each where there are no images."""
+    """Every metric of the trade-off that is computed from embeddings; None for each if there are no images."""
     metrics = [metric for metric in tradeoff_metrics() if metric.compute]
     if not len(train.labels) or not len(evaluation.test.labels):
         return dict.fromkeys(metric.name for metric in metrics)
@@ -201,7 +201,7 @@ def _finetuned(evaluation: EvaluationSet, train: Images, seed: int) -> float:
 
 
 def improvements(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gain of generated images of the most shots over zero-shot, the largest first (GenBench Fig. 2, left)."""
+    """Gain over zero-shot of generated images at the maximum shots, the largest first (GenBench Fig. 2, left)."""
     most = max((row["shots"] for row in rows), default=0)
     found = []
     for row in average_over_seeds([row for row in rows if row["shots"] == most and is_generated(row)]):
@@ -213,7 +213,7 @@ def improvements(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def is_generated(row: Mapping[str, Any]) -> bool:
-    """Whether a row is about images that a generator made."""
+    """Whether a row is about generated images."""
     kind = find_source(row["source"])
     return kind is not None and kind.is_generated
 

@@ -47,34 +47,34 @@ class StudyConfig(Settings):
     """Data, models and seeds of a study."""
 
     generator: str = "mini"
-    """Registry name (`python -m engine.models list`) or diffusers folder."""
+    """Registry name (see `imagefoundry models`) or diffusers folder."""
     generator_source: Annotated[str, tyro.conf.arg(name="generator.source")] = ""
-    """Hub id or folder to take the generator's weights from instead of its own."""
+    """Hub id or folder of the generator's weights; the entry's own if empty."""
     generator_auxiliaries: Annotated[tuple[str, ...], tyro.conf.arg(name="generator.auxiliaries")] = ()
-    """PURPOSE=SOURCE of the models that its reference modes need, as `controlnet=path/to/folder`; the entry's own otherwise."""
+    """PURPOSE=SOURCE of the models for reference modes, as `controlnet=path/to/folder`; the entry's own otherwise."""
     generator_steps: Annotated[int | None, tyro.conf.arg(name="generator.steps")] = None
-    """Sampler steps; the generator's own default otherwise."""
+    """Sampler steps; the generator's own default if not given."""
     generator_size: Annotated[int | None, tyro.conf.arg(name="generator.size")] = None
-    """Pixels per side of generated images; the generator's own default otherwise."""
+    """Pixels per side of generated images; the generator's own default if not given."""
     speed: Literal["exact", "fast", "lossy"] = "exact"
-    """How the generator may save time: not at all, by compiling itself, or also by changing pixels slightly."""
+    """Ways for the generator to save time: none, compiling itself, or also changing pixels slightly."""
     sentence_model: str = "t5-common-gen"
     """Model that writes the sentences of the strategy `category_enhancement`: a name, a hub id or a folder."""
     probe: Literal["validation", "paper"] = "validation"
     """Protocol of the linear probe: logistic regression with a validated strength, or the paper's SGD from the text."""
     allow_fewer_shots: bool = False
-    """Use the images that there are where a class has fewer original images than shots, instead of stopping."""
+    """If a class has fewer original images than shots, use those it has instead of stopping."""
     seeds: tuple[int, ...] = (0,)
     """Each seed generates and samples its own images."""
     pool: str = "world:mini-web"
     """Captioned webdataset whose captions retrieval searches."""
     batch_size: int | None = None
-    """Images that the generator makes at once; the generator's own default otherwise."""
+    """Images that the generator makes at once; the generator's own default if not given."""
     report: Path = Path("report")
     """Folder of report.json and index.html."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, if the configuration is invalid."""
+        """Raises ValueError if the configuration is invalid."""
         super().check()
         check_place("report", self.report)
         check_writable(self.report, "the report's folder", "give another one with --report")
@@ -95,14 +95,14 @@ class StudyConfig(Settings):
 
 
 def check_sources(sources: tuple[str, ...]) -> None:
-    """Raises ValueError for an unknown source, or none at all."""
+    """Raises ValueError if a source is unknown, or if there is none."""
     check_not_empty(sources=sources)
     for name in sources:
         source_kind(name)
 
 
 def check_shots(*shots: int) -> None:
-    """Raises ValueError for a number of shots below 1."""
+    """Raises ValueError if a number of shots is below 1."""
     for num in shots:
         if num < 1:
             raise ValueError(f"shots {num} is not a number of images; give 1 or more")
@@ -116,7 +116,7 @@ class Variant(NamedTuple):
     strategy: str
     """Prompt strategy of generated images; empty for the others."""
     shots: int
-    """Images per class, at most."""
+    """Maximum images per class."""
 
     @property
     def needs_references(self) -> bool:
@@ -148,7 +148,7 @@ class SourceStudy(Study):
         """Checks every name and file that the run will need, before anything is started.
 
         Raises:
-            ValueError: one sentence on the first that is wrong.
+            ValueError: a name or file is invalid; one sentence on the first.
         """
         super().check()
         variants = self.variants.values()
@@ -175,7 +175,7 @@ class SourceStudy(Study):
 
     @property
     def searched_pool(self) -> str:
-        """The captioned pool, if it is searched."""
+        """The captioned pool, if one is searched."""
         return self.config.pool if self._retrieved_shots else ""
 
     def _check_generator(self) -> None:
@@ -282,8 +282,8 @@ class SourceStudy(Study):
             run.embed(encoder, [recipe.id for recipe in recipes])
 
     def work(self) -> Iterator[tuple[str, Plan, Maker]]:
-        """Name, plan and maker of each fill: one where the makers can share a pool of workers, else one each."""
-        # read before generated: reading needs no weights, so the first rows come soon
+        """Name, plan and maker of each fill: one if the makers can share a pool of workers, else one per maker."""
+        # read images first: reading needs no weights, so the first rows come soon
         read = [*self.test_plans.values(), *(plan for _, _, plan in self.read_plans)]
         yield from self.fills(read, self.generated_plans)
 
@@ -301,7 +301,7 @@ class SourceStudy(Study):
             references=Workspace.open(self.config.workspace).uri if references else "",
             needs_gpu=self.generator.needs_gpu,
         )
-        # reference images are in the table before anything is generated from them
+        # reference images must be in the table before images are generated from them
         if generator.gpus_per_actor == corpus.gpus_per_actor and not references:
             makers: dict[str, Maker] = {kind.name: generator if kind.is_generated else corpus for kind in SOURCE_KINDS}
             yield "make", ConcatenatedPlan([*read, *generated]), MakerBySource(makers)
@@ -310,7 +310,7 @@ class SourceStudy(Study):
             yield "generate", ConcatenatedPlan(generated), generator
 
     def also_embed(self) -> Iterator[tuple[ImageEncoder, list[Recipe]]]:
-        """Other encoders, and the images that each of them embeds once all are made."""
+        """Other encoders, and the images that each of them embeds once all images are made."""
         return iter(())
 
     def _corpus_maker(self) -> CorpusMaker:
@@ -331,14 +331,14 @@ class SourceStudy(Study):
         return class_text_features(self.encoder, dataset)
 
     def evaluation_set(self, workspace: Workspace, dataset: Dataset) -> EvaluationSet:
-        """The test images and class texts that the images made for a data set are scored on."""
+        """The test images and class texts for scoring the images of a data set."""
         plan = self.test_plans[dataset.name]
         test = load_images(workspace, self.encoder.name, plan, len(plan))
         return EvaluationSet(workspace, dataset, self.encoder, self.texts(dataset), test, self.config.probe)
 
     @property
     def _retrieved_shots(self) -> int:
-        """Images per class that are searched for in the pool, as images of their own or as references."""
+        """Images per class that are searched for in the pool, as training images or as references."""
         searched = (v for v in self.variants.values() if source_kind(v.source).searches_pool or v.needs_references)
         return max((variant.shots for variant in searched), default=0)
 

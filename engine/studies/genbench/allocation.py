@@ -28,7 +28,7 @@ PRIOR_IMAGES = 4
 MAX_RATE = 0.5
 """The error of a mean falls at most with the square root of the number of shots."""
 PRIOR_RATE = 0.25
-"""Used where the pilot has only one number of shots, which shows no rate."""
+"""Rate for a pilot with only one number of shots, which shows no rate."""
 LEAST_ERROR = 1e-3
 
 
@@ -71,7 +71,7 @@ def errors_of(
 
 
 def leave_one_out_errors(features: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """`[C]` the same where each image is tested on the centres of all the others; features `[N, D]` have unit norm."""
+    """`[C]` the same, with each image tested on the centres of all others; features `[N, D]` have unit norm."""
     centers, _ = class_centers(features, classes, num_classes=num_classes)
     sums = np.zeros((num_classes, features.shape[1]))
     np.add.at(sums, classes, features)

@@ -56,7 +56,7 @@ class BudgetConfig(StudyConfig):
     budget_usd: float = 10.0
     """US dollars for the images of all data sets together, the pilot and its labels included; test images are free."""
     sources: tuple[str, ...] = SOURCES
-    """Where images may be bought; `original` is always one of them, since the pilot tries the others on originals."""
+    """Sources of images to buy; `original` must be one of them, since the pilot tests the others on originals."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data."""
     pilot_shots: int = 20
@@ -71,7 +71,7 @@ class BudgetConfig(StudyConfig):
     """Each seed generates and samples its own images, and makes its own decision."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, if the configuration is invalid."""
+        """Raises ValueError if the configuration is invalid."""
         check_sources(self.sources)
         Strategy.parse(self.strategy)
         if "original" not in self.sources:
@@ -90,7 +90,7 @@ def run_budget(config: BudgetConfig) -> Report:
     """Makes the pilot, decides, buys, compares, and writes the report.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to fix it.
+        ValueError: the input is invalid; one sentence says how to fix it.
     """
     return run_study(BudgetStudy(config))
 
@@ -101,7 +101,7 @@ class BudgetStudy(SourceStudy):
     config: BudgetConfig
 
     def check(self) -> None:
-        """As for every study, and that the budget pays for the pilot's labels."""
+        """Checks the study, and that the budget pays for the pilot's labels."""
         super().check()
         labels = self._num_classes * self.config.pilot_originals * source_kind("original").usd_per_label(self.prices)
         if labels > self.config.budget_usd:
@@ -207,7 +207,7 @@ class BudgetStudy(SourceStudy):
         return best if kept else "original"
 
     def _spend_rest(self, bought: dict[str, Purchase], curves: Mapping[str, Mapping[str, Curve]], images: int) -> None:
-        """Buys so many originals evenly, for the classes with the lowest expected accuracy first; changes `bought`."""
+        """Buys this many originals evenly, for classes of the lowest expected accuracy first; changes `bought`."""
         have = np.concatenate([each.shots["original"] for each in bought.values()])
         most = np.concatenate([self._most_originals(name) for name in bought])
         worst = 1 - np.concatenate([each.expected for each in bought.values()])

@@ -16,12 +16,12 @@ SUMMARISED = ("zero_shot", "cler", "linear_probe", "expected")
 
 @dataclass(frozen=True)
 class Purchase:
-    """The images that the classes of one data set get."""
+    """The images that each class of one data set gets."""
 
     source: list[str]
     """`C` sources, one per class."""
     shots: dict[str, np.ndarray]
-    """Source → `[C]` images in all."""
+    """Source → `[C]` total images."""
     expected: np.ndarray
     """`[C]` expected share of recognised test images."""
 

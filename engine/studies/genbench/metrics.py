@@ -1,4 +1,4 @@
-"""Which metric predicts the linear probe? CLER, CLIP score, FID and retrieval (GenBench Fig. 4-6, 9, 10, section 12.2)."""
+"""Metrics as predictors of the linear probe: CLER, CLIP score, FID, retrieval (GenBench Fig. 4-6, 9, 10, 12.2)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,24 +34,24 @@ class MetricsConfig(StudyConfig):
     sources: tuple[str, ...] = SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     strategies: tuple[str, ...] = ("defined_template",)
-    """Prompt strategies of the generative data."""
+    """Prompt strategies of the generated data."""
     shots: tuple[int, ...] = (5, 20, 100)
     """Images per class; the sets nest."""
     compare_shots: int = 5
-    """Shots of the figures that the paper plots at 5: other encoders (Fig. 9), other sources (Fig. 10)."""
+    """Shots of the figures that the paper plots at 5 shots: other encoders (Fig. 9), other sources (Fig. 10)."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Each seed generates and samples its own images."""
     other_encoders: tuple[str, ...] = ("mini-judge",)
     """Encoders whose CLER and probe are compared too (Fig. 9), on `compare_shots` generated images."""
     fid_encoder: str = "mini-judge"
-    """Encoder of the FID features where no Inception weights are given."""
+    """Encoder of the FID features if no Inception weights are given."""
     inception: Path | None = None
     """Inception weights (`pt_inception-2015-12-05` as safetensors) for the FID of the literature."""
     nearest_captions: int = 100
     """Captions of the pool that the mean text similarity of a class averages over."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, if the configuration is invalid."""
+        """Raises ValueError if the configuration is invalid."""
         check_sources(self.sources)
         check_not_empty(strategies=self.strategies, shots=self.shots)
         for name in self.strategies:
@@ -68,7 +68,7 @@ def run_metrics(config: MetricsConfig) -> Report:
     """Makes the images that the workspace lacks, measures every metric on every point, and writes the report.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to fix it.
+        ValueError: the input is invalid; one sentence says how to fix it.
     """
     return run_study(MetricStudy(config))
 
@@ -79,7 +79,7 @@ class MetricStudy(SourceStudy):
     config: MetricsConfig
 
     def check(self) -> None:
-        """As for every study, and the names of the other encoders and the file of Inception."""
+        """Checks the study, the names of the other encoders, and the Inception file."""
         super().check()
         for name in (*self.config.other_encoders, self.config.fid_encoder):
             check_encoder(name)

@@ -52,14 +52,14 @@ class PromptsConfig(StudyConfig):
     shots: int = 20
     """Generated images per class that are scored."""
     pilot_shots: int = 5
-    """The first of them, from which the strategy of each class is chosen."""
+    """Number of these images, from the first on, that choose the strategy of each class."""
     validation_shots: int = 5
     """Original training images per class that the choice is validated on; 0 leaves the choice out."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Each seed generates its own images, and samples its own original images to choose on."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, if the configuration is invalid."""
+        """Raises ValueError if the configuration is invalid."""
         check_not_empty(strategies=self.strategies)
         names = [strategy_name(name) for name in self.strategies]
         for name in names:
@@ -77,7 +77,7 @@ def run_prompts(config: PromptsConfig) -> Report:
     """Makes the images that the workspace lacks, compares the strategies, and writes the report.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to fix it.
+        ValueError: the input is invalid; one sentence says how to fix it.
     """
     return run_study(PromptStudy(config))
 
@@ -89,7 +89,7 @@ class PromptStudy(SourceStudy):
 
     @cached_property
     def left_out(self) -> str:
-        """Reason for leaving out strategies that need sentences, where their model cannot be loaded; empty otherwise.
+        """Reason to leave out strategies that need sentences, if their model cannot be loaded; empty otherwise.
 
         A sentence model other than the default one must load.
         """
@@ -106,7 +106,7 @@ class PromptStudy(SourceStudy):
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
-        """Strategy → its images; `retrieval`; `original` where there is a choice to validate."""
+        """Strategy → its images; `retrieval`; `original` if there is a choice to validate."""
         self.config.check()
         names = [strategy_name(name) for name in self.config.strategies]
         if self.left_out:
@@ -239,7 +239,7 @@ class PromptStudy(SourceStudy):
 
 
 def mix(sets: Sequence[Images], chosen: np.ndarray) -> Images:
-    """For each class the images of the set that it chose; `chosen`: `[C]`."""
+    """The images of each class from the set that it chose; `chosen`: `[C]`."""
     parts = [images.where(chosen[images.classes] == number) for number, images in enumerate(sets)]
     return join(parts)
 

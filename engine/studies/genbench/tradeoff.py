@@ -40,10 +40,10 @@ class GenBenchConfig(StudyConfig):
     shots: tuple[int, ...] = (1, 5, 20, 100, 500)
     """Images per class; the sets nest, so the largest number decides how many are made."""
     finetune: tuple[int, ...] = ()
-    """Shots at which CLIP's image tower is fine-tuned too, on the machine that runs the study."""
+    """Shots at which CLIP's image tower is also fine-tuned, on the machine that runs the study."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, if the configuration is invalid."""
+        """Raises ValueError if the configuration is invalid."""
         check_sources(self.sources)
         Strategy.parse(self.strategy)
         check_not_empty(shots=self.shots)
@@ -58,7 +58,7 @@ def run_genbench(config: GenBenchConfig) -> Report:
     """Makes the images that the workspace lacks, scores and prices all of them, and writes the report.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to fix it.
+        ValueError: the input is invalid; one sentence says how to fix it.
     """
     return run_study(GenBench(config))
 

@@ -16,38 +16,38 @@ TRAINED = ("normal", "realrag")
 
 @dataclass(frozen=True, kw_only=True)
 class RetrieverSettings(Settings):
-    """A database of real images, the prompts that retrievers learn from, and their training. The encoder is the CLIP whose
-    frozen towers the retrievers stand on."""
+    """A database of real images, the training prompts of retrievers, and their training. The encoder is the CLIP
+    model whose frozen towers the retrievers use."""
 
     methods: tuple[str, ...] = METHODS
     """Any of `none`, `zero`, `normal`, `realrag`."""
     seeds: tuple[int, ...] = (0, 1)
-    """Each trains its own heads and generates its own images."""
+    """Each seed trains its own heads and generates its own images."""
     database_shots: int = 120
-    """Real images per class: one half to mine and learn from, the other to retrieve from; fewer where a class has fewer."""
+    """Real images per class: one half for mining and training, the other for retrieval; a class may have fewer."""
     texts: int = 20
     """Training prompts per class; an image is generated for each, to mine its negatives."""
     training_strategy: str = "defined_template"
     """Prompt strategy of the training prompts."""
     strategy: str = "simple_template"
-    """Prompt strategy of queries and of the images that are judged ("A photo of a [CLASS NAME]")."""
+    """Prompt strategy of queries and of the judged images ("A photo of a [CLASS NAME]")."""
     max_distance: float | None = None
     """References farther than this cosine distance are left out, and the image is generated from text alone."""
     negatives_mined: int = 4
-    """Negatives that are mined per prompt; `training.num_negatives` of them are used."""
+    """Negatives mined per prompt; `training.num_negatives` of them are used."""
     mask_own_class: bool = True
-    """Never mine an image of the prompt's own class."""
+    """Skip images of the prompt's own class in mining."""
     validation_share: float = 0.2
-    """Share of the mining half's images that chooses the epoch instead of teaching."""
+    """Share of the mining half's images that chooses the epoch and is not trained on."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Training of the heads; `normal` is trained in the same way without reflective negatives."""
     batch_size: int | None = None
-    """Images that a generator makes at once; its own default otherwise."""
+    """Images that a generator makes at once; the generator's own default if not given."""
     report: Path = Path("report")
     """Folder for report.json and index.html."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for an invalid configuration."""
+        """Raises ValueError if the configuration is invalid."""
         super().check()
         check_place("report", self.report)
         check_not_empty(methods=self.methods)
@@ -68,17 +68,17 @@ class RetrieverSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRetrieverConfig(RetrieverSettings):
-    """A database, one generator, and the retrievers to train on its mistakes."""
+    """A database, one generator, and the retrievers to train on its errors."""
 
     methods: tuple[str, ...] = ("zero", "normal", "realrag")
     """Retrievers to train and compare: `zero` is plain CLIP, `normal` has no reflective negatives."""
     seeds: tuple[int, ...] = (0,)
-    """Each trains its own heads."""
+    """Each seed trains its own heads."""
     generator: str = "mini"
-    """Generator whose images the negatives are mined for: a registry name or a diffusers folder."""
+    """Generator from whose images the negatives are mined: a registry name or a diffusers folder."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for an invalid configuration."""
+        """Raises ValueError if the configuration is invalid."""
         super().check()
         if "none" in self.methods:
             raise ValueError("the method none has no retriever; leave it out")
@@ -86,33 +86,33 @@ class TrainRetrieverConfig(RetrieverSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RealRagConfig(RetrieverSettings):
-    """Which generators and retrievers, and how they are judged. All data sets together are the database."""
+    """Generators, retrievers, and their judge. All data sets together are the database."""
 
     generators: tuple[str, ...] = ("mini",)
-    """Registry names (`python -m engine.models list`) or diffusers folders; each must take a reference image."""
+    """Registry names (see `imagefoundry models`) or diffusers folders; each must support a reference image."""
     reference_mode: str = ""
-    """How the reference enters; each generator's own default if empty."""
+    """Reference mode; each generator's own default if empty."""
     reference_scale: float | None = None
-    """Its strength in the units of its mode; the generator's own default if None."""
+    """Strength of the reference, in the units of its mode; the generator's own default if not given."""
     judge: str = "mini-judge"
-    """Another encoder: a linear probe on its features of real images says whether a generated image shows its class."""
+    """Another encoder: a linear probe on its features of real images decides if a generated image shows its class."""
     inception: Path | None = None
-    """Inception weights (safetensors) for FID; the judge's features otherwise."""
+    """Inception weights (safetensors) for FID; the judge's features are used if not given."""
     images: int = 10
     """Judged images per class."""
     test_images: int | None = None
-    """Real test images per class to judge against; all if None."""
+    """Real test images per class for the judge; all if not given."""
     references: int = 10
-    """Nearest images of a class that its shots take in turn; 1 is the nearest for all."""
+    """Number of nearest images of a class that its shots use in turn; 1 uses the nearest for all."""
     checkpoints: tuple[int, ...] = (2, 4, 6, 8, 10)
-    """Epochs whose heads are compared for the first seed (RealRAG Fig. 7); none to leave it out."""
+    """Epochs whose heads are compared for the first seed (RealRAG Fig. 7); leave empty to skip the comparison."""
     checkpoint_images: int = 2
     """Judged images per class of each such head."""
     options: bool = False
     """Also compare ways to train the head (one change at a time, retrieval only)."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for an invalid configuration."""
+        """Raises ValueError if the configuration is invalid."""
         super().check()
         check_not_empty(generators=self.generators)
         encoder_source(self.judge)

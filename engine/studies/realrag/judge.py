@@ -1,4 +1,4 @@
-"""What RealRAG's images and retrievers are worth: scores of each, and the tables of the paper made of them."""
+"""Scores of RealRAG's images and retrievers, and the tables of the paper computed from them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,11 +37,11 @@ PAIRS = (("none", "zero"), ("none", "normal"), ("none", "realrag"), ("zero", "no
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Committed images of a plan, in its order; those that failed are left out."""
+    """Committed images of a plan, in its order; failed images are left out."""
 
     ids: list[str]
     classes: list[tuple[str, int]]
-    """Data set and class index of each."""
+    """Data set and class index of each image."""
     prompts: list[str]
     reference_ids: list[str]
     features: dict[str, np.ndarray]
@@ -73,7 +73,7 @@ def load_images(workspace: Workspace, wanted: Plan | Sequence[str], encoders: Se
 
 @dataclass(frozen=True)
 class Judge:
-    """What images made for one data set are held against: its real images, and what an encoder knows of them."""
+    """Real test images of one data set, and the probe that scores generated images."""
 
     dataset: Dataset
     workspace: Workspace
@@ -108,11 +108,11 @@ class Judge:
 
     @property
     def fid_features(self) -> str:
-        """What the features are of that FID compares."""
+        """Name of the features that FID compares."""
         return self.inception.name if self.inception else self.judge_name
 
     def row(self) -> Row:
-        """How often the judge itself is right about real test images."""
+        """Accuracy of the judge itself on real test images."""
         return {
             "dataset": self.dataset.name,
             "group": self.dataset.group,
@@ -122,7 +122,7 @@ class Judge:
         }
 
     def is_right(self, images: ImageSet) -> np.ndarray:
-        """`[N]` bool: whether the probe sees the class that was asked for."""
+        """`[N]` bool: whether the probe predicts the requested class."""
         return self.probe.predict(images.features[self.judge_name]).numpy() == images.labels
 
     def nearness(self, images: ImageSet, encoder: str) -> float:
@@ -165,7 +165,7 @@ def class_prompts(dataset: Dataset, strategy: str) -> list[str]:
 
 
 def encode_prompts(encoder: ImageEncoder, prompts: Sequence[str]) -> np.ndarray:
-    """`[N, D]` float32, unit norm, of prompts as a reader sees them; equal ones are encoded once."""
+    """`[N, D]` float32, unit norm, of prompts as written; equal prompts are encoded once."""
     distinct = list(dict.fromkeys(prompts))
     row_of = {prompt: row for row, prompt in enumerate(distinct)}
     features = encoder.encode_texts([read_weights(prompt).text for prompt in distinct])
@@ -173,7 +173,7 @@ def encode_prompts(encoder: ImageEncoder, prompts: Sequence[str]) -> np.ndarray:
 
 
 def score_rows(judge: Judge, images: ImageSet) -> Row:
-    """The scores of the images that one method made for one data set; `_by_class` is for the paired tests."""
+    """Scores of the images that one method made for one data set; `_by_class` is for the paired tests."""
     dataset = judge.dataset
     row: Row = {"dataset": dataset.name, "group": dataset.group, "images": len(images.ids)}
     if len(images.ids) < 2:
@@ -203,9 +203,9 @@ def retrieval_rows(
     strategy: str,
     workspace: Workspace,
 ) -> list[Row]:
-    """P@k and recall@k of every retriever on each data set; all ask the whole database with the class's first prompt.
+    """P@k and recall@k of every retriever on each data set; all search the whole database with the class's first prompt.
 
-    `index_recall` is the share of the exact ten nearest that the table's index finds.
+    `index_recall` is the share of the exact ten nearest images that the table's index finds.
     """
     num_relevant: dict[tuple[str, int], int] = {}
     for plan in database.values():
@@ -215,7 +215,7 @@ def retrieval_rows(
     known: dict[str, list[Row]] = {}
     for key, retriever in retrievers.items():
         if retriever.name not in known:
-            whole = Retriever(retriever.workspace, retriever.encoder, retriever.head)  # whatever the distance
+            whole = Retriever(retriever.workspace, retriever.encoder, retriever.head)  # without a limit on the distance
             known[retriever.name] = []
             for dataset in database:
                 texts = [read_weights(prompt).text for prompt in class_prompts(dataset, strategy)]
@@ -231,7 +231,7 @@ def retrieval_rows(
 
 
 def summary(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
-    """One row for each value of the columns `by`: mean over seeds of every number, its `…_sd` (n - 1), and `seeds`."""
+    """One row per combination of the columns `by`: mean over seeds of every number, its `…_sd` (n - 1), and `seeds`."""
     settings: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         settings.setdefault(tuple(row[name] for name in by), []).append(row)
@@ -249,7 +249,7 @@ def summary(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
 
 
 def paper_tables(rows: Sequence[Row], generators: Mapping[str, GeneratorSpec]) -> dict[str, list[Row]]:
-    """RealRAG's Tables 1 to 5, with every data set of the study in the place of Cars, Dogs and Flowers."""
+    """RealRAG's Tables 1 to 5, with the study's data sets instead of Cars, Dogs and Flowers."""
 
     def table(methods: Sequence[str], scores: Sequence[str], average_only: bool = False) -> list[Row]:
         found = []
@@ -282,7 +282,7 @@ def paper_tables(rows: Sequence[Row], generators: Mapping[str, GeneratorSpec]) -
 def paired_tests(rows: Sequence[Row], retrieval: Sequence[Row]) -> list[Row]:
     """Differences of two methods on one data set: t-test over paired seeds, and for accuracy Wilcoxon's over paired classes.
 
-    A seed's pair shares the noise of its images. p is None where all differences are equal or there is but one pair.
+    A seed's pair shares the noise of its images. p is None if all differences are equal or there is only one pair.
     """
     from scipy import stats
 
@@ -323,6 +323,6 @@ def paired_tests(rows: Sequence[Row], retrieval: Sequence[Row]) -> list[Row]:
 
 
 def _p_value(test: Any, after: np.ndarray, before: np.ndarray) -> float | None:
-    if len(after) < 2 or np.ptp(after - before) < 1e-12:  # equal differences have no spread to test against
+    if len(after) < 2 or np.ptp(after - before) < 1e-12:  # equal differences have no variance to test against
         return None
     return float(test(after, before).pvalue)

@@ -31,7 +31,7 @@ class Lessons:
     encoder: ImageEncoder
     generator: GeneratorSpec
     mining: Mapping[str, DatabasePlan]
-    """Data set → the half of the database to mine and learn from."""
+    """Data set → the half of the database for mining and training."""
 
     @cached_property
     def plan(self) -> ConcatenatedPlan:
@@ -43,16 +43,16 @@ class Lessons:
         return ConcatenatedPlan(plans)
 
     def database(self, workspace: Workspace) -> Database:
-        """The mining half, as it is in the workspace."""
+        """The mining half, as stored in the workspace."""
         return Database(workspace, self.encoder.name, [one for plan in self.mining.values() for one in plan.ids()])
 
     def mine(self, run: "Run", *, mask: bool) -> int:
-        """Mines the negatives that are missing; returns the number of generated images that were mined now."""
+        """Mines the missing negatives; returns the number of generated images that were mined now."""
         ids = [self.plan[index].id for index in range(len(self.plan))]
         return mine_missing(run, ids, self.database(run.workspace), k=self.config.negatives_mined, mask=mask)
 
     def data(self, workspace: Workspace) -> RetrieverData:
-        """Prompts, images, and the negatives that the table holds; none where nothing was mined."""
+        """Prompts, images, and the negatives in the table; none if nothing was mined."""
         codes = {pair: code for code, pair in enumerate(self._classes)}
         recipes = [self.plan[index] for index in range(len(self.plan))]
         images = load_images(workspace, self._mining_ids, [self.encoder.name])
@@ -78,12 +78,12 @@ class Lessons:
         negatives = np.full((len(text_of), self.config.negatives_mined), -1)
         names = (found.column(name).to_pylist() for name in ("generated_id", "rank", "negative_id"))
         for generated, rank, negative in zip(*names, strict=True):
-            if generated in text_of:  # other prompts may have been mined from the same database
+            if generated in text_of:  # the same database may also hold negatives of other prompts
                 negatives[text_of[generated], rank - 1] = row_of[negative]
         return negatives
 
     def _generated(self, workspace: Workspace) -> np.ndarray | None:
-        """`[T, D]` embeddings of the generated images, zeros where one failed; None where there are none."""
+        """`[T, D]` embeddings of the generated images, zeros for failed images; None if there are none."""
         ids = [self.plan[index].id for index in range(len(self.plan))]
         drawn = load_images(workspace, ids, [self.encoder.name])
         if not drawn.ids:

@@ -1,4 +1,4 @@
-"""RealRAG's data: real images into the database, and for each generated image the real ones nearest to it (section 3.1)."""
+"""RealRAG's data: the database of real images, and the real images nearest to each generated one (section 3.1)."""
 
 import sys
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from engine.studies.losses import account_lines, check_losses
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseConfig(Settings):
-    """Which real images the database holds."""
+    """Real images of the database."""
 
     first: int = 0
-    """First training image of each class, so that one half can be mined and the other retrieved from."""
+    """First training image of each class, so that one half can be mined and the other used for retrieval."""
     shots: int | None = None
-    """Training images a class; all from the first on otherwise."""
+    """Training images per class; all images from the first on if not given."""
     seed: int = 0
-    """Draws the order of a class's images, as in GenBench's original data."""
+    """Seed of the order of a class's images, as in GenBench's original data."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for what no run could honour."""
+        """Raises ValueError if the configuration is invalid."""
         super().check()
         if self.first < 0 or self.seed < 0:
             raise ValueError(f"first is {self.first} and seed is {self.seed}; give 0 or more for both")
@@ -35,31 +35,31 @@ class DatabaseConfig(Settings):
         encoder_source(self.encoder)
 
     def plans(self) -> list[DatabasePlan]:
-        """A plan for each data set. Raises ValueError for a data set that is not there or has no images in the range."""
+        """One plan per data set. Raises ValueError if a data set does not exist or has no images in the range."""
         return [DatabasePlan(dataset, self.first, self.shots, self.seed) for dataset in load_datasets(self.datasets)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MineConfig(DatabaseConfig):
-    """Which generated images to find negatives for, and how many. The database's own settings say where to look."""
+    """Generated images to mine negatives for, the number of negatives, and the database to search."""
 
     generator: str = "mini"
-    """Registry name (`python -m engine.models list`) or diffusers folder."""
+    """Registry name (see `imagefoundry models`) or diffusers folder."""
     strategy: str = "simple_template"
     """Prompt strategy; `simple_template` is "a photo of [CLASS NAME]"."""
     images: int = 20
-    """Generated images a class."""
+    """Generated images per class."""
     generator_seed: int = 0
-    """Another seed gives other generated images."""
+    """Seed of the generated images."""
     batch_size: int | None = None
-    """Images the generator makes at once; the generator's own default otherwise."""
+    """Images that the generator makes at once; the generator's own default if not given."""
     k: int = 1
-    """Negatives of each generated image."""
+    """Negatives per generated image."""
     mask: bool = True
-    """Pass over images of the generated image's own class."""
+    """Skip images of the generated image's own class."""
 
     def check(self) -> None:
-        """Raises ValueError, one sentence, for what no run could honour."""
+        """Raises ValueError if the configuration is invalid."""
         super().check()
         for name, value in (("images", self.images), ("k", self.k), ("batch size", self.batch_size)):
             if value is not None and value < 1:
@@ -70,22 +70,22 @@ class MineConfig(DatabaseConfig):
 
 @dataclass(frozen=True)
 class DatabaseReport:
-    """What `build_database` did and found."""
+    """Result of `build_database`."""
 
     planned: int
     made: int
     errors: int
     embedded: int
-    """Images of earlier runs that were embedded with this encoder."""
+    """Images of earlier runs that were embedded by this encoder now."""
     duplicates: list[dict[str, object]]
-    """Pictures that are in the database more than once, by the data sets that share them."""
+    """Pictures that occur more than once in the database, by the data sets that share them."""
 
 
 def build_database(config: DatabaseConfig) -> DatabaseReport:
-    """Reads, embeds and indexes what the workspace lacks of the data sets' training images.
+    """Reads, embeds and indexes the training images that the workspace lacks.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to mend it.
+        ValueError: the input is invalid; one sentence says how to fix it.
     """
     from engine.dataflow.cluster import RayConnection
     from engine.dataflow.stages import Embed
@@ -111,10 +111,10 @@ def build_database(config: DatabaseConfig) -> DatabaseReport:
 
 
 def mine_negatives(config: MineConfig) -> dict[str, Any]:
-    """Makes the generated images that are missing and mines those that have no negatives in this database yet.
+    """Generates the missing images and mines those that have no negatives in this database yet.
 
-    Gives the database's `name`, its `images` and `duplicates`, and the numbers of generated images `mined` now and
-    `present` before. Raises ValueError, one sentence, for what is wrong with the input.
+    Returns the database's `name`, its `images` and `duplicates`, and the numbers of generated images `mined` now and
+    `present` before. Raises ValueError if the input is invalid.
     """
     from engine.dataflow.cluster import RayConnection
     from engine.dataflow.stages import Embed

@@ -1,4 +1,4 @@
-"""Other ways to train RealRAG's head, one change at a time, judged by what the head retrieves."""
+"""Other ways to train RealRAG's head, one change at a time, evaluated by retrieval."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("temperature 0.2", {"temperature": 0.2}),
     ("three times as many epochs", {"epochs": 180}),
 )
-"""Changes of the training, one at a time, that `--options` compares."""
+"""Changes of the training, one at a time, for `--options`."""
 
 
 def compare_options(
@@ -40,18 +40,18 @@ def compare_options(
     training: TrainingConfig,
     seeds: Sequence[int],
 ) -> list[Row]:
-    """Trains a head for each change and seed and asks it for every class.
+    """Trains a head per change and seed and queries it with every class.
 
     Args:
-        data: what the head of the study learns from.
-        unmasked: `[T, K]` its negatives with the texts' own classes left among them.
+        data: training data of the study's head.
+        unmasked: `[T, K]` its negatives, mined without the mask on the texts' own classes.
         images: data set → images to retrieve from; all together are the database.
-        prompts: data set → `[C, D]` a text of each class, in label order.
-        training: as configured; each change replaces some of it.
-        seeds: of the heads.
+        prompts: data set → `[C, D]` one text per class, in label order.
+        training: the configured settings; each change replaces some of them.
+        seeds: seeds of the heads.
 
     Returns:
-        A row a change, seed and data set with P@1 and P@10.
+        One row per change, seed and data set with P@1 and P@10.
     """
     encoder = data.encoder
     database = np.concatenate([each.features[encoder] for each in images.values()])

@@ -1,4 +1,4 @@
-"""RealRAG's pictures: images beside their references (Fig. 4, 5, 13), and the space the images lie in (Fig. 3, 8, 12)."""
+"""RealRAG's pictures: images beside their references (Fig. 4, 5, 13), and maps of image features (Fig. 3, 8, 12)."""
 
 import io
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from engine.store import Workspace
 from engine.studies.realrag.judge import ImageSet
 
 SHOWN_CLASSES = 4
-"""Classes of a sheet, spread evenly over the data set."""
+"""Number of classes on a sheet, spread evenly over the data set."""
 SPACE_CLASSES = 6
 COLOURS = {"real": "#999999", "none": "#000000", "zero": "#e69f00", "normal": "#0072b2", "realrag": "#d55e00"}
 
@@ -19,7 +19,7 @@ COLOURS = {"real": "#999999", "none": "#000000", "zero": "#e69f00", "normal": "#
 def reference_sheet(
     workspace: Workspace, dataset: Dataset, real: ImageSet, drawn: Mapping[str, ImageSet], generator: str
 ) -> ContactSheet:
-    """For some classes: a real test image, and what each method drew first, each behind its reference."""
+    """For some classes: a real test image, and each method's first generated image, each after its reference."""
     ids, captions = [], []
     for number in _spread(len(dataset.class_names), SHOWN_CLASSES):
         name = dataset.class_names[number]
@@ -47,7 +47,7 @@ def reference_sheet(
 def space_sheet(
     dataset: Dataset, real: ImageSet, drawn: Mapping[str, ImageSet], encoder: str, generator: str
 ) -> ContactSheet:
-    """A map of the judge's features of real and drawn images of some classes, one panel a method."""
+    """A map of the judge's features of real and generated images of some classes, one panel per method."""
     classes = _spread(len(dataset.class_names), SPACE_CLASSES)
     parts = {
         method: (images.features[encoder][rows], images.labels[rows])
@@ -93,7 +93,7 @@ def space_sheet(
 
 
 def project(features: np.ndarray) -> tuple[np.ndarray, str]:
-    """`[N, 2]` places of features `[N, D]`, and by what: t-SNE where scikit-learn is installed, else two principal axes."""
+    """`[N, 2]` map of features `[N, D]`, and its method: t-SNE if scikit-learn is there, else two principal axes."""
     centred = features - features.mean(axis=0)
     try:
         from sklearn.manifold import TSNE

@@ -25,36 +25,36 @@ if TYPE_CHECKING:
     from engine.dataflow.stages import Stage
 
 Key = tuple[str, str, int]
-"""Generator, method, seed; the method of a kept epoch's head is `normal@2`."""
+"""Generator, method and seed; the method of the head of a kept epoch is `normal@2`."""
 
 
 class RetrieverStudy(Study):
-    """Retrievers of one or several generators over one database."""
+    """Retrievers for one or several generators over one database."""
 
     config: RetrieverSettings
 
     def __init__(self, config: RetrieverSettings):
         super().__init__(config)
         self.trained: dict[Key, Trained] = {}
-        """Heads; `normal` is the same for every generator."""
+        """Trained heads; `normal` is the same for every generator."""
         self.retrievers: dict[Key, Retriever] = {}
 
     @property
     def generator_names(self) -> Sequence[str]:
-        """Generators whose images the negatives are mined for."""
+        """Generators from whose images the negatives are mined."""
         assert isinstance(self.config, TrainRetrieverConfig)
         return [self.config.generator]
 
     @property
     def kept_epochs(self) -> tuple[int, ...]:
-        """Epochs whose heads are kept too, for the first seed."""
+        """Epochs whose heads are also kept, for the first seed."""
         return ()
 
     def check(self) -> None:
-        """Looks at every name and file the run will need, before anything is started.
+        """Checks every name and file that the run will need, before anything is started.
 
         Raises:
-            ValueError: the first that is wrong.
+            ValueError: a name or file is invalid; the first is reported.
         """
         super().check()
         for spec in self.generators.values():
@@ -69,19 +69,19 @@ class RetrieverStudy(Study):
 
     @cached_property
     def generators(self) -> dict[str, GeneratorSpec]:
-        """Name → entry."""
+        """Name → generator entry."""
         specs = [generator_spec(name) for name in self.generator_names]
         return {spec.name: spec for spec in specs}
 
     @cached_property
     def mining(self) -> dict[str, DatabasePlan]:
-        """Data set → the database's half to mine and learn from."""
+        """Data set → the half of the database for mining and training."""
         half = -(-self.config.database_shots // 2)
         return {dataset.name: DatabasePlan(dataset, 0, half) for dataset in self.datasets}
 
     @cached_property
     def retrieval(self) -> dict[str, DatabasePlan]:
-        """Data set → the half to retrieve from."""
+        """Data set → the half for retrieval."""
         half = -(-self.config.database_shots // 2)
         rest = self.config.database_shots - half
         return {dataset.name: DatabasePlan(dataset, half, rest) for dataset in self.datasets}
@@ -93,19 +93,19 @@ class RetrieverStudy(Study):
 
     @property
     def retrieved_ids(self) -> list[str]:
-        """Ids of the images to retrieve from."""
+        """Ids of the images for retrieval."""
         return [one for plan in self.retrieval.values() for one in plan.ids()]
 
     @property
     def encoder_stage(self) -> "Stage":
-        """Embedding by the retrievers' encoder."""
+        """The stage that embeds by the retrievers' encoder."""
         from engine.dataflow.stages import Embed
 
         return Embed.of(self.encoder)
 
     @cached_property
     def lessons(self) -> dict[str, Lessons]:
-        """Generator → what its heads learn from."""
+        """Generator → training data of its heads."""
         return {
             name: Lessons(self.config, self.datasets, self.encoder, spec, self.mining)
             for name, spec in self.generators.items()
@@ -139,7 +139,7 @@ class RetrieverStudy(Study):
 
     @property
     def masks(self) -> tuple[bool, ...]:
-        """Whether an image of the prompt's own class is passed over, for each way to mine."""
+        """For each kind of mining, whether images of the prompt's own class are skipped."""
         return (self.config.mask_own_class,)
 
     def _mine(self, run: "Run") -> None:
@@ -242,9 +242,9 @@ class RetrieverStudy(Study):
 
 
 def train_retriever(config: TrainRetrieverConfig) -> Report:
-    """Builds the database, mines negatives, trains the heads and evaluates their retrieval; finished work is kept.
+    """Builds the database, mines negatives, trains the heads and evaluates their retrieval; finished work is skipped.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to fix it.
+        ValueError: the input is invalid; one sentence says how to fix it.
     """
     return run_study(RetrieverStudy(config))

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 
 def run_realrag(config: RealRagConfig) -> Report:
-    """Builds the database, mines, trains, retrieves, generates, judges, and writes the report; finished work is kept.
+    """Builds the database, mines, trains, retrieves, generates, judges and reports; finished work is skipped.
 
     Raises:
-        ValueError: one sentence on what is wrong with the input and how to fix it.
+        ValueError: the input is invalid; one sentence says how to fix it.
     """
     return run_study(RealRag(config))
 
@@ -51,11 +51,11 @@ class RealRag(RetrieverStudy):
     def __init__(self, config: RealRagConfig):
         super().__init__(config)
         self.plans: dict[Key, dict[str, GenerativePlan]] = {}
-        """Generated and judged images: data set → plan; the method of a kept epoch's head is `normal@2`."""
+        """Judged images: data set → plan; the method of the head of a kept epoch is `normal@2`."""
 
     @property
     def generator_names(self) -> Sequence[str]:
-        """As configured."""
+        """The configured generators."""
         return self.config.generators
 
     @property
@@ -65,15 +65,15 @@ class RealRag(RetrieverStudy):
 
     @property
     def masks(self) -> tuple[bool, ...]:
-        """As configured; the comparison of options needs negatives of the own class too."""
+        """The configured mask; the comparison of options also needs negatives of the own class."""
         configured = self.config.mask_own_class
         return (configured, False) if self.config.options and configured else (configured,)
 
     def check(self) -> None:
-        """Looks at every name and file the run will need, before anything is started.
+        """Checks every name and file that the run will need, before anything is started.
 
         Raises:
-            ValueError: the first that is wrong.
+            ValueError: a name or file is invalid; the first is reported.
         """
         super().check()
         for spec in self.generators.values():
@@ -86,17 +86,17 @@ class RealRag(RetrieverStudy):
 
     @cached_property
     def judge(self) -> ImageEncoder:
-        """The judge's encoder; workers load it, and this process does only if it must encode something."""
+        """The judge's encoder; workers load it, and this process loads it only if it must encode something."""
         return LazyEncoder(self.config.judge)
 
     @cached_property
     def tests(self) -> dict[str, OriginalPlan]:
-        """Data set → its test images, that judge and are never retrieved."""
+        """Data set → its test images, which are used for judging and never retrieved."""
         num = self.config.test_images
         return {dataset.name: OriginalPlan(dataset, num, split="test", allow_fewer=True) for dataset in self.datasets}
 
     def phases(self) -> Iterator[Phase]:
-        """Those of the retrievers, and the judged images."""
+        """The phases of the retrievers, and the judged images."""
         yield from super().phases()
         yield "references", self._fill_judged
 
@@ -109,7 +109,7 @@ class RealRag(RetrieverStudy):
         run.fill("database", plan, maker, [self.encoder_stage, Embed.of(self.judge)])
 
     def _fill_judged(self, run: "Run") -> None:
-        """Generates the images to judge; images that two retrievers ask for alike are one row."""
+        """Generates the images to judge; if two retrievers request the same image, it is one row."""
         from engine.dataflow.stages import Embed
 
         for generator in self.generators:
@@ -175,7 +175,7 @@ class RealRag(RetrieverStudy):
 
     @property
     def read_splits(self) -> tuple[str, ...]:
-        """Test images judge."""
+        """Test images are read, for the judge."""
         return "train", "test"
 
     def every_plan(self) -> list[Plan]:
@@ -184,7 +184,7 @@ class RealRag(RetrieverStudy):
         return [*super().every_plan(), *self.tests.values(), *judged]
 
     def build_report(self, workspace: Workspace) -> Report:
-        """Scores, tables and pictures of what the workspace holds of this study."""
+        """Scores, tables and pictures of this study's data in the workspace."""
         config = self.config
         encoders = [self.encoder.name, self.judge.name]
         judges = {
@@ -248,7 +248,7 @@ class RealRag(RetrieverStudy):
 
 
 def _figure_7(rows: list[Row], retrieval: list[Row]) -> list[Row]:
-    """What the heads of each kept epoch retrieve and draw: one seed (RealRAG Fig. 7)."""
+    """Retrieval and images of the heads of each kept epoch, for one seed (RealRAG Fig. 7)."""
     precision = {(row["generator"], row["method"], row["dataset"]): row["precision_at_1"] for row in retrieval}
     found = []
     for row in rows:
