@@ -114,7 +114,7 @@ class ChaosMaker:
         """One picture per recipe."""
         return self.read(recipes)
 
-    def read(self, recipes: Sequence[Recipe], preprocessing: Preprocessing | None = None) -> list[Made]:
+    def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:
         """The same."""
         import torch
 
@@ -130,7 +130,8 @@ class ChaosMaker:
                 continue
             pixels = np.full((16, 16, 3), recipe.seed % 256, np.uint8)
             shown = torch.from_numpy(np.moveaxis(pixels, 2, 0).copy())
-            made.append(Made(shown, Stored(encode_png(pixels), content_hash(pixels), 16, 16)))
+            stored = Stored(encode_png(pixels), content_hash(pixels), 16, 16)
+            made.append(Made(views=[shown for _ in sizes], stored=stored))
         return made
 
 
