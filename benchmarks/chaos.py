@@ -112,7 +112,10 @@ class ChaosMaker:
 
     def make(self, recipes: Sequence[Recipe]) -> list[Made]:
         """One picture per recipe."""
-        return self.read(recipes)
+        made = self.read(recipes)
+        for one in made:
+            one.pixels = one.views[0] if one.views else None
+        return made
 
     def read(self, recipes: Sequence[Recipe], sizes: Sequence[Preprocessing | None] = (None,)) -> list[Made]:
         """The same."""
