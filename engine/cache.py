@@ -29,8 +29,9 @@ def check_cache_folder() -> None:
     check_writable(cache_folder(), "the cache folder", "set IMAGEFOUNDRY_CACHE to another one")
 
 
-def check_writable(folder: Path, name: str, remedy: str) -> None:
+def check_writable(folder: str | Path, name: str, remedy: str) -> None:
     """Raises ValueError, one sentence, if a folder is a file, or it or the folder above it cannot be written to; leaves nothing."""
+    folder = Path(folder)
     above = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), folder)
     if not above.is_dir():
         raise ValueError(f"{name} {folder} cannot be made, since {above} is no folder; {remedy}")
