@@ -195,7 +195,7 @@ class Run:
                 f"stage {stage.name} adds no column or rejects images, and committed images stay; give it to a fill"
             )
         self.workspace.ensure_columns(stage.columns)
-        ids = what if isinstance(what, list) else plan_ids(what)  # type: ignore[arg-type]
+        ids: list[str] = list(what) if len(what) and isinstance(what[0], str) else plan_ids(what)  # type: ignore
         missing = self.workspace.ids_lacking(stage.columns.names, ids)
         if not missing:
             return 0

@@ -251,7 +251,12 @@ def _block(
 
 
 def _pixels(views: Views, stage: Stage, kept: np.ndarray) -> Any:
-    pixels = views[stage.preprocessing] if stage.preprocessing in views else views[None]
+    size = stage.preprocessing
+    if size is not None and size not in views:  # generated images come at their own size
+        import torch
+
+        return torch.stack([size.resize(views[None][at]) for at in kept])
+    pixels = views[size]
     if len(kept) == len(pixels):
         return pixels
     return [pixels[at] for at in kept] if isinstance(pixels, list) else pixels[kept]

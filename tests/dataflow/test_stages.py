@@ -6,9 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
 from engine.costs import PriceBook
 from engine.dataflow.run import FillResult, Run
+from engine.dataflow.stages import Stages
 from engine.models.preprocessing import Preprocessing
 from engine.store import Workspace
 from engine.testing.makers import PaintMaker, PaintPlan, paint_embed
@@ -128,3 +130,20 @@ def test_stages_that_do_not_fit_are_one_sentence(workspace: Workspace, stages: l
 def test_a_filter_is_not_for_committed_images(workspace: Workspace):
     with run_over(workspace) as run, pytest.raises(ValueError, match="committed images stay; give it to a fill"):
         run.apply(KeepBright(3), PaintPlan(8))
+
+
+@pytest.mark.parametrize("views", ["generated", "read"])
+def test_a_stage_gets_images_of_the_size_that_it_takes(views: str):
+    size = Preprocessing((8, 6), "squash", "bicubic")
+    seen: list[tuple[int, ...]] = []
+
+    class Sizes(KeepBright):
+        def __call__(self, block: pa.RecordBatch, pixels: Any) -> pa.RecordBatch:
+            seen.append(tuple(pixels.shape))
+            return pa.RecordBatch.from_arrays([pa.nulls(block.num_rows, pa.string())], ["reason"])
+
+    images = [torch.zeros(3, side, side, dtype=torch.uint8) for side in (16, 32)]
+    given = {None: images} if views == "generated" else {size: torch.zeros(2, 3, 8, 6, dtype=torch.uint8)}
+    stage = Sizes(0, inputs=(), preprocessing=size)
+    found = Stages([stage], "cpu").run_on(["0" * 32, "1" * 32], given)
+    assert (seen, found.kept.tolist()) == ([(2, 3, 8, 6)], [0, 1])
