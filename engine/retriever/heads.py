@@ -55,7 +55,7 @@ def keep_trained(workspace: Workspace, trained: Mapping[str, Trained], run_id: s
         rows += [_row(digest, one.head, one, run_id, kept=False)]
         rows += [_row(digest, head, one, run_id, kept=True) for head in one.checkpoints.values()]
     if rows:
-        workspace.add_heads(pa.Table.from_pylist(rows))
+        workspace.add_rows("heads", pa.Table.from_pylist(rows))
 
 
 def load_kept_head(workspace: Workspace, name: str) -> Head:

@@ -46,7 +46,7 @@ def mine_missing(run: "Run", generated_ids: Sequence[str], database: Database, *
     run.connect()
     for table, seconds, ask in _mine_shards(run, database, missing, k=k, mask=mask):
         workspace.check_lock()
-        workspace.add_negatives(table)
+        workspace.add_rows("negatives", table)
         run.add_work("mine", table.num_rows, seconds, ask)
     return len(missing)
 

@@ -1,4 +1,4 @@
-"""The one table and its four companions, on a disk or an object store: opened, committed to, locked, searched, kept small."""
+"""The one table of images and its companions, on a disk or an object store: opened, committed to, locked, searched, kept small."""
 
 import os
 

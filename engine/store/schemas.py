@@ -1,4 +1,4 @@
-"""The columns of the six tables of a workspace, and the cast of any Arrow table to one of them."""
+"""The columns of the tables of a workspace, and the cast of any Arrow table to one of them."""
 
 import pyarrow as pa
 
@@ -88,8 +88,69 @@ HEAD_SCHEMA = _required(
 head of an epoch kept in addition to the chosen one. `spec`, `curves`: JSON. `weights`: safetensors.
 """
 
+KEY_SCHEMA = _required(
+    key_id=pa.string(),
+    name=pa.string(),
+    hash=pa.string(),
+    created_at=pa.timestamp("us", tz="UTC"),
+    rate_per_minute=pa.int32(),
+    budget_usd=pa.float64(),
+    revoked=pa.bool_(),
+)
+"""One row per API key of a server.
+
+`hash`: SHA-256 of the key, 64 hexadecimal digits; the key itself is not kept. `rate_per_minute`: images per minute, 0 for no
+limit. `budget_usd`: US dollars in all, 0 for no limit.
+"""
+
+REQUEST_SCHEMA = _required(
+    request_id=pa.string(),
+    key_id=pa.string(),
+    image_id=pa.string(),
+    endpoint=pa.string(),
+    requested_at=pa.timestamp("us", tz="UTC"),
+    is_new=pa.bool_(),
+    wait_seconds=pa.float64(),
+    device_seconds=pa.float64(),
+    usd=pa.float64(),
+    end_user=pa.string(),
+)
+"""One row per image that a server answered with.
+
+`is_new`: whether it was made for this request; otherwise the table had it, for 0 dollars. `wait_seconds`: time in the queue.
+`end_user`: the client's own id of its user (`safety_identifier`), or empty.
+"""
+
+STUDY_SCHEMA = _required(
+    study_id=pa.string(),
+    task=pa.string(),
+    created_at=pa.timestamp("us", tz="UTC"),
+    key_id=pa.string(),
+    item=pa.string(),
+    set=pa.int64(),
+    prompt=pa.string(),
+    image_id=pa.string(),
+    method=pa.string(),
+    class_name=pa.string(),
+)
+"""One row per item of a human study: what raters see (`item`, `set`, `prompt`, `image_id`) and what they must not (`method`)."""
+
+RATING_SCHEMA = _required(
+    study_id=pa.string(),
+    rater=pa.string(),
+    item=pa.string(),
+    answer=pa.int64(),
+    seconds=pa.float64(),
+    answered_at=pa.timestamp("us", tz="UTC"),
+)
+"""One row per answer of a rater; the newest answer to an item counts. `seconds`: time that the rater took."""
+
 TABLES = {
     "errors": ERROR_SCHEMA,
+    "keys": KEY_SCHEMA,
+    "requests": REQUEST_SCHEMA,
+    "studies": STUDY_SCHEMA,
+    "ratings": RATING_SCHEMA,
     "runs": RUN_SCHEMA,
     "ledger": LEDGER_SCHEMA,
     "negatives": NEGATIVE_SCHEMA,

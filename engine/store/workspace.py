@@ -1,4 +1,4 @@
-"""A folder or bucket prefix of six Lance tables: images, errors, runs, ledger, negatives, heads."""
+"""A folder or bucket prefix of Lance tables: images, errors, runs, ledger, negatives, heads, and those of a server."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -184,7 +184,7 @@ class Workspace:
         Raises ValueError if the table is damaged.
         """
         names = ", ".join(rows.quote(name) for name in rejected_by)
-        rejected = self._read("errors", f"stage IN ({names})").column("id").chunks if names else []
+        rejected = self.read("errors", f"stage IN ({names})").column("id").chunks if names else []
         try:
             return IdSet([*rejected, *(batch.column("id") for batch in self.scan(["id"]))])
         except (OSError, ValueError, RuntimeError) as error:
@@ -204,35 +204,35 @@ class Workspace:
 
     def errors(self, run_id: str | None = None) -> pa.Table:
         """Recipes that could not be made (`ERROR_SCHEMA`), of one run or all runs."""
-        return self._read("errors", None if run_id is None else f"run_id = {rows.quote(run_id)}")
+        return self.read("errors", None if run_id is None else f"run_id = {rows.quote(run_id)}")
 
     def runs(self) -> pa.Table:
         """All runs (`RUN_SCHEMA`); a killed run has the values of its last report."""
-        return self._read("runs")
+        return self.read("runs")
 
     def ledger(self) -> pa.Table:
         """Work and cost of all stages of all runs (`LEDGER_SCHEMA`)."""
-        return self._read("ledger")
+        return self.read("ledger")
 
     def negatives(self, where: str | None = None) -> pa.Table:
         """Mined negatives (`NEGATIVE_SCHEMA`), all or those for which the SQL condition `where` holds."""
-        return self._read("negatives", where)
-
-    def add_negatives(self, table: pa.Table) -> None:
-        """Appends rows to `negatives`. Raises ValueError if a column is missing, unknown or of the wrong type."""
-        rows.append(self, "negatives", table)
+        return self.read("negatives", where)
 
     def heads(self, where: str | None = None) -> pa.Table:
         """Trained heads of retrievers (`HEAD_SCHEMA`), all or those for which the SQL condition `where` holds."""
-        return self._read("heads", where)
+        return self.read("heads", where)
 
-    def add_heads(self, table: pa.Table) -> None:
-        """Appends rows to `heads`. Raises ValueError if a column is missing, unknown or of the wrong type."""
-        rows.append(self, "heads", table)
-
-    def _read(self, name: str, where: str | None = None) -> pa.Table:
+    def read(self, name: str, where: str | None = None) -> pa.Table:
+        """All rows of table `name`, or those for which the SQL condition `where` holds."""
         table: pa.Table = self.dataset(name).to_table(filter=where)
         return table
+
+    def add_rows(self, name: str, table: pa.Table) -> None:
+        """Appends rows to a table other than `images` and `errors`, which take receipts.
+
+        Raises ValueError if a column is missing, unknown or of the wrong type.
+        """
+        rows.append(self, name, table)
 
     def put_run(self, row: dict[str, Any]) -> None:
         """Sets the row of `runs` with this `run_id`. Raises ValueError if a field is missing, unknown or of the wrong type."""

@@ -120,7 +120,7 @@ def test_a_workspace_of_an_older_release_gets_the_table_it_lacks(workspace, tmp_
     shutil.rmtree(tmp_path / "workspace" / "negatives.lance")
     reopened = Workspace.open(tmp_path / "workspace", create=False)
     assert reopened.negatives().num_rows == 0
-    reopened.add_negatives(mine(reopened, "clip", generated, "source = 'original'", k=2))
+    reopened.add_rows("negatives", mine(reopened, "clip", generated, "source = 'original'", k=2))
     assert Workspace.open(tmp_path / "workspace").negatives("rank = 2")["generated_id"].to_pylist() == generated
 
 
