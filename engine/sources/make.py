@@ -217,15 +217,34 @@ class GeneratorMaker(Generates):
         }
 
 
+class BatchFailed(Exception):
+    """A batch of several images failed; made one by one, only the cause fails."""
+
+
 def make_alike(
+    generator: "DiffusionGenerator", recipes: Sequence[Recipe], references: Mapping[str, np.ndarray]
+) -> list[Made]:
+    """Images of recipes with equal `batch_key`; if the batch fails, each is tried alone to find the failing one.
+
+    Raises:
+        DeviceFault: the device is unusable from now on.
+    """
+    try:
+        return make_together(generator, recipes, references)
+    except BatchFailed:
+        return [result for recipe in recipes for result in make_together(generator, [recipe], references)]
+
+
+def make_together(
     generator: "DiffusionGenerator",
     recipes: Sequence[Recipe],
     references: Mapping[str, np.ndarray],
     on_step: OnStep | None = None,
 ) -> list[Made]:
-    """Images of recipes with equal `batch_key`; if the batch fails, each is tried alone to find the failing one.
+    """Images of recipes with equal `batch_key`, each with its pixels or the reason why there are none.
 
     Raises:
+        BatchFailed: there are several recipes, and one of them (or all) failed.
         DeviceFault: the device is unusable from now on.
         Stopped: `on_step` raised it.
     """
@@ -241,9 +260,9 @@ def make_alike(
     except Exception as error:  # a library's failure on one prompt may be of any kind
         if is_device_fault(error):
             raise DeviceFault(generator.device, str(error)) from error
-        if len(recipes) == 1:
-            return [Made(reason=f"{type(error).__name__}: {error}")]
-        return [result for recipe in recipes for result in make_alike(generator, [recipe], references, on_step)]
+        if len(recipes) > 1:
+            raise BatchFailed from error
+        return [Made(reason=f"{type(error).__name__}: {error}")]
     finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
     images = to_uint8(torch.nan_to_num(pixels))
     return [
