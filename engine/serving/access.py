@@ -116,7 +116,9 @@ class Access:
         if caller is None and not self._is_open(request.path):
             raise _unauthorised("the request has no API key; send it as `Authorization: Bearer KEY`")
         if request.method in UNSAFE and not request.is_same_site(needs_origin=request.cookie is not None):
-            raise ApiError(403, "the request comes from another site; send it from this server's own pages", code="cross_site")
+            raise ApiError(
+                403, "the request comes from another site; send it from this server's own pages", code="cross_site"
+            )
         return caller
 
     async def _refresh(self, request: "_Request") -> None:
