@@ -24,7 +24,6 @@ from fastapi import FastAPI, Request, Response
 
 from benchmarks.common import machine, show
 from engine.images import encode_png
-from engine.recipe import IMAGE_SCHEMA
 from engine.serving.callers import Caller
 from engine.serving.config import ServeConfig
 from engine.serving.pages import router

@@ -46,7 +46,14 @@ def image_row(recipe: Recipe, pixels: np.ndarray, **more: Any) -> dict[str, Any]
     """A row of `images`."""
     row = recipe.as_dict() | {"id": recipe.id, "image": encode_png(pixels), "content_hash": content_hash(pixels)}
     row |= {"image_height": pixels.shape[0], "image_width": pixels.shape[1], "device_seconds": 0.25}
-    row |= {"usd_compute": 0.00002, "usd_labels": 0.0, "run_id": RUN, "batch_size": 4, "dtype": "float32", "device": "cpu"}
+    row |= {
+        "usd_compute": 0.00002,
+        "usd_labels": 0.0,
+        "run_id": RUN,
+        "batch_size": 4,
+        "dtype": "float32",
+        "device": "cpu",
+    }
     return row | {"owner": None} | more
 
 
@@ -109,7 +116,14 @@ def make_workspace(folder: Path, per_class: int = 6) -> Workspace:
     run |= {"instance": "laptop", "usd_per_hour": 0.5, "busy_seconds": 30.0, "usd_busy": 0.004, "usd_billed": 0.008}
     workspace.put_run(run | {"images": len(rows), "errors": 1, "status": "finished", "config": "{}"})
     for label in ("normal",):
-        head = {"name": f"clip_{label}", "trained_from": "", "label": label, "encoder": "clip", "epoch": 1, "kept": False}
+        head = {
+            "name": f"clip_{label}",
+            "trained_from": "",
+            "label": label,
+            "encoder": "clip",
+            "epoch": 1,
+            "kept": False,
+        }
         head |= {"spec": "{}", "curves": "{}", "weights": b"", "run_id": RUN, "created_at": run["started_at"]}
         workspace.add_rows("heads", pa.Table.from_pylist([head], schema=TABLES["heads"]))
     return workspace
@@ -120,7 +134,7 @@ class Painter:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.size = 32
+        self.writing = threading.Lock()
 
     async def generate(self, order: Order) -> list[Served]:
         return [event.image async for event in self.stream(order) if event.image]
@@ -137,7 +151,9 @@ class Painter:
                 Search(order.caller, text=recipe.prompt, k=1, class_names=order.references.class_names)
             )
             reference = found[0].id if found else ""
-        recipe = Recipe(**recipe.as_dict() | {"reference_id": reference, "reference_mode": "ip_adapter" if reference else ""})
+        recipe = Recipe(
+            **recipe.as_dict() | {"reference_id": reference, "reference_mode": "ip_adapter" if reference else ""}
+        )
         for index in range(order.num_previews):
             yield Event("preview", preview=self.paint(recipe, 60 - 25 * index), preview_index=index)
         image = self.paint(recipe, 4)
@@ -145,13 +161,22 @@ class Painter:
         if is_new:
             pixels = self.pixels(recipe, 4)
             row = image_row(recipe, pixels, owner=order.caller.key_id, run_id="served")
-            await asyncio.to_thread(add_images, self.workspace, [row])
+            await asyncio.to_thread(self.commit, add_images, self.workspace, [row])
         request = {"request_id": order.request_id, "key_id": order.caller.key_id, "image_id": recipe.id}
-        request |= {"endpoint": order.endpoint, "requested_at": datetime.now(UTC), "is_new": is_new, "wait_seconds": 0.1}
+        request |= {
+            "endpoint": order.endpoint,
+            "requested_at": datetime.now(UTC),
+            "is_new": is_new,
+            "wait_seconds": 0.1,
+        }
         request |= {"device_seconds": 0.25, "usd": 0.00002 if is_new else 0.0, "end_user": ""}
-        await asyncio.to_thread(self.workspace.add_rows, "requests", pa.Table.from_pylist([request]))
+        await asyncio.to_thread(self.commit, self.workspace.add_rows, "requests", pa.Table.from_pylist([request]))
         usd = 0.00002 if is_new else 0.0
         yield Event("completed", image=Served(recipe, image, is_new, usd, 0.25, 0.1, 1, "float32", "cpu"))
+
+    def commit(self, write: Any, *rows: Any) -> None:
+        with self.writing:
+            write(*rows)
 
     def pixels(self, recipe: Recipe, noise: int) -> np.ndarray:
         random = np.random.default_rng([recipe.seed, len(recipe.reference_id), noise])
@@ -189,7 +214,7 @@ class Painter:
                 key=f"{new.request_id}/{number}",
             )
             rows.append(image_row(recipe, decode_image(data), owner=new.caller.key_id))
-        await asyncio.to_thread(add_images, self.workspace, rows)
+        await asyncio.to_thread(self.commit, add_images, self.workspace, rows)
         return [row["id"] for row in rows]
 
 
@@ -242,7 +267,9 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/v1/images")
     async def images(request: Request) -> Response:
         form = await request.form()
-        files = [await one.read() for one in form.getlist("images") if isinstance(one, UploadFile) or hasattr(one, "read")]
+        files = [
+            await one.read() for one in form.getlist("images") if isinstance(one, UploadFile) or hasattr(one, "read")
+        ]
         ids = await service.add(NewObject(request.state.caller, "r2", str(form["name"]), tuple(files)))
         return JSONResponse({"data": [{"id": one} for one in ids]})
 
@@ -265,7 +292,12 @@ async def _events(service: Service, order: Order) -> AsyncIterator[str]:
             yield event("imagefoundry.started")
         elif one.kind == "preview":
             data = base64.b64encode(one.preview).decode()
-            yield event("image_generation.partial_image", b64_json=data, partial_image_index=one.preview_index, output_format="png")
+            yield event(
+                "image_generation.partial_image",
+                b64_json=data,
+                partial_image_index=one.preview_index,
+                output_format="png",
+            )
         elif one.kind == "failed" and isinstance(one.error, ApiError):
             yield f"event: error\ndata: {json.dumps(one.error.body())}\n\n"
             return
@@ -274,7 +306,11 @@ async def _events(service: Service, order: Order) -> AsyncIterator[str]:
             reference = one.image.recipe.reference_id
             more = {"usd": one.image.usd, "device_seconds": one.image.device_seconds, "image_id": one.image.recipe.id}
             yield event(
-                "image_generation.completed", b64_json=data, references=[reference] if reference else [], output_format="png", **more
+                "image_generation.completed",
+                b64_json=data,
+                references=[reference] if reference else [],
+                output_format="png",
+                **more,
             )
     yield "data: [DONE]\n\n"
 

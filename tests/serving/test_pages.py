@@ -122,7 +122,9 @@ def test_compare_asks_each_retriever_for_the_same_recipe(client: TestClient):
     page = text_of(client, "/?prompt=a+photo+of+a+red+apple&seed=7&size=32x32&model=mini&steps=3")
     bodies = [html.unescape(one) for one in re.findall(r'data-request="([^"]+)"', page)]
     assert len(bodies) == 3
-    assert all('"seed": 7' in body and '"num_inference_steps": 3' in body and '"stream": true' in body for body in bodies)
+    assert all(
+        '"seed": 7' in body and '"num_inference_steps": 3' in body and '"stream": true' in body for body in bodies
+    )
     assert [re.findall(r'"retriever": "(\w+)"', body) for body in bodies] == [[], ["zero"], ["normal"]]
     assert "imagefoundry train-retriever" in page
     assert 'data-start="yes"' in page
@@ -149,7 +151,7 @@ def test_compare_says_how_to_fill_an_empty_table(tmp_path: Path):
 
 
 def test_a_number_that_is_none_is_named(client: TestClient):
-    assert "seed is &#39;many&#39;" in text_of(client, "/?prompt=x&seed=many", 400)
+    assert "Seed is &#39;many&#39;" in text_of(client, "/?prompt=x&seed=many", 400)
 
 
 def test_the_gallery_is_newest_first_and_pages_hold_still_while_rows_are_added(service: Any, client: TestClient):
@@ -181,7 +183,9 @@ def test_nobody_sees_the_images_of_another_key(service: Any, client: TestClient)
     theirs = TestClient(make_app(service), headers={"x-as": "bob"})
     assert secret in text_of(theirs, "/gallery?class=red+apple")
     assert "secret of Bob" in text_of(theirs, f"/gallery/{secret}")
-    add_images(service.workspace, [image_row(original(0, 70), class_image(0, 70), owner=BOB.key_id, class_name="hidden thing")])
+    add_images(
+        service.workspace, [image_row(original(0, 70), class_image(0, 70), owner=BOB.key_id, class_name="hidden thing")]
+    )
     assert "hidden thing" not in text_of(client, "/gallery/choices")
     assert "hidden thing" in text_of(theirs, "/gallery/choices")
 
@@ -198,7 +202,9 @@ def test_the_gallery_searches_by_text_image_and_row(client: TestClient):
     assert page.count("green tree</span>") == 6
     like = original(1, 0).id
     assert "distance 0.020" in text_of(client, f"/gallery?like={like}")
-    found = client.post("/gallery?source=original", files={"image": ("x.png", image_row(original(2, 1), class_image(2, 1))["image"])})
+    found = client.post(
+        "/gallery?source=original", files={"image": ("x.png", image_row(original(2, 1), class_image(2, 1))["image"])}
+    )
     assert "nearest to your image" in found.text
     assert client.post("/gallery", files={"image": ("x.png", b"")}).status_code == 400
 
@@ -249,7 +255,11 @@ def test_text_of_users_is_never_markup(service: Any, client: TestClient):
     recipe = generated(0, 31_337, prompt=EVIL, class_name=EVIL, strategy=EVIL, dataset=EVIL)
     add_images(service.workspace, [image_row(recipe, class_image(0, 1))])
     paths = ["/gallery", f"/gallery/{recipe.id}", "/gallery/choices", f"/?prompt={quote(EVIL)}&size=1x1"]
-    paths += [f"/add?name={quote(EVIL)}", f"/gallery?class={quote(EVIL)}&q={quote(EVIL)}", f"/errors?reason={quote(EVIL)}"]
+    paths += [
+        f"/add?name={quote(EVIL)}",
+        f"/gallery?class={quote(EVIL)}&q={quote(EVIL)}",
+        f"/errors?reason={quote(EVIL)}",
+    ]
     paths += [f"/login?next=/{quote(EVIL)}", f"/study/new?name-1={quote(EVIL)}", f"/gallery/{recipe.id}/related"]
     for path in paths:
         page = text_of(client, path)
@@ -265,7 +275,7 @@ def test_a_study_is_rated_to_its_end_and_resumed_by_its_link(service: Any, clien
     assert "I agree" in text_of(visitor, link)
     rate(visitor, link, "6", screens=1)
     resumed = TestClient(make_app(service), follow_redirects=False)
-    assert '2 of 3</span>' in text_of(resumed, link)
+    assert "2 of 3</span>" in text_of(resumed, link)
     assert "Thank you, Rita" in rate(resumed, link, "4")
     rows = service.workspace.read("ratings").to_pylist()
     assert sorted(row["answer"] for row in rows) == [4, 4, 4, 4, 6, 6]
@@ -388,10 +398,12 @@ def test_real_or_generated(service: Any, client: TestClient):
         ({"class-1": "no such class"}, "no image passes the filters"),
     ],
 )
-def test_an_impossible_study_is_explained_and_the_form_is_kept(client: TestClient, change: dict[str, str], sentence: str):
+def test_an_impossible_study_is_explained_and_the_form_is_kept(
+    client: TestClient, change: dict[str, str], sentence: str
+):
     answer = client.post("/study", data=MATCHING | change)
     assert answer.status_code == 400
-    assert sentence in answer.text
+    assert sentence in answer.text.lower()
     assert 'value="with references"' in answer.text
 
 
@@ -432,7 +444,9 @@ def test_images_of_raters_carry_no_metadata(service: Any, client: TestClient):
         recipe = generated(3, 44, reference, prompt="only this one")
         rows.append(image_row(recipe, class_image(3, 1)) | {"image": buffer.getvalue()})
     add_images(service.workspace, rows)
-    study_id = make_study(client, MATCHING | {"sets": "1", "run-1": "run-1", "class-1": CLASSES[3], "class-2": CLASSES[3]})
+    study_id = make_study(
+        client, MATCHING | {"sets": "1", "run-1": "run-1", "class-1": CLASSES[3], "class-2": CLASSES[3]}
+    )
     link = link_of(client, study_id, "Rita")
     for place in (0, 1):
         assert b"generator of method B" not in client.get(link.replace("/rate?", f"/rate/image/{place}?")).content

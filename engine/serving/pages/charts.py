@@ -26,7 +26,9 @@ def figures_of(study: RatingStudy) -> dict[str, str]:
             "mean": "Mean rating of each method with its 95 % interval over raters, and the variance (RealRAG Figure 6).",
             "spread": "Share of each answer, from 1 (not at all) to 7 (perfectly).",
         }
-    shown = {"mean": "Share of each method's images judged real, with its 95 % interval over raters (RealRAG Figure 9)."}
+    shown = {
+        "mean": "Share of each method's images judged real, with its 95 % interval over raters (RealRAG Figure 9)."
+    }
     if study.items.num_rows <= MAX_CASES:
         shown["cases"] = "Share of raters who judged each image real, case by case (RealRAG Figure 9)."
     return shown

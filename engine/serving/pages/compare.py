@@ -30,9 +30,7 @@ class Contender:
 CONTENDERS = (
     Contender("none", "Generator alone", "No reference."),
     Contender("zero", "Zero-RAG", "The reference that plain CLIP finds.", "imagefoundry build-database"),
-    Contender(
-        "normal", "Normal-RAG", "A retriever trained on captions alone.", "imagefoundry train-retriever"
-    ),
+    Contender("normal", "Normal-RAG", "A retriever trained on captions alone.", "imagefoundry train-retriever"),
     Contender(
         "realrag", "RealRAG", "A retriever trained on what the generator gets wrong.", "imagefoundry train-retriever"
     ),
@@ -75,8 +73,6 @@ class Settings(BaseModel):
             if filter:
                 asked["filter"] = filter
         return json.dumps(asked)
-
-
 
 
 def read_settings(request: Request) -> Settings:

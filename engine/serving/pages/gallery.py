@@ -1,9 +1,10 @@
 """The gallery: all images that the caller may see, newest first, filtered, or nearest to a text or an image."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, File, Query, Request, UploadFile
 from starlette.responses import Response
 
 from engine.serving.callers import Caller
@@ -98,8 +99,8 @@ async def _found(service: Service, search: Search, filters: Filters) -> tuple[li
     """The nearest images that pass the filters, and why there are none."""
     try:
         hits = await service.search(
-            Search(
-                **{name: getattr(search, name) for name in ("caller", "text", "image", "image_id", "retriever", "k")},
+            replace(
+                search,
                 datasets=(filters.dataset,) if filters.dataset else (),
                 class_names=(filters.class_name,) if filters.class_name else (),
                 sources=(filters.source,) if filters.source else SOURCES,

@@ -79,9 +79,7 @@ def routes(pages: APIRouter, service: Service) -> None:
         return RedirectResponse(f"/study/{study_id}", 303, HEADERS)
 
     @pages.get("/study/{study_id}")
-    async def one(
-        request: Request, study_id: str, raters: Annotated[str, Query(max_length=10_000)] = ""
-    ) -> Response:
+    async def one(request: Request, study_id: str, raters: Annotated[str, Query(max_length=10_000)] = "") -> Response:
         study = await _own(service, request, study_id)
         names = _names(raters)
         return page(

@@ -3,14 +3,14 @@
 import base64
 from typing import Any
 
-from engine.serving.errors import ApiError
 from engine.serving.service import Service
 
 INLINE_PIXELS = 64 * 64
 """Pictures of up to so many pixels are sent with the page: sixty of them are read at once."""
 COLUMNS = ("class_name", "prompt", "source", "image_height", "image_width")
 """Columns of `images` that captions and thumbnails need."""
-WIDTHS = (160, 640)
+WIDTH = 160
+"""Width of a thumbnail in pixels."""
 
 
 def inline_pictures(service: Service, rows: list[dict[str, Any]]) -> None:
@@ -22,7 +22,7 @@ def inline_pictures(service: Service, rows: list[dict[str, Any]]) -> None:
         row["picture"] = uris.get(row["id"]) or content_address(row["id"])
 
 
-def content_address(image_id: str, width: int | None = WIDTHS[0]) -> str:
+def content_address(image_id: str, width: int | None = WIDTH) -> str:
     """Address of an image's bytes, scaled down to `width`, or as they are."""
     return f"/v1/images/{image_id}/content" + (f"?width={width}" if width else "")
 
@@ -38,12 +38,3 @@ def data_uri(data: bytes) -> str:
 def caption(row: dict[str, Any]) -> str:
     """A short name of an image: its class, or its prompt."""
     return str(row["class_name"] or row["prompt"] or row["source"])
-
-
-def problem_of(error: Exception) -> str:
-    """One sentence on why a search failed. Raises errors that are the program's."""
-    if isinstance(error, ApiError):
-        return error.message
-    if isinstance(error, ValueError):
-        return str(error).splitlines()[0][:300]
-    raise error
