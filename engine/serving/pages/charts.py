@@ -48,24 +48,23 @@ def figure(study: RatingStudy, answers: pa.Table, name: str) -> bytes:
 
 
 def _means(study: RatingStudy, answers: pa.Table) -> str:
-    rows = analyse(study, answers).to_pylist()
-    factor = 1 if study.task == "matching" else 100
+    rows, names = analyse(study, answers).to_pylist(), []
+    is_scale = study.task == "matching"
+    factor, scale = (1, SCALES[study.task]) if is_scale else (100, (0, 100))
     with axes_of("mean", height=1.1 + 0.5 * len(rows)) as (axes, svg):
         for place, row in enumerate(rows):
             if not row["answers"]:
+                names.append(row["method"])
                 continue
             mean, low, high = (factor * row[key] for key in ("mean", "t_low", "t_high"))
             reach = [[max(0.0, mean - low)], [max(0.0, high - mean)]] if np.isfinite([low, high]).all() else None
             style = {"ecolor": INK, "elinewidth": 1.2, "capsize": 3}
             axes.barh(place, mean, xerr=reach, height=0.6, color=PALETTE[place % len(PALETTE)], error_kw=style)
-            text = f"{mean:.2f}" if factor == 1 else f"{mean:.0f} %"
-            if factor == 1 and np.isfinite(row["variance"]):
-                text += f", variance {row['variance']:.2f}"
-            axes.annotate(text, (1.01, place), xycoords=axes.get_yaxis_transform(), fontsize=8, color=INK, va="center")
-        _finish(axes, [row["method"] for row in rows])
-        scale = SCALES[study.task]
-        axes.set_xlim((scale[0], scale[-1]) if factor == 1 else (0, 100))
-        axes.set_xlabel("mean rating" if factor == 1 else "judged real (%)")
+            variance = f", variance {row['variance']:.2f}" if is_scale and np.isfinite(row["variance"]) else ""
+            names.append(f"{row['method']}\n{mean:.2f}{variance}" if is_scale else f"{row['method']}\n{mean:.0f} %")
+        _finish(axes, names)
+        axes.set_xlim(scale[0], scale[-1])
+        axes.set_xlabel("mean rating" if is_scale else "judged real (%)")
     return svg[0]
 
 
