@@ -358,6 +358,17 @@ def test_an_incomplete_screen_is_not_saved(service: Any, client: TestClient, ans
     assert service.workspace.dataset("ratings").count_rows() == 0
 
 
+def test_a_link_cannot_fill_the_table(service: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.serving.pages.rate.MAX_CHANGES", 1)
+    link = link_of(client, make_study(client, MATCHING), "Rita")
+    rate(client, link, "2")
+    page = text_of(client, link + "&agreed=1&at=1")
+    places = sorted(set(re.findall(r'name="(answer-\d+)"', page)))
+    form = {"agreed": "1", "at": "1", "started": "0", **dict.fromkeys(places, "7")}
+    assert client.post(link, data=form).status_code == 429
+    assert service.workspace.dataset("ratings").count_rows() == 6
+
+
 def test_results_are_those_of_the_paper(service: Any, client: TestClient):
     study_id = make_study(client, MATCHING)
     for rater, answer in (("Rita", "6"), ("Rob", "5"), ("Ruth", "7")):

@@ -17,6 +17,7 @@ from engine.serving.errors import ApiError
 from engine.serving.pages.study_rows import (
     StoredStudy,
     check_signature,
+    count_answers,
     put_answers,
     rater_path,
     read_answers,
@@ -27,6 +28,8 @@ from engine.serving.service import Service
 
 LONGEST_SECONDS = 3_600.0
 """A rater who takes longer was away."""
+MAX_CHANGES = 50
+"""Answers per image that a rater may write; a link must not fill the table."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def routes(pages: APIRouter, service: Service) -> None:
         given = [_whole(form.get(f"answer-{row['place']}")) for row in rows]
         if any(one not in SCALES[sheet.study.ratings.task] for one in given):
             return _ask(request, sheet, number, link, "Rate every image, then go on.", status=400)
+        if await count_answers(service, study_id, rater) >= MAX_CHANGES * sheet.study.ratings.items.num_rows:
+            raise ApiError(429, "the answers were changed too often; they are saved as they are")
         seconds = min(max(0.0, time.time() - started), LONGEST_SECONDS) if started else 0.0
         same = {"study_id": study_id, "rater": rater, "seconds": seconds, "answered_at": now()}
         await put_answers(

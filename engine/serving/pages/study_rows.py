@@ -90,6 +90,12 @@ async def read_answers(service: Service, study_id: str, rater: str | None = None
     return list({(row["rater"], row["item"]): row for row in rows}.values())
 
 
+async def count_answers(service: Service, study_id: str, rater: str) -> int:
+    """Rows that a rater has written, replaced answers included."""
+    where = f"study_id = {quote(study_id)} AND rater = {quote(rater)}"
+    return await asyncio.to_thread(lambda: int(service.workspace.dataset("ratings").count_rows(where)))
+
+
 def as_answers(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Answers as the statistics take them."""
     return answer_table([{name: row[name] for name in ("rater", "item", "answer")} for row in rows])
