@@ -1,5 +1,6 @@
 """`DiffusionGenerator`: recipes and reference images to pixels, each image from its own seed."""
 
+import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 References = Mapping[str, np.ndarray]
 """Reference id → uint8 `[H, W, 3]`."""
+
+OnStep = Callable[[int, "torch.Tensor"], None]
+"""Called after each sampler step with its number, from 1, and the latents of the padded batch; it may raise `Stopped`."""
+
+
+class Stopped(Exception):
+    """Raised by an `OnStep` to end the sampling of a batch that nobody wants any more."""
 
 
 class DiffusionGenerator:
@@ -101,15 +109,19 @@ class DiffusionGenerator:
             raise ValueError("the generator returned pixels that are not finite")
         return to_uint8(pixels)
 
-    def sample(self, recipes: Sequence[Recipe], references: References | None = None) -> "torch.Tensor":
+    def sample(
+        self, recipes: Sequence[Recipe], references: References | None = None, on_step: OnStep | None = None
+    ) -> "torch.Tensor":
         """Pixels `[B, 3, H, W]` float in 0…1, possibly NaN.
 
         Args:
             recipes: any number of recipes with equal `batch_key`; they are generated in padded batches.
             references: the images that the recipes name, uint8 `[H, W, 3]` of any size.
+            on_step: called after each sampler step, where the pipeline has a callback; it changes no pixel.
 
         Raises:
             ValueError: a recipe is not supported, a reference is missing or invalid, or the recipes differ in `batch_key`.
+            Stopped: `on_step` raised it.
         """
         import torch
 
@@ -132,7 +144,7 @@ class DiffusionGenerator:
             batch = list(recipes[position : position + self.batch_size])
             padded = batch + batch[-1:] * (self.batch_size - len(batch))
             try:
-                done.append(self._sample_batch(padded, references)[: len(batch)])
+                done.append(self._sample_batch(padded, references, on_step)[: len(batch)])
             except (torch.OutOfMemoryError, MemoryError):
                 if self.batch_size == 1:
                     raise
@@ -143,7 +155,19 @@ class DiffusionGenerator:
             position += len(batch)
         return torch.cat(done)
 
-    def _sample_batch(self, recipes: Sequence[Recipe], references: References) -> "torch.Tensor":
+    def preview(self, latents: "torch.Tensor", recipe: Recipe) -> "torch.Tensor | None":
+        """Images `[B, 3, H, W]` uint8 of the latents that an `OnStep` was called with; None if the family has no previews.
+
+        `recipe` is any of the batch, for its size.
+        """
+        import torch
+
+        pixels = self.adapter.preview(latents, recipe)
+        return None if pixels is None else to_uint8(torch.nan_to_num(pixels.clamp(0, 1)))
+
+    def _sample_batch(
+        self, recipes: Sequence[Recipe], references: References, on_step: OnStep | None = None
+    ) -> "torch.Tensor":
         import torch
 
         first = recipes[0]
@@ -164,8 +188,20 @@ class DiffusionGenerator:
             if mode:
                 images = [references[recipe.reference_id] for recipe in recipes]
                 self.adapter.add_reference(arguments, mode, images, first, models)
+            if on_step and "callback_on_step_end" in inspect.signature(type(pipeline).__call__).parameters:
+                arguments["callback_on_step_end"] = _as_callback(on_step)
             pixels: torch.Tensor = pipeline(**arguments).images
         return pixels
+
+
+def _as_callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:
+    """The callback in diffusers' form; it changes nothing of what the pipeline goes on with."""
+
+    def callback(pipeline: Any, step: int, time: Any, values: dict[str, Any]) -> dict[str, Any]:
+        on_step(step + 1, values["latents"])
+        return {}
+
+    return callback
 
 
 def _mode(recipe: Recipe) -> str:

@@ -1,6 +1,6 @@
 """Makers turn recipes into pixels on a worker; one bad recipe does not affect the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,7 +9,7 @@ import numpy as np
 from engine.catalog.corpus import key_name, read_each
 from engine.images import content_hash, decode_image
 from engine.models.faults import DeviceFault, is_device_fault
-from engine.models.generator import to_uint8
+from engine.models.generator import OnStep, Stopped, to_uint8
 from engine.models.load import load_generator
 from engine.models.preprocessing import Preprocessing
 from engine.models.spec import GeneratorSpec
@@ -202,7 +202,8 @@ class GeneratorMaker(Generates):
             else:
                 groups.setdefault(self._generator.batch_key(recipe), []).append(number)
         for rows in groups.values():
-            made.update(zip(rows, self._make_alike([recipes[number] for number in rows], images), strict=True))
+            alike = make_alike(self._generator, [recipes[number] for number in rows], images)
+            made.update(zip(rows, alike, strict=True))
         return [made[number] for number in range(len(recipes))]
 
     def _fetch_references(self, ids: set[str]) -> dict[str, np.ndarray]:
@@ -215,34 +216,61 @@ class GeneratorMaker(Generates):
             for key, data in zip(found.column("id").to_pylist(), found.column("image").to_pylist(), strict=True)
         }
 
-    def _make_alike(self, recipes: Sequence[Recipe], references: dict[str, np.ndarray]) -> list[Made]:
-        import torch
 
-        generator = self._generator
-        assert generator is not None
-        try:
-            pixels = generator.sample(recipes, references)
-        except (torch.OutOfMemoryError, MemoryError):
-            return [
-                Made(
-                    reason=f"generator {generator.spec.name} does not fit into the memory of {generator.device} even alone"
-                )
-                for _ in recipes
-            ]
-        except Exception as error:  # a library's failure on one prompt may be of any kind
-            if is_device_fault(error):
-                raise DeviceFault(generator.device, str(error)) from error
-            if len(recipes) == 1:
-                return [Made(reason=f"{type(error).__name__}: {error}")]
-            return [result for recipe in recipes for result in self._make_alike([recipe], references)]
-        finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
-        images = to_uint8(torch.nan_to_num(pixels))
-        return [
-            Made(image, batch_size=generator.batch_size, dtype=generator.dtype)
-            if good
-            else Made(reason="the generator returned pixels that are not finite")
-            for image, good in zip(images, finite, strict=True)
-        ]
+class BatchFailed(Exception):
+    """A batch of several images failed; made one by one, only the cause fails."""
+
+
+def make_alike(
+    generator: "DiffusionGenerator", recipes: Sequence[Recipe], references: Mapping[str, np.ndarray]
+) -> list[Made]:
+    """Images of recipes with equal `batch_key`; if the batch fails, each is tried alone to find the failing one.
+
+    Raises:
+        DeviceFault: the device is unusable from now on.
+    """
+    try:
+        return make_together(generator, recipes, references)
+    except BatchFailed:
+        return [result for recipe in recipes for result in make_together(generator, [recipe], references)]
+
+
+def make_together(
+    generator: "DiffusionGenerator",
+    recipes: Sequence[Recipe],
+    references: Mapping[str, np.ndarray],
+    on_step: OnStep | None = None,
+) -> list[Made]:
+    """Images of recipes with equal `batch_key`, each with its pixels or the reason why there are none.
+
+    Raises:
+        BatchFailed: there are several recipes, and one of them (or all) failed.
+        DeviceFault: the device is unusable from now on.
+        Stopped: `on_step` raised it.
+    """
+    import torch
+
+    try:
+        pixels = generator.sample(recipes, references, on_step)
+    except Stopped:
+        raise
+    except (torch.OutOfMemoryError, MemoryError):
+        reason = f"generator {generator.spec.name} does not fit into the memory of {generator.device} even alone"
+        return [Made(reason=reason) for _ in recipes]
+    except Exception as error:  # a library's failure on one prompt may be of any kind
+        if is_device_fault(error):
+            raise DeviceFault(generator.device, str(error)) from error
+        if len(recipes) > 1:
+            raise BatchFailed from error
+        return [Made(reason=f"{type(error).__name__}: {error}")]
+    finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
+    images = to_uint8(torch.nan_to_num(pixels))
+    return [
+        Made(image, batch_size=generator.batch_size, dtype=generator.dtype)
+        if good
+        else Made(reason="the generator returned pixels that are not finite")
+        for image, good in zip(images, finite, strict=True)
+    ]
 
 
 @dataclass

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from engine.models import DiffusionGenerator, GeneratorSpec, generator_spec, load_generator
+from engine.models.generator import Stopped, to_uint8
 from engine.models.generators import adapter_of
 from engine.models.generators.prompt_cache import PromptCache
 from engine.recipe import Recipe
@@ -243,6 +244,37 @@ def a_prompt_that_is_too_long_is_rejected(case: Case) -> None:
             case.generate([case.recipe(0, prompt="a cat and " * 60)])
 
 
+def sampling_can_be_watched_and_stopped(case: Case) -> None:
+    """Watching the steps and their previews changes no pixel; a stop between two steps ends the batch and spoils no other.
+
+    A pipeline without a callback never calls, and a family without previews returns None.
+    """
+    recipe, expected, seen = case.recipe(1), case.together[1], []
+
+    def watch(step: int, latents: torch.Tensor) -> None:
+        preview = case.generator.preview(latents, recipe)
+        seen.append(step)
+        if preview is not None:
+            assert preview.dtype == torch.uint8, "a preview is uint8"
+            assert preview.shape[1:] == expected.shape, "a preview has the size of the image"
+
+    watched = to_uint8(case.generator.sample([recipe], {**REFERENCES, **SHAPES}, watch))
+    assert torch.equal(watched[0], expected), "watching changed the image"
+    if not seen:
+        return
+    assert seen == sorted(set(seen)), "each step is reported once, in order"
+
+    def stop(step: int, latents: torch.Tensor) -> None:
+        raise Stopped
+
+    try:
+        case.generator.sample([recipe], {**REFERENCES, **SHAPES}, stop)
+        raise AssertionError("the sampling was not stopped")
+    except Stopped:
+        pass
+    assert torch.equal(case.generate([recipe])[0], expected), "an image after a stopped batch differs"
+
+
 PROMISES: tuple[Callable[[Case], None], ...] = (
     an_image_does_not_depend_on_its_batch,
     an_image_does_not_depend_on_the_order,
@@ -256,6 +288,7 @@ PROMISES: tuple[Callable[[Case], None], ...] = (
     escaped_brackets_are_literal,
     unsupported_recipes_are_rejected,
     a_prompt_that_is_too_long_is_rejected,
+    sampling_can_be_watched_and_stopped,
 )
 """The promises of a generator in each of its reference modes. A failed promise raises AssertionError."""
 

@@ -119,7 +119,7 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(tiny_pipeline: str, mo
     generator = load_generator(tiny_pipeline, batch_size=8)
     real = generator._sample_batch
 
-    def at_most_two(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
+    def at_most_two(recipes: Sequence[Recipe], references: References, on_step: object = None) -> torch.Tensor:
         if len(recipes) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(recipes, references)
@@ -132,7 +132,7 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(tiny_pipeline: str, mo
 def test_too_big_even_alone_is_an_error(tiny_pipeline: str, monkeypatch: pytest.MonkeyPatch):
     generator = load_generator(tiny_pipeline, batch_size=2)
 
-    def never(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
+    def never(recipes: Sequence[Recipe], references: References, on_step: object = None) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(generator, "_sample_batch", never)
@@ -142,7 +142,9 @@ def test_too_big_even_alone_is_an_error(tiny_pipeline: str, monkeypatch: pytest.
 
 def test_pixels_that_are_not_finite_are_an_error(generator: DiffusionGenerator, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        generator, "_sample_batch", lambda recipes, references: torch.full((len(recipes), 3, 16, 16), float("nan"))
+        generator,
+        "_sample_batch",
+        lambda recipes, references, on_step: torch.full((len(recipes), 3, 16, 16), float("nan")),
     )
     with pytest.raises(ValueError, match="not finite"):
         generator.generate([recipe(0)])

@@ -34,7 +34,7 @@ def test_recipes_of_several_sizes_are_made_in_their_order(maker: GeneratorMaker)
 def test_one_failing_prompt_spoils_no_other(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
     real = maker._generator._sample_batch
 
-    def picky(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
+    def picky(recipes: Sequence[Recipe], references: References, on_step: object = None) -> torch.Tensor:
         if any("bad" in one.prompt for one in recipes):
             raise RuntimeError("cannot draw this")
         return real(recipes, references)
@@ -64,7 +64,7 @@ def test_a_reference_that_is_not_in_the_table_is_that_rows_error_alone(tiny_pipe
 def test_nan_pixels_are_that_rows_error_alone(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
     real = maker._generator._sample_batch
 
-    def spoiled(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
+    def spoiled(recipes: Sequence[Recipe], references: References, on_step: object = None) -> torch.Tensor:
         pixels = real(recipes, references).clone()
         pixels[1, 0, 0, 0] = float("nan")
         return pixels
@@ -76,7 +76,7 @@ def test_nan_pixels_are_that_rows_error_alone(maker: GeneratorMaker, monkeypatch
 
 
 def test_a_model_too_big_for_the_device_says_so_in_every_row(maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch):
-    def never(recipes: Sequence[Recipe], references: References) -> torch.Tensor:
+    def never(recipes: Sequence[Recipe], references: References, on_step: object = None) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(maker._generator, "_sample_batch", never)

@@ -173,6 +173,16 @@ class PipelineAdapter:
         """The prompt as `encode` takes it: unchanged where weights are supported, else with `\\(` and `\\)` as literal brackets."""
         return prompt if self.supports_prompt_weights else read_weights(prompt).text
 
+    def preview(self, latents: "torch.Tensor", recipe: Recipe) -> "torch.Tensor | None":
+        """Pixels `[B, 3, H, W]` float, about 0…1, of latents `[B, C, h, w]` between two steps; None where they have another form."""
+        vae = getattr(self.pipeline, "vae", None)
+        if vae is None or latents.ndim != 4:
+            return None
+        config = vae.config
+        whole = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+        pixels: torch.Tensor = vae.decode(whole.to(vae.dtype)).sample
+        return pixels / 2 + 0.5
+
     def sampling(self, recipe: Recipe) -> dict[str, Any]:
         """Arguments for steps, guidance and size."""
         return {

@@ -1,7 +1,7 @@
 """FLUX.1 and FLUX.1 Kontext."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from engine.models.generators.prompt_cache import Embeddings
 from engine.models.prompt_weights import TextEncoder, read_weights, weight_embeds
 from engine.models.references import fit
 from engine.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Flux(PipelineAdapter):
@@ -54,6 +57,10 @@ class Flux(PipelineAdapter):
             "prompt_embeds": weight_embeds(pipeline, weighted, embeds, [encoder])[0],
             "pooled_prompt_embeds": pooled[0],
         }
+
+    def preview(self, latents: "torch.Tensor", recipe: Recipe) -> "torch.Tensor | None":
+        factor = self.pipeline.vae_scale_factor
+        return super().preview(self.pipeline._unpack_latents(latents, recipe.height, recipe.width, factor), recipe)
 
     def add_reference(
         self,
