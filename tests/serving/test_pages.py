@@ -92,7 +92,16 @@ def test_a_key_opens_the_pages_and_a_wrong_one_does_not(client: TestClient):
 
 @pytest.mark.parametrize(
     "place",
-    ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/\t/evil.example", "", "x"],
+    [
+        "https://evil.example",
+        "//evil.example",
+        "///evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/\t/evil.example",
+        "",
+        "x",
+    ],
 )
 def test_after_the_login_nobody_is_sent_to_another_site(client: TestClient, place: str):
     assert local_path(place) == "/"

@@ -255,6 +255,7 @@ def test_an_object_is_added_and_generated_with_and_without(visitor: Visitor, wor
     for number in range(2):
         expect(columns.nth(number).locator(".facts")).to_contain_text("on the device")
     expect(columns.nth(1).locator(".references a")).to_have_count(1)
+    expect(page.locator(".grid li")).to_have_count(3)
     assert workspace.count(f"class_name = '{name}' AND source = 'original'") == 3
     reference = columns.nth(1).locator(".references a").get_attribute("href").removeprefix("/gallery/")
     assert workspace.fetch([reference], ["class_name"])["class_name"][0].as_py() == name
