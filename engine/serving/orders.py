@@ -105,6 +105,8 @@ class NewObject:
     images: tuple[bytes, ...]
     dataset: str = "added"
     shared: bool = False
+    is_reference_only: bool = False
+    """Whether the images only serve as references by their ids; they get no embedding, so that no search finds them."""
 
 
 @dataclass

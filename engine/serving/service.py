@@ -46,8 +46,15 @@ class Writer(Protocol):
         """Headers about the caller's rate. Raises ApiError (429) if its rate or budget is used up."""
         ...
 
-    async def put(self, rows: dict[str, bytes]) -> None:
-        """Commits rows: table name → Arrow IPC stream. Rows are durable when this returns; images that exist are not added again."""
+    async def put(self, tables: Mapping[str, bytes]) -> list[str]:
+        """Commits rows: table name → Arrow IPC stream. They are durable when this returns.
+
+        Returns the ids of images that existed and were not added again.
+        """
+        ...
+
+    async def metrics(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Generator → the newest counts of each of its processes."""
         ...
 
 
@@ -98,6 +105,10 @@ class Service:
     async def add(self, new: NewObject) -> list[str]:
         """Adds real images; they are found as soon as this returns. Raises ApiError."""
         return await self.generators[self.specs[0].name].add(new)
+
+    async def metrics(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Generator → the newest counts of each of its processes."""
+        return await self.writer.metrics()
 
     async def image(self, caller: Caller, image_id: str, columns: Sequence[str] = PLAIN) -> dict[str, Any]:
         """Columns of one image that the caller may see. Raises ApiError (404) for all others."""
