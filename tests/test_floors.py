@@ -19,6 +19,7 @@ import pytest
         ("engine.sources", ("ray", "lance", "lancedb", "torch", "diffusers")),
         ("engine.costs", ("ray", "torch", "matplotlib")),
         ("engine.reports", ("ray", "torch", "matplotlib")),
+        ("engine.serving.pages", ("ray", "lance", "torch", "diffusers", "transformers", "matplotlib")),
         ("engine.studies.genbench.tradeoff", ("ray", "lance", "diffusers")),
     ],
 )

@@ -16,10 +16,10 @@ from engine.sources.kinds import find_source, source_order
 
 OTHER, OTHER_MARKER = "#999999", "D"
 """Colour and marker of rows that belong to no source."""
-_INK, _GRID = "#010203", "#0a0b0c"
+INK, GRID = "#010203", "#0a0b0c"
 """Placeholders that the SVG replaces by the page's own colours, so that a figure follows light and dark mode."""
 _STYLES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
-_PALETTE = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#949494")
+PALETTE = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#949494")
 """seaborn's `colorblind`, for groups in their order."""
 
 
@@ -65,11 +65,11 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
     curves = _curves(rows, metric)
     shots = sorted({row["shots"] for row in rows})
     priced = [source for source in _sources(rows) if any(curve["source"] == source for curve in curves)]
-    with _axes_of(group) as (axes, svg):
+    with axes_of(group) as (axes, svg):
         axes.set_xscale("symlog" if shots[0] <= 0 else "log")
         axes.set_xticks(shots, [f"{count:g}" for count in shots])
         axes.minorticks_off()
-        axes.grid(axis="y", color=_GRID, linewidth=0.8)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
         for curve in curves:
             axes.errorbar(
                 curve["shots"],
@@ -86,7 +86,7 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
             )
         zero_shot = _mean_over_datasets(rows, "zero_shot")
         if zero_shot is not None:
-            axes.axhline(100 * zero_shot, color=_INK, linestyle=(0, (4, 3)), linewidth=1.2, label="zero-shot")
+            axes.axhline(100 * zero_shot, color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="zero-shot")
         axes.set_title(group, loc="left", fontweight="bold", fontsize=11)
         axes.set_ylabel(_axis(metric))
         axes.margins(x=0.09)
@@ -108,7 +108,7 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
                     annotation_clip=False,
                     **below,
                 )
-        axes.legend(frameon=False, fontsize=9, loc="best", labelcolor=_INK)
+        axes.legend(frameon=False, fontsize=9, loc="best", labelcolor=INK)
     return svg[0]
 
 
@@ -133,8 +133,8 @@ def scatter_figure(
 
 def _plot_scatter(rows: Sequence[Row], x: str, y: str, title: str, colour: str, note: str) -> str:
     names = list(dict.fromkeys(str(row.get(colour)) for row in rows))
-    with _axes_of(f"{title}/{x}/{y}") as (axes, svg):
-        axes.grid(color=_GRID, linewidth=0.8)
+    with axes_of(f"{title}/{x}/{y}") as (axes, svg):
+        axes.grid(color=GRID, linewidth=0.8)
         for number, name in enumerate(names):
             for source in dict.fromkeys(row.get("source") for row in rows):
                 part = [row for row in rows if str(row.get(colour)) == name and row.get("source") == source]
@@ -144,15 +144,15 @@ def _plot_scatter(rows: Sequence[Row], x: str, y: str, title: str, colour: str, 
                     s=20,
                     alpha=0.75,
                     linewidths=0,
-                    color=_PALETTE[number % len(_PALETTE)],
+                    color=PALETTE[number % len(PALETTE)],
                     marker=_marker(source, "o"),
                 )
-            axes.scatter([], [], s=20, linewidths=0, color=_PALETTE[number % len(_PALETTE)], label=name)
+            axes.scatter([], [], s=20, linewidths=0, color=PALETTE[number % len(PALETTE)], label=name)
         axes.set_title("\n".join(filter(None, (title, note))), loc="left", fontsize=10)
         axes.set_xlabel(_axis(x))
         axes.set_ylabel(_axis(y))
         if len(names) > 1:
-            axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=_INK, handletextpad=0.2)
+            axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=INK, handletextpad=0.2)
     return svg[0]
 
 
@@ -192,39 +192,39 @@ def _plot_bars(
     log: bool,
 ) -> str:
     kinds = list(dict.fromkeys((colours or {}).values()))
-    with _axes_of(title + label, height=1.1 + 0.26 * len(bars)) as (axes, svg):
+    with axes_of(title + label, height=1.1 + 0.26 * len(bars)) as (axes, svg):
         places = range(len(bars))
         errors = [(spread or {}).get(name) or 0.0 for name in bars]
-        filled = [_PALETTE[kinds.index(colours[name]) % len(_PALETTE)] if colours else _PALETTE[0] for name in bars]
+        filled = [PALETTE[kinds.index(colours[name]) % len(PALETTE)] if colours else PALETTE[0] for name in bars]
         axes.barh(
             list(places),
             list(bars.values()),
             xerr=errors if any(errors) else None,
             color=filled,
             height=0.7,
-            error_kw={"ecolor": _INK, "elinewidth": 1},
+            error_kw={"ecolor": INK, "elinewidth": 1},
         )
         axes.set_yticks(list(places), list(bars))
         axes.invert_yaxis()
         if log:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")  # matplotlib's own needs mathematical type, which is off here
-        axes.grid(axis="x", color=_GRID, linewidth=0.8)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         if not log:
-            axes.axvline(0, color=_INK, linewidth=0.8)
+            axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel(label)
         if len(kinds) > 1:
             from matplotlib.patches import Patch
 
-            shown = [Patch(color=_PALETTE[number % len(_PALETTE)], label=kind) for number, kind in enumerate(kinds)]
-            axes.legend(handles=shown, frameon=False, fontsize=8, loc="best", labelcolor=_INK)
+            shown = [Patch(color=PALETTE[number % len(PALETTE)], label=kind) for number, kind in enumerate(kinds)]
+            axes.legend(handles=shown, frameon=False, fontsize=8, loc="best", labelcolor=INK)
     return svg[0]
 
 
 @contextmanager
-def _axes_of(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
+def axes_of(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
     """Axes to plot on; when the block ends the list holds the figure as SVG, its text and lines in the page's colours."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -234,11 +234,11 @@ def _axes_of(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
         "svg.fonttype": "none",  # text stays text: it scales, and takes the page's font and colour
         "svg.hashsalt": salt,  # ids differ between panels and stay the same between runs
         "text.parse_math": False,  # a group or strategy name may hold dollar signs
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": _GRID,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": GRID,
+        "xtick.color": INK,
+        "ytick.color": INK,
         "font.size": 10,
     }
     finished: list[str] = []
@@ -253,7 +253,7 @@ def _axes_of(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}  # they name sites on the network
         figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", metadata=nothing)
     svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace(_GRID, "var(--line)")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GRID, "var(--line)")
     for kind in kinds.SOURCE_KINDS:
         svg = svg.replace(kind.colour, f"var(--{kind.name})")
     finished.append(svg)

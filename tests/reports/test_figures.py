@@ -49,7 +49,7 @@ def all_figures(changed: dict[str, Any] | None = None) -> list[str]:
 
 def test_a_figure_that_was_plotted_once_is_read_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     first = all_figures()
-    monkeypatch.setattr(figures, "_axes_of", lambda *_, **__: pytest.fail("a figure was plotted again"))
+    monkeypatch.setattr(figures, "axes_of", lambda *_, **__: pytest.fail("a figure was plotted again"))
     assert all_figures() == first
 
 
