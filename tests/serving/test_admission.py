@@ -135,7 +135,16 @@ def test_no_stretch_of_time_has_more_images_than_the_bucket_and_its_refill(steps
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (0.12, "120ms"), (0.9999, "1000ms"), (1, "1s"), (12.2, "13s"), (360, "6m0s"), (59.5, "1m0s"), (3605, "1h0m5s")],
+    [
+        (0, "0s"),
+        (0.12, "120ms"),
+        (0.9999, "1000ms"),
+        (1, "1s"),
+        (12.2, "13s"),
+        (360, "6m0s"),
+        (59.5, "1m0s"),
+        (3605, "1h0m5s"),
+    ],
 )
 def test_durations_are_written_as_openai_writes_them(seconds: float, text: str):
     assert duration(seconds) == text
