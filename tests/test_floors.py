@@ -19,6 +19,8 @@ import pytest
         ("engine.sources", ("ray", "lance", "lancedb", "torch", "diffusers")),
         ("engine.costs", ("ray", "torch", "matplotlib")),
         ("engine.reports", ("ray", "torch", "matplotlib")),
+        ("engine.serving.access", ("ray", "lance", "lancedb", "torch", "fastapi")),
+        ("engine.serving.admission", ("ray", "lance", "lancedb", "torch")),
         ("engine.studies.genbench.tradeoff", ("ray", "lance", "diffusers")),
     ],
 )
