@@ -466,6 +466,8 @@ def test_a_signature_opens_no_other_image_key_path_or_method(app: Access, worksp
     assert call(app, "GET", signed.replace("/content", ""), body=UNREAD).status == 401
     assert call(app, "GET", signed.replace(f"/{IMAGE}/", f"/x/../{IMAGE}/"), body=UNREAD).status == 401
     assert call(app, "GET", signed.replace(f"/v1/images/{IMAGE}/content", "/v1/whoami"), body=UNREAD).status == 401
+    assert call(app, "GET", f"/x{signed}", body=UNREAD).status == 401
+    assert call(app, "GET", signed.replace("/content", "/content/recipe"), body=UNREAD).status == 401
     assert call(app, "DELETE", signed, body=UNREAD).status == 401
     assert call(app, "GET", f"/v1/images/{IMAGE}/content", body=UNREAD).status == 401
 
