@@ -9,6 +9,7 @@ from engine.models.generators import adapter_of
 from engine.models.lazy import LazyEncoder
 from engine.prompts import Materials
 from engine.reports import Report
+from engine.retriever.fit import Trained
 from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, OriginalPlan, Plan
 from engine.store import Workspace
 from engine.studies.base import Phase, run_study
@@ -25,7 +26,7 @@ from engine.studies.realrag.judge import (
     score_rows,
     summary,
 )
-from engine.studies.realrag.options import compare_options
+from engine.studies.realrag.options import Option, compare_options, option_lessons
 from engine.studies.realrag.pictures import reference_sheet, space_sheet
 from engine.studies.realrag.retrievers import Key, RetrieverStudy
 from engine.studies.scoring import Bills, cost_tables, error_rows
@@ -52,6 +53,8 @@ class RealRag(RetrieverStudy):
         super().__init__(config)
         self.plans: dict[Key, dict[str, GenerativePlan]] = {}
         """Judged images: data set → plan; the method of the head of a kept epoch is `normal@2`."""
+        self.options: dict[Option, Trained] = {}
+        """Heads trained in other ways, for the first generator."""
 
     @property
     def generator_names(self) -> Sequence[str]:
@@ -108,6 +111,18 @@ class RealRag(RetrieverStudy):
         plan = ConcatenatedPlan([self.database_plan, *self.tests.values()])
         run.fill("database", plan, maker, [self.encoder_stage, Embed.of(self.judge)])
 
+    def _train(self, run: "Run") -> None:
+        """Trains the heads of the methods and, for `--options`, those of other ways to train."""
+        from engine.retriever.ray_training import train_missing
+
+        super()._train(run)
+        if self.config.options:
+            lessons = next(iter(self.lessons.values()))
+            unmasked = lessons.negatives(mask=False)
+            self.options = train_missing(
+                run, option_lessons(lessons.data, unmasked, self.config.training, self.config.seeds)
+            )
+
     def _fill_judged(self, run: "Run") -> None:
         """Generates the images to judge; if two retrievers request the same image, it is one row."""
         from engine.dataflow.stages import Embed
@@ -156,11 +171,9 @@ class RealRag(RetrieverStudy):
         }
 
     def _options(self, workspace: Workspace) -> list[Row]:
-        """Heads trained in other ways, for the first generator: one row per change, seed and data set."""
-        lessons = next(iter(self.lessons.values()))
+        """Retrieval of the heads trained in other ways: one row per change, seed and data set."""
         return compare_options(
-            lessons.data(workspace),
-            lessons.negatives(workspace, mask=False),
+            self.options,
             {
                 dataset.name: load_images(workspace, self.retrieval[dataset.name], [self.encoder.name])
                 for dataset in self.datasets
@@ -169,8 +182,7 @@ class RealRag(RetrieverStudy):
                 dataset.name: encode_prompts(self.encoder, class_prompts(dataset, self.config.strategy))
                 for dataset in self.datasets
             },
-            self.config.training,
-            self.config.seeds,
+            self.encoder.name,
         )
 
     @property
