@@ -32,7 +32,9 @@ from engine.studies.realrag.retrievers import Key, RetrieverStudy
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:
+    from engine.dataflow.inception import InceptionFeatures
     from engine.dataflow.run import Run
+    from engine.dataflow.stages import Stage
 
 
 def run_realrag(config: RealRagConfig) -> Report:
@@ -85,12 +87,26 @@ class RealRag(RetrieverStudy):
                 raise ValueError(
                     f"generator {spec.name} requires a reference image; leave out the methods none and realrag"
                 )
-        _ = self.tests
+        _ = self.tests, self.inception
 
     @cached_property
     def judge(self) -> ImageEncoder:
         """The judge's encoder; workers load it, and this process loads it only if it must encode something."""
         return LazyEncoder(self.config.judge)
+
+    @cached_property
+    def inception(self) -> "InceptionFeatures | None":
+        """The stage that adds the features for FID, if Inception's weights are given."""
+        from engine.dataflow.inception import InceptionFeatures
+
+        return InceptionFeatures.of(self.config.inception) if self.config.inception else None
+
+    @property
+    def judge_stages(self) -> "list[Stage]":
+        """Stages of images that are compared for FID: embeddings by the encoder and the judge, and Inception's features."""
+        from engine.dataflow.stages import Embed
+
+        return [self.encoder_stage, Embed.of(self.judge), *([self.inception] if self.inception else [])]
 
     @cached_property
     def tests(self) -> dict[str, OriginalPlan]:
@@ -105,11 +121,12 @@ class RealRag(RetrieverStudy):
 
     def fill_database(self, run: "Run") -> None:
         """Reads the real images and embeds them by the encoder and the judge, in one pass."""
-        from engine.dataflow.stages import Embed
-
         maker = CorpusMaker({dataset.name: dataset.location for dataset in self.datasets})
-        plan = ConcatenatedPlan([self.database_plan, *self.tests.values()])
-        run.fill("database", plan, maker, [self.encoder_stage, Embed.of(self.judge)])
+        tests = list(self.tests.values())
+        if self.inception:  # of real images, FID compares those of the test split alone
+            run.fill("test images", ConcatenatedPlan(tests), maker, self.judge_stages)
+            tests = []
+        run.fill("database", ConcatenatedPlan([self.database_plan, *tests]), maker, self.judge_stages[:2])
 
     def _train(self, run: "Run") -> None:
         """Trains the heads of the methods and, for `--options`, those of other ways to train."""
@@ -125,8 +142,6 @@ class RealRag(RetrieverStudy):
 
     def _fill_judged(self, run: "Run") -> None:
         """Generates the images to judge; if two retrievers request the same image, it is one row."""
-        from engine.dataflow.stages import Embed
-
         for generator in self.generators:
             for seed in self.config.seeds:
                 if "none" in self.config.methods:
@@ -137,8 +152,7 @@ class RealRag(RetrieverStudy):
         for generator in self.generators:
             plans = [plan for key, each in self.plans.items() if key[0] == generator for plan in each.values()]
             maker = self.generator_maker(generator)
-            stages = [self.encoder_stage, Embed.of(self.judge)]
-            run.fill(f"{generator}: references", ConcatenatedPlan(plans), maker, stages)
+            run.fill(f"{generator}: references", ConcatenatedPlan(plans), maker, self.judge_stages)
 
     def _plan_without(self, generator: str, seed: int) -> None:
         spec, config = self.generators[generator], self.config
@@ -207,7 +221,7 @@ class RealRag(RetrieverStudy):
                 self.tests[dataset.name],
                 self.encoder,
                 self.judge.name,
-                config.inception,
+                self.inception,
             )
             for dataset in self.datasets
         }

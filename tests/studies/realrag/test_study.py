@@ -14,8 +14,9 @@ from engine.recipe import Recipe
 from engine.retriever.database import Database
 from engine.retriever.fit import TrainingConfig
 from engine.retriever.heads import load_kept_head
-from engine.sources import GeneratorMaker, Made
+from engine.sources import GeneratorMaker, Made, plan_ids
 from engine.store import Workspace
+from engine.studies.base import run_study
 from engine.studies.realrag.config import RealRagConfig, RetrieverSettings, TrainRetrieverConfig
 from engine.studies.realrag.judge import ImageSet, load_images, paired_tests, paper_tables, summary
 from engine.studies.realrag.options import OPTIONS
@@ -23,6 +24,7 @@ from engine.studies.realrag.pictures import project
 from engine.studies.realrag.retrievers import train_retriever
 from engine.studies.realrag.study import RealRag, run_realrag
 from engine.testing.models import save_encoder
+from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
 
 @dataclass
@@ -190,6 +192,30 @@ def test_an_image_that_failed_is_not_made_by_the_judge(
     )
 
 
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_inceptions_features_are_made_once_by_workers(
+    config: RealRagConfig, inception_weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small = replace(
+        config, methods=("none",), checkpoints=(), options=False, seeds=(0,), test_images=2, inception=inception_weights
+    )
+    with monkeypatch.context() as patch:
+        forbid_inception(patch)
+        study = RealRag(small)
+        (row,) = run_study(study).tables["realrag_by_seed"]
+        workspace = Workspace.open(config.workspace, create=False)
+        made = rows_by_inception(workspace)
+        assert run_realrag(small).tables["realrag_by_seed"] == [row]
+        assert rows_by_inception(workspace) == made
+    (test,), ((judged,),) = study.tests.values(), (plans.values() for plans in study.plans.values())
+    # images of the database are retrieved, and compared with nothing
+    assert images_with_features(workspace, inception_weights) == {*plan_ids(test), *plan_ids(judged)}
+    assert made == len(test) + len(judged) < workspace.count()
+    expected = fid_by_hand(workspace, inception_weights, plan_ids(test), plan_ids(judged))
+    assert row["fid"] == pytest.approx(expected, rel=1e-3)
+
+
 def seed_row(method: str, seed: int, accuracy: float, dataset: str = "birds", **changes) -> dict:
     row = {"generator": "mini", "method": method, "seed": seed, "dataset": dataset, "group": "fine", "images": 10}
     row |= {"clip_i": 50 + accuracy, "clip_t": 20.0, "fid": 2 - accuracy, "accuracy": accuracy, "judge_i": 1.0}
@@ -280,6 +306,7 @@ def test_places_are_found_without_scikit_learn(monkeypatch: pytest.MonkeyPatch):
         ({"reference_mode": "redux"}, "does not support reference_mode 'redux'"),
         ({"datasets": ("mini-comon",)}, "unknown data set 'mini-comon'"),
         ({"judge": "mini-juge"}, "unknown encoder 'mini-juge'"),
+        ({"inception": Path("/nowhere.safetensors")}, "Inception weights /nowhere.safetensors cannot be read"),
     ],
 )
 def test_bad_settings_are_told_before_anything_starts(config: RealRagConfig, changes: dict, message: str):
