@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from engine.testing.data import write_dataset, write_pool
-from engine.testing.models import save_encoder, save_pipeline
+from engine.testing.models import save_encoder, save_inception, save_pipeline
 
 settings.register_profile("busy machine", deadline=None)  # a test that was slow once is not a wrong one
 settings.load_profile("busy machine")
@@ -64,6 +64,11 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_pipeline(tmp_path_factory.mktemp("models") / "pipeline"))
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_inception(tmp_path_factory.mktemp("models") / "pt_inception.safetensors")
 
 
 @pytest.fixture(scope="session")

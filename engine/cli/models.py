@@ -9,6 +9,9 @@ import tyro
 if TYPE_CHECKING:
     from rich.table import Table
 
+COLUMNS = ("generator", "class", "reference modes", "licence", "gated", "GB", "steps", "guidance", "size", "speeds")
+NUMBERS = ("GB", "steps", "guidance")
+
 
 @dataclass(frozen=True)
 class ModelsConfig:
@@ -17,9 +20,31 @@ class ModelsConfig:
 
 def models(config: ModelsConfig) -> "Table":
     """One row per generator of the registry."""
-    from engine.models.__main__ import generators_table
+    from rich.table import Table
 
-    return generators_table()
+    from engine.models.registry import generator_names
+    from engine.models.resolve import generator_spec
+
+    table = Table(
+        title="Generators", caption="GB: weights in the generator's dtype. The first reference mode is the default."
+    )
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
+    for name in generator_names():
+        spec = generator_spec(name)
+        table.add_row(
+            name,
+            spec.pipeline,
+            ", ".join(spec.reference_modes),
+            spec.licence or "?",
+            "yes" if spec.gated else "",
+            f"{spec.weights_gb:.1f}" if spec.weights_gb >= 0.05 else f"{spec.weights_gb:.3f}",
+            str(spec.num_inference_steps),
+            f"{spec.guidance_scale:g}",
+            f"{spec.width}x{spec.height}",
+            ", ".join(["exact", *(speed for speed in ("fast", "lossy") if spec.levers.get(speed))]),
+        )
+    return table
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class Run:
     """Called with lines about dead workers and failing GPUs."""
     on_report: Callable[[Report], None] = lambda report: None
     """Called with each report of a worker."""
+    rejected_by: set[str] = field(default_factory=set, init=False)
+    """Names of the stages of all fills that reject images; error rows of these stages are no failures."""
 
     def __enter__(self) -> "Run":
         self.run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
@@ -130,7 +132,9 @@ class Run:
             self.workspace.ensure_columns(stage.columns)
         result = FillResult(len(plan), 0)
         result.updated = self._update_present(name, plan, stages)
-        done = self.workspace.done_ids([stage.name for stage in stages if stage.rejects])
+        rejecting = [stage.name for stage in stages if stage.rejects]
+        self.rejected_by.update(rejecting)
+        done = self.workspace.done_ids(rejecting)
         backlog = Backlog(plan, done, maker.reads)
         if not backlog:
             backlog.close()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from engine.evaluation.class_scores import DATASET_METRICS, score_classes, score_predictions
     from engine.evaluation.cler import ClerScore, class_centers, cler_score
     from engine.evaluation.correlation import correlation_rows
-    from engine.evaluation.fid import FidScore, Inception, fid_score
+    from engine.evaluation.fid import FidScore, Inception, check_inception, fid_score
     from engine.evaluation.finetune import FinetuneScore, finetune_score
     from engine.evaluation.linear_probe import (
         LinearProbe,
@@ -44,6 +44,7 @@ __all__ = [
     "PaperProbe",
     "ProbeScore",
     "RetrievalScore",
+    "check_inception",
     "check_protocol",
     "choose_by_class",
     "class_centers",

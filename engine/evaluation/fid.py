@@ -1,6 +1,6 @@
 """Fréchet distance of images: FID with Inception weights from a file, or the same distance of an encoder's features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,10 @@ INCEPTION_SIZE = 299
 """Edge of Inception's input, pixels."""
 INCEPTION_CLASSES = 1008
 """Outputs of the Inception that FID is defined by; torchvision's own has 1000."""
+NUM_FEATURES = 2048
+"""Length of Inception's features."""
+GPU_BATCH = 32
+"""Images that a GPU processes at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,32 @@ def fid_score(real_features: Array, features: Array, *, of: str) -> FidScore:
     return FidScore(max(0.0, float(distance.compute())), of, len(real), len(images))
 
 
+def check_inception(weights: Path) -> None:
+    """Reads the header of a weights file.
+
+    Raises:
+        ValueError: the file is missing, not safetensors, or of another network.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if weights.suffix != ".safetensors":
+        raise ValueError(
+            f"{weights} is not a safetensors file; convert it once with safetensors.torch.save_file(torch.load(path, weights_only=True), …)"
+        )
+    try:
+        with safe_open(weights, framework="pt") as file:
+            found = {name: file.get_slice(name).get_shape() for name in file.keys() if _has_effect(name)}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"Inception weights {weights} cannot be read ({error}); give another file") from None
+    with torch.device("meta"):
+        state = _network().state_dict()
+    expected = {name: list(tensor.shape) for name, tensor in state.items() if _has_effect(name)}
+    if found != expected:
+        raise ValueError(
+            f"{weights} is not the Inception of FID (pt_inception-2015-12-05, {INCEPTION_CLASSES} outputs); give that one"
+        )
+
+
 class Inception:
     """Features `[N, 2048] float32` of images, as in the definition of FID: the network of 2015, float32, TensorFlow's resizing."""
 
@@ -56,42 +86,52 @@ class Inception:
         """Reads the network of the file `pt_inception-2015-12-05` saved as safetensors.
 
         Raises:
-            ValueError: the file is missing, not safetensors, or of another network.
+            ValueError: as `check_inception` does.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
-        from torchvision.models import Inception3
 
-        if weights.suffix != ".safetensors":
-            raise ValueError(
-                f"{weights} is not a safetensors file; convert it once with safetensors.torch.save_file(torch.load(path, weights_only=True), …)"
-            )
-        try:
-            state = load_file(weights)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"Inception weights {weights} cannot be read ({error}); give another file") from None
-        network = Inception3(num_classes=INCEPTION_CLASSES, aux_logits=False, init_weights=False)
-        try:
-            network.load_state_dict(state)
-        except RuntimeError:
-            raise ValueError(
-                f"{weights} is not the Inception of FID (pt_inception-2015-12-05, {INCEPTION_CLASSES} outputs); give that one"
-            ) from None
+        check_inception(weights)
+        network = _network()
+        network.load_state_dict(load_file(weights))
         _pool_as_tensorflow(network)
         network.fc = torch.nn.Identity()
-        self.name = f"inception/{weights.name}"
         self._network = network.to(device).eval().requires_grad_(False)
         self._device = device
+        # a processor's rounding depends on the size of a batch
+        self._batch_size = 1 if device == "cpu" else GPU_BATCH
 
     @torch.inference_mode()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features of images `[N, 3, H, W]` uint8."""
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}; give [N, 3, H, W] uint8")
-        pixels = images.to(self._device, torch.float32)
+    def __call__(self, images: Sequence[torch.Tensor] | torch.Tensor) -> torch.Tensor:
+        """Features of uint8 images: a list of `[3, H, W]` of any sizes, or a batch `[N, 3, H, W]`.
+
+        Batches are padded to one size, so that the features of an image do not depend on the others.
+        """
+        parts = [torch.zeros(0, NUM_FEATURES, device=self._device)]
+        for start in range(0, len(images), self._batch_size):
+            batch = torch.stack([self._resized(image) for image in images[start : start + self._batch_size]])
+            num = len(batch)
+            padding = batch[-1:].expand(self._batch_size - num, *batch.shape[1:])
+            parts.append(self._network((torch.cat([batch, padding]) - 128) / 128)[:num])
+        return torch.cat(parts)
+
+    def _resized(self, image: torch.Tensor) -> torch.Tensor:
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"an image is {image.dtype} of shape {tuple(image.shape)}; give [3, H, W] uint8")
+        pixels = image[None].to(self._device, torch.float32)
         for dim in (2, 3):
             pixels = _resize_as_tensorflow(pixels, dim)
-        return self._network((pixels - 128) / 128)
+        return pixels[0]
+
+
+def _has_effect(name: str) -> bool:
+    """Whether a tensor changes features; old files lack the counters of batches, which serve training alone."""
+    return not name.endswith("num_batches_tracked")
+
+
+def _network() -> torch.nn.Module:
+    from torchvision.models import Inception3
+
+    return Inception3(num_classes=INCEPTION_CLASSES, aux_logits=False, init_weights=False)
 
 
 def _resize_as_tensorflow(pixels: torch.Tensor, dim: int) -> torch.Tensor:

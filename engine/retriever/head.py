@@ -1,9 +1,8 @@
-"""The trained part of a retriever: an MLP after the frozen vision tower (RealRAG section 3.3), and its folder."""
+"""The trained part of a retriever: an MLP after the frozen vision tower (RealRAG section 3.3)."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.models.weights import check_weights
-
-WEIGHTS, FACTS = "head.safetensors", "head.json"
 ROWS_AT_ONCE = 65_536
 
 
@@ -93,36 +89,3 @@ class Head(nn.Module):
                 f"the head {self.spec.label} was trained on embeddings of {self.spec.encoder}, and these are of {encoder}; "
                 "use that encoder, or train a head for this one"
             )
-
-    def save(self, folder: Path) -> None:
-        """Writes `head.safetensors` and `head.json`."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
-        (folder / FACTS).write_text(json.dumps(asdict(self.spec), indent=1))
-
-
-def load_head(folder: Path) -> Head:
-    """The head in a folder that `Head.save` wrote.
-
-    Raises:
-        ValueError: the folder does not hold a head, holds pickles, or its files do not match.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder} with a head; give one that a training run wrote")
-    check_weights(folder)
-    try:
-        spec = HeadSpec(**json.loads((folder / FACTS).read_text("utf-8")))
-        head = Head(spec)
-        head.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"the head in {folder} cannot be read ({reason}); give a folder with the {WEIGHTS} and {FACTS} of one training run"
-        ) from error
-    return head.eval()

@@ -69,7 +69,9 @@ def load_kept_head(workspace: Workspace, name: str) -> Head:
     if not chosen:
         known = sorted({row["name"] for row in rows})
         if not known:
-            raise ValueError(f"workspace {workspace.uri} holds no trained head; train one with jobs/train_retriever.py")
+            raise ValueError(
+                f"workspace {workspace.uri} holds no trained head; train one with `imagefoundry train-retriever`"
+            )
         raise ValueError(unknown_name("head", name, known))
     return _head(max(chosen, key=lambda row: row["created_at"]))
 

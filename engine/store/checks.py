@@ -28,11 +28,11 @@ def check_schema(uri: str, schema: pa.Schema) -> None:
     """Raises ValueError if the table `images` with `schema` was not made by this version of the project."""
     found = (schema.metadata or {}).get(VERSION_KEY, b"").decode()
     if found and found != str(SCHEMA_VERSION):
-        cure = "use another workspace, or the release of imagefoundry that made this one"
-        raise ValueError(f"workspace {uri} has schema version {found}, and this release reads {SCHEMA_VERSION}; {cure}")
+        fix = "use another workspace, or the release of imagefoundry that made this one"
+        raise ValueError(f"workspace {uri} has schema version {found}, and this release reads {SCHEMA_VERSION}; {fix}")
     for field in IMAGE_SCHEMA:
         if field.name not in schema.names or schema.field(field.name).type != field.type:
-            cure = "it is not a workspace, or a damaged one; give another place"
-            raise ValueError(f"the table images in {uri} has no column {field.name!r} of type {field.type}; {cure}")
+            fix = "it is not a workspace, or a damaged one; give another place"
+            raise ValueError(f"the table images in {uri} has no column {field.name!r} of type {field.type}; {fix}")
     if not found:
         raise ValueError(f"the table images in {uri} does not say its schema version; give another place as workspace")

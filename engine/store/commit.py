@@ -128,8 +128,8 @@ class Committer:
         self._due_at = self._clock() + min(2.0 ** (self._failures - 1), LONGEST_WAIT_SECONDS)
 
     def _give_up(self) -> CommitFailed:
-        cure = "see that the store can be written to and start this run again to resume it"
-        return CommitFailed(f"{self.problem} ({self._failures} times in a row); {cure}")
+        fix = "see that the store can be written to and start this run again to resume it"
+        return CommitFailed(f"{self.problem} ({self._failures} times in a row); {fix}")
 
     def _commit_all(self) -> None:
         self._workspace.check_lock()

@@ -139,8 +139,8 @@ def raise_barrier(uri: str, dataset: Any) -> Any:
         else:
             _sync(projected, transaction)
             return projected
-    cure = "stop the process that writes to it without the lock"
-    raise ValueError(f"another process commits to workspace {uri} without pause; {cure}")
+    fix = "stop the process that writes to it without the lock"
+    raise ValueError(f"another process commits to workspace {uri} without pause; {fix}")
 
 
 def lost(uri: str) -> WorkspaceLost:

@@ -38,14 +38,14 @@ def owner(run_id: str) -> dict[str, Any]:
     return {"run_id": run_id, "pid": os.getpid(), "host": socket.gethostname(), "started": started}
 
 
-def refusal(uri: str, content: bytes, cure: str) -> ValueError:
+def refusal(uri: str, content: bytes, fix: str) -> ValueError:
     """The error of a run that finds the lock, with this content, taken."""
     try:
         other = json.loads(content)
         who = f"run {other['run_id']} (pid {other['pid']} on {other['host']}, started {other['started']})"
     except (ValueError, KeyError, TypeError):
         who = "another run"
-    return ValueError(f"{who} is writing to workspace {uri}; wait until it ends, {cure}")
+    return ValueError(f"{who} is writing to workspace {uri}; wait until it ends, {fix}")
 
 
 @contextmanager
@@ -57,8 +57,8 @@ def _file_lock(uri: str, run_id: str) -> Iterator[Held]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            cure = "stop that process (the lock goes with it), or give another workspace"
-            raise refusal(uri, os.pread(fd, 4096, 0), cure) from None
+            fix = "stop that process (the lock goes with it), or give another workspace"
+            raise refusal(uri, os.pread(fd, 4096, 0), fix) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(owner(run_id)).encode(), 0)
         try:

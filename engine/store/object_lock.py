@@ -25,9 +25,9 @@ class ObjectLock:
 
         protocol, _, place = uri.partition("://")
         if protocol != "s3":
-            cure = "give a folder or a place on s3:// as workspace"
+            fix = "give a folder or a place on s3:// as workspace"
             raise ValueError(
-                f"workspace {uri} cannot be locked, since {protocol}:// has no conditional writes here; {cure}"
+                f"workspace {uri} cannot be locked, since {protocol}:// has no conditional writes here; {fix}"
             )
         try:
             self._fs = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
@@ -50,8 +50,8 @@ class ObjectLock:
             free = not etag or self._is_released(content)
             if not self._is_own(content):
                 if not free and age < STALE_SECONDS:
-                    cure = f"or, if it died, start again {STALE_SECONDS:.0f} seconds after its last sign of life"
-                    raise refusal(self._uri, content, cure)
+                    fix = f"or, if it died, start again {STALE_SECONDS:.0f} seconds after its last sign of life"
+                    raise refusal(self._uri, content, fix)
                 if not self._put({"IfMatch": etag} if etag else {"IfNoneMatch": "*"}):
                     content, etag, _ = self._read()
                     if not self._is_own(content):

@@ -67,8 +67,8 @@ def check_files(workspace: "Workspace") -> None:
 
 def damaged(uri: str, finding: str) -> ValueError:
     """The error of a run that finds a damaged workspace."""
-    cure = f"repair it with `imagefoundry verify {uri} --repair` and start the run again"
-    return ValueError(f"workspace {uri} is damaged ({finding}); {cure}")
+    fix = f"repair it with `imagefoundry verify {uri} --repair` and start the run again"
+    return ValueError(f"workspace {uri} is damaged ({finding}); {fix}")
 
 
 def _sizes(folder: str) -> dict[str, int]:

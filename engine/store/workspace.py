@@ -112,8 +112,8 @@ class Workspace:
             for name in TABLES:
                 self._create_table(name)
         except OSError as error:
-            cure = "give a place you may write to"
-            raise ValueError(f"cannot write a workspace to {self.uri}: {_short(error)}; {cure}") from error
+            fix = "give a place you may write to"
+            raise ValueError(f"cannot write a workspace to {self.uri}: {_short(error)}; {fix}") from error
 
     def image_schema(self) -> pa.Schema:
         """Columns of `images`, embedding columns included."""

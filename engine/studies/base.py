@@ -68,5 +68,5 @@ def run_study(study: Study) -> Report:
             phase(run)
     report = study.build_report(workspace)
     page = report.write(Path(config.report))
-    check_losses(workspace, study.every_plan(), config.max_errors, str(page))
+    check_losses(workspace, study.every_plan(), config.max_errors, str(page), run.rejected_by)
     return report

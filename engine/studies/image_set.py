@@ -60,16 +60,15 @@ def load_images(workspace: Workspace, encoder: str, plan: Plan, num: int) -> Ima
     )
 
 
+def load_features(workspace: Workspace, column: str, ids: Sequence[str]) -> np.ndarray:
+    """`[N, D]` values of a column that a stage has added, for committed images, in the order of `ids`."""
+    return to_matrix(workspace.fetch(ids, [column]).column(column))
+
+
 def stored_images(workspace: Workspace, ids: Sequence[str]) -> dict[str, bytes]:
     """Id → the encoded image."""
     table = workspace.fetch(list(dict.fromkeys(ids)), ["image"])
     return dict(zip(table.column("id").to_pylist(), table.column("image").to_pylist(), strict=True))
-
-
-def stored_pixels(workspace: Workspace, ids: Sequence[str]) -> "Pixels":
-    """The pixels of stored images, kept encoded and decoded on request."""
-    encoded = stored_images(workspace, ids)
-    return pixels_of([encoded[name] for name in ids])
 
 
 def pixels_of(encoded: Sequence[bytes]) -> "Pixels":

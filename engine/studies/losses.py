@@ -98,8 +98,17 @@ def lost_rows(plans: Iterable[Plan]) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda row: -row["count"])
 
 
-def check_losses(workspace: "Workspace", plans: Iterable[Plan], max_errors: float, report: str) -> None:
+def check_losses(
+    workspace: "Workspace", plans: Iterable[Plan], max_errors: float, report: str, rejected_by: Iterable[str] = ()
+) -> None:
     """Ends a run if all images of one plan failed, or more than the given share (half, if there are few).
+
+    Args:
+        workspace: holds the images and the errors.
+        plans: each is checked alone.
+        max_errors: share of a plan's images that may fail.
+        report: place of all reasons, for the message.
+        rejected_by: names of stages that reject images; a rejected image is neither missing nor a failure.
 
     Raises:
         RunFailed: too many images failed; the message gives the reason of one of them.
@@ -108,7 +117,7 @@ def check_losses(workspace: "Workspace", plans: Iterable[Plan], max_errors: floa
     if not errors.num_rows:
         return
     reasons = dict(zip(errors.column("id").to_pylist(), errors.column("reason").to_pylist(), strict=True))
-    done = workspace.done_ids()
+    done = workspace.done_ids(list(rejected_by))
     for plan in plans:
         ids = plan_ids(plan)
         is_done = done.contains(ids)

@@ -40,6 +40,7 @@ from engine.studies.scoring import EvaluationSet
 
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
+    from engine.dataflow.stages import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,11 +272,16 @@ class SourceStudy(Study):
         yield "images", self._fill
         yield "other encoders", self._embed
 
-    def _fill(self, run: "Run") -> None:
+    @property
+    def stages(self) -> "list[Stage]":
+        """Stages that run on the images as they are made: embeddings by the study's encoder."""
         from engine.dataflow.stages import Embed
 
+        return [Embed.of(self.encoder)]
+
+    def _fill(self, run: "Run") -> None:
         for name, plan, maker in self.work():
-            run.fill(name, plan, maker, [Embed.of(self.encoder)])
+            run.fill(name, plan, maker, self.stages)
 
     def _embed(self, run: "Run") -> None:
         for encoder, recipes in self.also_embed():

@@ -1,4 +1,4 @@
-"""Tiny random models of the real library classes: an open_clip folder, diffusers folders, text towers, T5, BERT and BLIP-2.
+"""Tiny random models of the real library classes: an open_clip folder, diffusers folders, Inception, text towers, T5, BERT and BLIP-2.
 
 They load in a second through the same calls as published weights, so a test of your own pipeline needs neither a download nor a
 GPU. Their outputs are random but differ from input to input. `engine.testing.generators` holds one twin per registry entry.
@@ -26,6 +26,21 @@ def clip_tokenizer(pad_token: str = "<|endoftext|>") -> Any:
     return CLIPTokenizer(
         vocab=vocabulary, merges=[("c", "a"), ("ca", "t</w>")], pad_token=pad_token, model_max_length=32
     )
+
+
+def save_inception(path: Path) -> Path:
+    """Writes a random Inception in the shape of FID's as safetensors; returns the path, which `--inception` takes."""
+    import torch
+    from safetensors.torch import save_file
+    from torchvision.models import Inception3
+
+    from engine.evaluation.fid import INCEPTION_CLASSES
+
+    torch.manual_seed(0)
+    network = Inception3(num_classes=INCEPTION_CLASSES, aux_logits=False, init_weights=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), path)
+    return path
 
 
 def save_encoder(folder: Path, seed: int = 0, dimension: int = 16) -> Path:

@@ -80,10 +80,12 @@ def test_a_caption_and_a_filter_are_two_more_stages(workspace: Workspace):
     with run_over(workspace) as run:
         result = run.fill("paint", PaintPlan(40, num_read=30), maker, stages)
         assert result == FillResult(planned=40, present=0, made=19, errors=1, rejected=20)
+        assert run.rejected_by == {"keep bright"}
     # a rejection is final and a failure is tried again
     with run_over(workspace) as run:
         again = run.fill("paint", PaintPlan(40, num_read=30), PaintMaker(), stages)
         assert again == FillResult(planned=40, present=39, made=1)
+        assert run.rejected_by == {"keep bright"}
     rows = workspace.scan(["seed", "brightness", "caption", "embedding_paint_encoder"]).read_all().to_pylist()
     assert sorted(row["seed"] for row in rows) == list(range(20, 40))
     assert all(row["brightness"] == row["seed"] and row["caption"] == f"colour of {row['seed']}" for row in rows)

@@ -71,7 +71,7 @@ def test_a_row_from_outside_is_a_spec_like_any_other(register: Callable[[str], P
     assert fields["revision"] == "main+ip_adapter@main+image_encoder@main+lossy"
     environment = {**os.environ, "COLUMNS": "200"}
     listed = subprocess.run(
-        [sys.executable, "-m", "engine.models", "list"], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-m", "engine", "models"], capture_output=True, text=True, check=True, env=environment
     ).stdout
     assert re.search(r" my-xl .*StableDiffusionXLPipeline.*ip_adapter, img2img.*MIT", listed)
 

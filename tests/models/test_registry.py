@@ -206,7 +206,7 @@ def test_exact_levers_change_no_picture_and_fast_ones_are_for_gpus(tiny_pipeline
 
 
 def test_the_list_shows_every_entry():
-    done = subprocess.run([sys.executable, "-m", "engine.models", "list"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "engine", "models"], capture_output=True, text=True, check=True)
     for name in NAMES:
         (line,) = [line for line in done.stdout.splitlines() if f" {name} " in line]
         spec = generator_spec(name)

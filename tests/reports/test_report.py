@@ -88,6 +88,15 @@ def test_the_page_has_every_section_even_when_there_is_nothing_to_say(report: Re
             assert f'href="#{section}"' in page
 
 
+def test_the_papers_figures_come_before_the_other_tables_in_page_and_contents(report: Report, tmp_path: Path) -> None:
+    report.tables["files"] = [{"dataset": "cars", "split": "train", "verdict": "used", "count": 50}]
+    report.figures["GenBench Figure 2"] = "<svg></svg>"
+    page = report.write(tmp_path).read_text()
+    order = ("summary", "figures", "figure-3", "tradeoff", "others", "costs")
+    assert re.findall(r'<section id="([^"]*)">', page)[: len(order)] == list(order)
+    assert re.findall(r'<a href="#([^"]*)">', page)[: len(order)] == list(order)
+
+
 def test_the_page_shows_what_the_tables_hold(report: Report, tmp_path: Path) -> None:
     page = report.write(tmp_path).read_text()
     assert "50.5 ± 0.7" in page  # 50 % and 51 %, over two seeds

@@ -1,13 +1,15 @@
-"""The head's folder: what is written is read back, and what does not fit is refused in one sentence."""
+"""Heads: their embeddings and names, alone and as rows of a workspace; an invalid head is refused in one sentence."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from engine.retriever.head import Head, HeadSpec, load_head
+from engine.retriever.fit import Trained
+from engine.retriever.head import Head, HeadSpec
+from engine.retriever.heads import find_trained, keep_trained, load_kept_head
+from engine.store import Workspace
 
 
 def rows(num: int = 5, dimension: int = 8) -> np.ndarray:
@@ -25,13 +27,19 @@ def make(**changes) -> Head:
 
 
 @pytest.mark.parametrize("changes", [{}, {"residual": False}, {"mix": 0.4}, {"hidden": 0}])
-def test_a_saved_head_gives_the_same_embeddings_under_the_same_name(tmp_path: Path, changes: dict):
+def test_a_head_in_a_workspace_gives_the_same_embeddings_under_the_same_name(tmp_path: Path, changes: dict):
     head = make(label="realrag", training={"epochs": 3}, epoch=2, **changes)
-    head.save(tmp_path / "head")
-    again = load_head(tmp_path / "head")
-    assert (again.name, again.spec) == (head.name, head.spec)
-    assert np.array_equal(again.embed(rows()), head.embed(rows()))
+    workspace = Workspace.open(tmp_path / "workspace")
+    keep_trained(workspace, {"0" * 32: Trained(head, [{"epoch": 1.0}], {1: make(label="realrag", epoch=1)})}, "run")
+    for again in (load_kept_head(workspace, head.name), find_trained(workspace, ["0" * 32])["0" * 32].head):
+        assert (again.name, again.spec) == (head.name, head.spec)
+        assert np.array_equal(again.embed(rows()), head.embed(rows()))
     np.testing.assert_allclose(np.linalg.norm(head.embed(rows()), axis=1), 1, rtol=1e-5)
+
+
+def test_a_workspace_without_heads_says_how_to_train_one(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"holds no trained head; train one with `imagefoundry train-retriever`"):
+        load_kept_head(Workspace.open(tmp_path / "workspace"), "realrag")
 
 
 def test_mixing_goes_from_the_heads_output_to_the_frozen_embedding():
@@ -56,22 +64,6 @@ def test_embeddings_of_another_encoder_are_refused_by_name():
         make().embed(rows(dimension=4))
 
 
-def test_what_is_no_head_is_refused_in_one_sentence(tmp_path: Path):
-    with pytest.raises(ValueError, match="there is no folder"):
-        load_head(tmp_path / "nothing")
-    (tmp_path / "pickled").mkdir()
-    torch.save({}, tmp_path / "pickled" / "head.pt")
-    with pytest.raises(ValueError, match="holds pickled weights"):
-        load_head(tmp_path / "pickled")
-    make().save(tmp_path / "misfit")
-    facts = json.loads((tmp_path / "misfit" / "head.json").read_text())
-    for spoiled in (facts | {"hidden": 4}, facts | {"colour": "red"}, {"encoder": "clip@1"}):
-        (tmp_path / "misfit" / "head.json").write_text(json.dumps(spoiled))
-        with pytest.raises(ValueError, match=r"cannot be read \(.*\); give a folder") as caught:
-            load_head(tmp_path / "misfit")
-        assert "\n" not in str(caught.value)
-    (tmp_path / "misfit" / "head.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_head(tmp_path / "misfit")
+def test_a_mix_that_is_no_share_is_refused():
     with pytest.raises(ValueError, match="mix 2 is no share"):
         make(mix=2)

@@ -123,10 +123,10 @@ def test_damage_is_found_and_after_the_repair_the_workspace_is_sound(sound, dama
 def test_a_run_on_missing_files_is_refused_before_it_writes(sound, damage):
     damage(sound)
     workspace = Workspace.open(sound.uri)
-    cure = re.escape(f"repair it with `imagefoundry verify {sound.uri} --repair` and start the run again")
-    with pytest.raises(ValueError, match=rf"is damaged \(data file .*\.lance (is missing|has 100 bytes .*)\); {cure}"):
+    fix = re.escape(f"repair it with `imagefoundry verify {sound.uri} --repair` and start the run again")
+    with pytest.raises(ValueError, match=rf"is damaged \(data file .*\.lance (is missing|has 100 bytes .*)\); {fix}"):
         workspace.done_ids()
-    with pytest.raises(ValueError, match=cure), workspace.lock("run"):
+    with pytest.raises(ValueError, match=fix), workspace.lock("run"):
         pass
     with workspace.lock("repair", check=False):
         pass

@@ -1,5 +1,6 @@
 """The accounts of a study's data, its errors by their reasons, and the end of a run that lost too much."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -93,17 +94,18 @@ def test_images_that_no_plan_can_name_are_rows_of_errors_too(tmp_path: Path):
 class _Table:
     """As much of a workspace as its losses take."""
 
-    def __init__(self, done: set[str], failed: dict[str, str]):
+    def __init__(self, done: set[str], failed: dict[str, str], rejected: dict[str, str]):
         import pyarrow as pa
 
-        self._done = done
-        self._errors = pa.table({"id": list(failed), "reason": list(failed.values())})
+        self._done, self._rejected = done, set(rejected)
+        reasons = failed | rejected
+        self._errors = pa.table({"id": list(reasons), "reason": list(reasons.values())})
 
     def errors(self):
         return self._errors
 
-    def done_ids(self):
-        return self
+    def done_ids(self, rejected_by: Sequence[str] = ()):
+        return _Table(self._done | (self._rejected if "contrast" in rejected_by else set()), {}, {})
 
     def contains(self, ids: list[str]):
         import numpy as np
@@ -123,7 +125,7 @@ def test_a_run_that_lost_all_or_too_much_of_a_kind_fails(
     test, train = OriginalPlan(dataset, None, split="test"), OriginalPlan(dataset, 5)
     ids = [test[number].id for number in range(6)]
     done = {train[number].id for number in range(10)} | set(ids[num_failed:])
-    workspace = _Table(done, dict.fromkeys(ids[:num_failed], "a.png: empty"))
+    workspace = _Table(done, dict.fromkeys(ids[:num_failed], "a.png: empty"), {})
     if not is_told:
         check_losses(workspace, [train, test], max_errors, "report/index.html")
         return
@@ -131,3 +133,18 @@ def test_a_run_that_lost_all_or_too_much_of_a_kind_fails(
         RunFailed, match=rf"{num_failed} of 6 test original images of pets failed, one of them with: a\.png: empty"
     ):
         check_losses(workspace, [train, test], max_errors, "report/index.html")
+
+
+def test_a_rejected_image_is_not_lost(tmp_path: Path):
+    folder = write_shards(tmp_path / "pets", {"train": samples([0, 1] * 5), "test": samples([0, 1] * 3)})
+    plan = OriginalPlan(load_dataset(str(folder)), 5)
+    ids = [plan[number].id for number in range(10)]
+    all_flat = _Table(set(), {}, dict.fromkeys(ids, "contrast 0.0 is below 2"))
+    check_losses(all_flat, [plan], 0.0, "report/index.html", {"contrast"})
+    with pytest.raises(RunFailed, match="10 of 10 train original images of pets failed"):
+        check_losses(all_flat, [plan], 0.2, "report/index.html", {"keep bright"})  # no stage that rejected them
+    some_failed = _Table(
+        set(), dict.fromkeys(ids[:6], "a.png: empty"), dict.fromkeys(ids[6:], "contrast 0.0 is below 2")
+    )
+    with pytest.raises(RunFailed, match=r"6 of 10 .* one of them with: a\.png: empty"):
+        check_losses(some_failed, [plan], 0.2, "report/index.html", {"contrast"})

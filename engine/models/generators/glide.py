@@ -30,7 +30,7 @@ class Glide(PipelineAdapter):
         if not is_local:
             raise ValueError(
                 f"generator {name} has no weights on the Hub; convert base.pt and upsample.pt of github.com/openai/glide-text2im "
-                "with `python -m engine.models convert-glide`, and give the folder as the generator's source"
+                "with `imagefoundry convert-glide`, and give the folder as the generator's source"
             )
 
     @classmethod

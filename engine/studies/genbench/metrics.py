@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.catalog import Dataset
-from engine.evaluation import Inception, class_centers, class_embeddings, mean_text_similarity, predict, zero_shot_score
+from engine.evaluation import class_centers, class_embeddings, mean_text_similarity, predict, zero_shot_score
 from engine.evaluation.metrics import CLER, LINEAR_PROBE, MetricInputs, proxy_metrics
 from engine.models import ImageEncoder
 from engine.models.lazy import LazyEncoder
@@ -22,9 +22,13 @@ from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
 from engine.studies.genbench.metric_report import MetricFindings, metric_report
-from engine.studies.image_set import Images, load_images, stored_pixels
+from engine.studies.image_set import Images, load_features, load_images
 from engine.studies.scoring import EvaluationSet, error_rows, is_generated, measure_once
 from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots, check_sources
+
+if TYPE_CHECKING:
+    from engine.dataflow.inception import InceptionFeatures
+    from engine.dataflow.stages import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +101,16 @@ class MetricStudy(SourceStudy):
         return found
 
     @cached_property
-    def inception(self) -> Inception | None:
-        """The network that defines FID, if its weights are given."""
-        return Inception(self.config.inception) if self.config.inception else None
+    def inception(self) -> "InceptionFeatures | None":
+        """The stage that adds the features of the network that defines FID, if its weights are given."""
+        from engine.dataflow.inception import InceptionFeatures
+
+        return InceptionFeatures.of(self.config.inception) if self.config.inception else None
+
+    @property
+    def stages(self) -> "list[Stage]":
+        """Embeddings by the study's encoder, and Inception's features."""
+        return [*super().stages, *([self.inception] if self.inception else [])]
 
     @cached_property
     def encoders(self) -> dict[str, ImageEncoder]:
@@ -171,19 +182,14 @@ class MetricStudy(SourceStudy):
     @property
     def _fid_name(self) -> str:
         if self.inception:
-            return self.inception.name
+            return self.inception.features
         return self.encoders.get(self.config.fid_encoder, self.encoder).name
 
     def _fid_features(self, evaluation: EvaluationSet, plan: Any, num: int, ids: Sequence[str]) -> np.ndarray:
         """`[N, E]` of the images with these ids, which are the committed ones of the plan's first `num` recipes."""
         if not self.inception:
             return load_images(evaluation.workspace, self._fid_name, plan, num).features
-        import torch
-
-        decode = stored_pixels(evaluation.workspace, ids)
-        # images of a set may differ in size, and a batch of Inception has one size
-        parts = [self.inception(torch.stack(decode([row]))).cpu().numpy() for row in range(len(ids))]
-        return np.concatenate(parts)
+        return load_features(evaluation.workspace, self.inception.column, ids)
 
     def _architectures(self, evaluation: EvaluationSet, points: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """CLER and linear probe of generated images at `compare_shots`, encoder by encoder (Fig. 9)."""

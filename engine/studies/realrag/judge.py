@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.catalog import Dataset
-from engine.evaluation import Inception, LinearProbe, clip_score, fid_score, fit_linear_probe
-from engine.images import decode_image
+from engine.evaluation import LinearProbe, clip_score, fid_score, fit_linear_probe
 from engine.models import ImageEncoder
 from engine.models.prompt_weights import read_weights
 from engine.models.spec import GeneratorSpec
@@ -23,9 +21,10 @@ from engine.retriever.retriever import Retriever, precision_and_recall
 from engine.sources import Plan
 from engine.store import Workspace
 from engine.store.vectors import to_matrix
+from engine.studies.image_set import load_features
 
 if TYPE_CHECKING:
-    import torch
+    from engine.dataflow.inception import InceptionFeatures
 
 Row = dict[str, Any]
 SCORES = ("clip_i", "clip_t", "fid", "accuracy", "judge_i")
@@ -81,7 +80,8 @@ class Judge:
     judge_name: str
     test: ImageSet
     probe: LinearProbe
-    inception: "Inception | None" = None
+    inception: "InceptionFeatures | None" = None
+    """Stage that added the features for FID; None for the judge's features."""
     _known: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -93,7 +93,7 @@ class Judge:
         test: Plan,
         encoder: ImageEncoder,
         judge_name: str,
-        inception: Path | None,
+        inception: "InceptionFeatures | None",
     ) -> "Judge":
         """Fits the probe on the judge's features of the data set's database images. Raises ValueError if there are none."""
         database = load_images(workspace, original, [judge_name])
@@ -103,13 +103,12 @@ class Judge:
             database.features[judge_name], database.labels, num_classes=len(dataset.class_names), seed=0
         )
         tested = load_images(workspace, test, [encoder.name, judge_name])
-        network = Inception(inception) if inception else None
-        return cls(dataset, workspace, encoder, judge_name, tested, probe, network)
+        return cls(dataset, workspace, encoder, judge_name, tested, probe, inception)
 
     @property
     def fid_features(self) -> str:
         """Name of the features that FID compares."""
-        return self.inception.name if self.inception else self.judge_name
+        return self.inception.features if self.inception else self.judge_name
 
     def row(self) -> Row:
         """Accuracy of the judge itself on real test images."""
@@ -143,20 +142,9 @@ class Judge:
             real, drawn = self.test.features[self.judge_name], images.features[self.judge_name]
             return fid_score(real, drawn, of=self.fid_features).fid
         if "inception" not in self._known:
-            self._known["inception"] = self._inception_features(self.test)
-        return fid_score(self._known["inception"], self._inception_features(images), of=self.fid_features).fid
-
-    def _inception_features(self, images: ImageSet) -> "torch.Tensor":
-        import torch
-
-        assert self.inception is not None
-        found = []
-        for start in range(0, len(images.ids), 64):
-            table = self.workspace.fetch(images.ids[start : start + 64], ["image"])
-            for data in table.column("image").to_pylist():
-                pixels = torch.from_numpy(decode_image(data).copy()).permute(2, 0, 1)[None]
-                found.append(self.inception(pixels))
-        return torch.cat(found)
+            self._known["inception"] = load_features(self.workspace, self.inception.column, self.test.ids)
+        features = load_features(self.workspace, self.inception.column, images.ids)
+        return fid_score(self._known["inception"], features, of=self.fid_features).fid
 
 
 def class_prompts(dataset: Dataset, strategy: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Lessons of a retriever: training prompts, the mining half of the database, and the negatives mined for one generator."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,10 +16,35 @@ from engine.retriever.ray_mining import mine_missing, read_negatives
 from engine.sources import ConcatenatedPlan, GenerativePlan
 from engine.store import Workspace
 from engine.studies.realrag.config import RetrieverSettings
-from engine.studies.realrag.judge import encode_prompts, load_images
+from engine.studies.realrag.judge import ImageSet, encode_prompts, load_images
 
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
+
+
+@dataclass(frozen=True)
+class MiningHalf:
+    """The half of the database for mining and training; each part is read once, after the half has been committed."""
+
+    workspace: Workspace
+    encoder: str
+    """Name of the embeddings."""
+    plans: Sequence[DatabasePlan]
+    """One per data set."""
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return [one for plan in self.plans for one in plan.ids()]
+
+    @cached_property
+    def database(self) -> Database:
+        """Each picture once, to mine in."""
+        return Database(self.workspace, self.encoder, self._ids)
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """All committed images, to train on."""
+        return load_images(self.workspace, self._ids, [self.encoder])
 
 
 @dataclass(frozen=True)
@@ -30,8 +55,8 @@ class Lessons:
     datasets: Sequence[Dataset]
     encoder: ImageEncoder
     generator: GeneratorSpec
-    mining: Mapping[str, DatabasePlan]
-    """Data set → the half of the database for mining and training."""
+    half: MiningHalf
+    """Real images, the same for every generator."""
 
     @cached_property
     def plan(self) -> ConcatenatedPlan:
@@ -42,20 +67,17 @@ class Lessons:
         ]
         return ConcatenatedPlan(plans)
 
-    def database(self, workspace: Workspace) -> Database:
-        """The mining half, as stored in the workspace."""
-        return Database(workspace, self.encoder.name, [one for plan in self.mining.values() for one in plan.ids()])
-
     def mine(self, run: "Run", *, mask: bool) -> int:
         """Mines the missing negatives; returns the number of generated images that were mined now."""
         ids = [self.plan[index].id for index in range(len(self.plan))]
-        return mine_missing(run, ids, self.database(run.workspace), k=self.config.negatives_mined, mask=mask)
+        return mine_missing(run, ids, self.half.database, k=self.config.negatives_mined, mask=mask)
 
-    def data(self, workspace: Workspace) -> RetrieverData:
-        """Prompts, images, and the negatives in the table; none if nothing was mined."""
+    @cached_property
+    def data(self) -> RetrieverData:
+        """Prompts, images, and the negatives in the table, once they are mined; no negatives if nothing was mined."""
         codes = {pair: code for code, pair in enumerate(self._classes)}
         recipes = [self.plan[index] for index in range(len(self.plan))]
-        images = load_images(workspace, self._mining_ids, [self.encoder.name])
+        images = self.half.images
         image_class = np.array([codes[pair] for pair in images.classes], np.int64)
         return RetrieverData(
             encoder=self.encoder.name,
@@ -63,18 +85,16 @@ class Lessons:
             text_class=np.array([codes[recipe.dataset, recipe.class_index] for recipe in recipes], np.int64),
             image_features=images.features[self.encoder.name],
             image_class=image_class,
-            negatives=self.negatives(workspace, mask=self.config.mask_own_class),
+            negatives=self.negatives(mask=self.config.mask_own_class),
             validation=choose_validation(image_class, self.config.validation_share),
-            generated=self._generated(workspace),
+            generated=self._generated(),
         )
 
-    def negatives(self, workspace: Workspace, *, mask: bool) -> np.ndarray:
+    def negatives(self, *, mask: bool) -> np.ndarray:
         """`[T, K]` rows of the mining half's images nearest to the image generated for each prompt; -1 for none."""
-        row_of = {
-            name: row for row, name in enumerate(load_images(workspace, self._mining_ids, [self.encoder.name]).ids)
-        }
+        row_of = {name: row for row, name in enumerate(self.half.images.ids)}
         text_of = {self.plan[index].id: index for index in range(len(self.plan))}
-        found = read_negatives(workspace, self.database(workspace), k=self.config.negatives_mined, mask=mask)
+        found = read_negatives(self.half.workspace, self.half.database, k=self.config.negatives_mined, mask=mask)
         negatives = np.full((len(text_of), self.config.negatives_mined), -1)
         names = (found.column(name).to_pylist() for name in ("generated_id", "rank", "negative_id"))
         for generated, rank, negative in zip(*names, strict=True):
@@ -82,20 +102,16 @@ class Lessons:
                 negatives[text_of[generated], rank - 1] = row_of[negative]
         return negatives
 
-    def _generated(self, workspace: Workspace) -> np.ndarray | None:
+    def _generated(self) -> np.ndarray | None:
         """`[T, D]` embeddings of the generated images, zeros for failed images; None if there are none."""
         ids = [self.plan[index].id for index in range(len(self.plan))]
-        drawn = load_images(workspace, ids, [self.encoder.name])
+        drawn = load_images(self.half.workspace, ids, [self.encoder.name])
         if not drawn.ids:
             return None
         text_of = {name: row for row, name in enumerate(ids)}
         embeddings: np.ndarray = np.zeros((len(ids), self.encoder.dimension), np.float32)
         embeddings[[text_of[name] for name in drawn.ids]] = drawn.features[self.encoder.name]
         return embeddings
-
-    @property
-    def _mining_ids(self) -> list[str]:
-        return [one for plan in self.mining.values() for one in plan.ids()]
 
     @property
     def _classes(self) -> list[tuple[str, int]]:

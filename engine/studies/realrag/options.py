@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.dataflow.progress import Progress
 from engine.retriever.data import RetrieverData
 from engine.retriever.exact_search import cut_blocks, top_k
-from engine.retriever.fit import TrainingConfig, fit_head
+from engine.retriever.fit import Trained, TrainingConfig
 from engine.studies.realrag.judge import ImageSet, Row
+
+if TYPE_CHECKING:
+    from engine.retriever.ray_training import Lesson
+
+Option = tuple[str, int]
+"""A change of the training and the seed of the head."""
 
 OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("as configured", {}),
@@ -32,49 +37,51 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
 """Changes of the training, one at a time, for `--options`."""
 
 
-def compare_options(
-    data: RetrieverData,
-    unmasked: np.ndarray,
-    images: Mapping[str, ImageSet],
-    prompts: Mapping[str, np.ndarray],
-    training: TrainingConfig,
-    seeds: Sequence[int],
-) -> list[Row]:
-    """Trains a head per change and seed and queries it with every class.
+def option_lessons(
+    data: RetrieverData, unmasked: np.ndarray, training: TrainingConfig, seeds: Sequence[int]
+) -> "dict[Option, Lesson]":
+    """What the head of each change and seed is trained from.
 
     Args:
         data: training data of the study's head.
         unmasked: `[T, K]` its negatives, mined without the mask on the texts' own classes.
-        images: data set → images to retrieve from; all together are the database.
-        prompts: data set → `[C, D]` one text per class, in label order.
         training: the configured settings; each change replaces some of them.
         seeds: seeds of the heads.
+    """
+    random = np.random.default_rng(0).integers(len(data.image_class), size=(len(data.text_class), 1))
+    random[data.image_class[random[:, 0]] == data.text_class] = -1
+    options = [(name, data, changes) for name, changes in OPTIONS]
+    options.append(("own class not masked", replace(data, negatives=unmasked), {}))
+    options.append(("random negatives", replace(data, negatives=random), {}))
+    return {
+        (name, seed): (learned, replace(training, label="option", seed=seed, **changes))
+        for name, learned, changes in options
+        for seed in seeds
+    }
+
+
+def compare_options(
+    trained: Mapping[Option, Trained], images: Mapping[str, ImageSet], prompts: Mapping[str, np.ndarray], encoder: str
+) -> list[Row]:
+    """Queries the head of each change and seed with every class.
+
+    Args:
+        trained: trained heads.
+        images: data set → images to retrieve from; all together are the database.
+        prompts: data set → `[C, D]` one text per class, in label order.
+        encoder: name of the embeddings.
 
     Returns:
         One row per change, seed and data set with P@1 and P@10.
     """
-    encoder = data.encoder
     database = np.concatenate([each.features[encoder] for each in images.values()])
     classes = [name for each in images.values() for name in each.classes]
-    random = np.random.default_rng(0).integers(len(data.image_class), size=(len(data.text_class), 1))
-    random[data.image_class[random[:, 0]] == data.text_class] = -1
-    runs = [(name, data, changes) for name, changes in OPTIONS]
-    runs.append(("own class not masked", replace(data, negatives=unmasked), {}))
-    runs.append(("random negatives", replace(data, negatives=random), {}))
     rows = []
-    progress = Progress("other ways to train", len(runs) * len(seeds), unit="heads")
-    for name, learned, changes in runs:
-        for seed in seeds:
-            head = fit_head(learned, replace(training, label="option", seed=seed, **changes)).head
-            vectors = head.embed(database)
-            for dataset, texts in prompts.items():
-                found = top_k(texts, cut_blocks(vectors), k=min(10, len(vectors))).rows
-                right = np.array(
-                    [[classes[row] == (dataset, number) for row in best] for number, best in enumerate(found)]
-                )
-                scores = {"precision_at_1": right[:, 0].mean(), "precision_at_10": right.mean()}
-                rows.append({"change": name, "dataset": dataset, "seed": seed} | scores)
-            progress.add(1, 0, 0.0)
-            progress.show()
-    progress.close()
+    for (change, seed), one in trained.items():
+        vectors = one.head.embed(database)
+        for dataset, texts in prompts.items():
+            found = top_k(texts, cut_blocks(vectors), k=min(10, len(vectors))).rows
+            right = np.array([[classes[row] == (dataset, number) for row in best] for number, best in enumerate(found)])
+            scores = {"precision_at_1": right[:, 0].mean(), "precision_at_10": right.mean()}
+            rows.append({"change": change, "dataset": dataset, "seed": seed} | scores)
     return rows

@@ -17,7 +17,7 @@ from engine.store import Workspace
 from engine.studies.base import Phase, Study, run_study
 from engine.studies.realrag.config import TRAINED, RetrieverSettings, TrainRetrieverConfig
 from engine.studies.realrag.judge import Row, retrieval_rows, summary
-from engine.studies.realrag.lessons import Lessons
+from engine.studies.realrag.lessons import Lessons, MiningHalf
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:
@@ -106,8 +106,9 @@ class RetrieverStudy(Study):
     @cached_property
     def lessons(self) -> dict[str, Lessons]:
         """Generator → training data of its heads."""
+        half = MiningHalf(Workspace.open(self.config.workspace), self.encoder.name, list(self.mining.values()))
         return {
-            name: Lessons(self.config, self.datasets, self.encoder, spec, self.mining)
+            name: Lessons(self.config, self.datasets, self.encoder, spec, half)
             for name, spec in self.generators.items()
         }
 
@@ -153,7 +154,7 @@ class RetrieverStudy(Study):
         wanted: dict[Key, Any] = {}
         for generator, lessons in self.lessons.items():
             methods = [method for method in TRAINED if method in self.config.methods]
-            data = lessons.data(run.workspace) if methods else None
+            data = lessons.data if methods else None
             for seed in self.config.seeds:
                 kept = self.kept_epochs if seed == self.config.seeds[0] else ()
                 for method in methods:

@@ -9,6 +9,7 @@ from engine.models.generators import adapter_of
 from engine.models.lazy import LazyEncoder
 from engine.prompts import Materials
 from engine.reports import Report
+from engine.retriever.fit import Trained
 from engine.sources import ConcatenatedPlan, CorpusMaker, GenerativePlan, OriginalPlan, Plan
 from engine.store import Workspace
 from engine.studies.base import Phase, run_study
@@ -25,13 +26,15 @@ from engine.studies.realrag.judge import (
     score_rows,
     summary,
 )
-from engine.studies.realrag.options import compare_options
+from engine.studies.realrag.options import Option, compare_options, option_lessons
 from engine.studies.realrag.pictures import reference_sheet, space_sheet
 from engine.studies.realrag.retrievers import Key, RetrieverStudy
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:
+    from engine.dataflow.inception import InceptionFeatures
     from engine.dataflow.run import Run
+    from engine.dataflow.stages import Stage
 
 
 def run_realrag(config: RealRagConfig) -> Report:
@@ -52,6 +55,8 @@ class RealRag(RetrieverStudy):
         super().__init__(config)
         self.plans: dict[Key, dict[str, GenerativePlan]] = {}
         """Judged images: data set → plan; the method of the head of a kept epoch is `normal@2`."""
+        self.options: dict[Option, Trained] = {}
+        """Heads trained in other ways, for the first generator."""
 
     @property
     def generator_names(self) -> Sequence[str]:
@@ -82,12 +87,26 @@ class RealRag(RetrieverStudy):
                 raise ValueError(
                     f"generator {spec.name} requires a reference image; leave out the methods none and realrag"
                 )
-        _ = self.tests
+        _ = self.tests, self.inception
 
     @cached_property
     def judge(self) -> ImageEncoder:
         """The judge's encoder; workers load it, and this process loads it only if it must encode something."""
         return LazyEncoder(self.config.judge)
+
+    @cached_property
+    def inception(self) -> "InceptionFeatures | None":
+        """The stage that adds the features for FID, if Inception's weights are given."""
+        from engine.dataflow.inception import InceptionFeatures
+
+        return InceptionFeatures.of(self.config.inception) if self.config.inception else None
+
+    @property
+    def judge_stages(self) -> "list[Stage]":
+        """Stages of images that are compared for FID: embeddings by the encoder and the judge, and Inception's features."""
+        from engine.dataflow.stages import Embed
+
+        return [self.encoder_stage, Embed.of(self.judge), *([self.inception] if self.inception else [])]
 
     @cached_property
     def tests(self) -> dict[str, OriginalPlan]:
@@ -102,16 +121,27 @@ class RealRag(RetrieverStudy):
 
     def fill_database(self, run: "Run") -> None:
         """Reads the real images and embeds them by the encoder and the judge, in one pass."""
-        from engine.dataflow.stages import Embed
-
         maker = CorpusMaker({dataset.name: dataset.location for dataset in self.datasets})
-        plan = ConcatenatedPlan([self.database_plan, *self.tests.values()])
-        run.fill("database", plan, maker, [self.encoder_stage, Embed.of(self.judge)])
+        tests = list(self.tests.values())
+        if self.inception:  # of real images, FID compares those of the test split alone
+            run.fill("test images", ConcatenatedPlan(tests), maker, self.judge_stages)
+            tests = []
+        run.fill("database", ConcatenatedPlan([self.database_plan, *tests]), maker, self.judge_stages[:2])
+
+    def _train(self, run: "Run") -> None:
+        """Trains the heads of the methods and, for `--options`, those of other ways to train."""
+        from engine.retriever.ray_training import train_missing
+
+        super()._train(run)
+        if self.config.options:
+            lessons = next(iter(self.lessons.values()))
+            unmasked = lessons.negatives(mask=False)
+            self.options = train_missing(
+                run, option_lessons(lessons.data, unmasked, self.config.training, self.config.seeds)
+            )
 
     def _fill_judged(self, run: "Run") -> None:
         """Generates the images to judge; if two retrievers request the same image, it is one row."""
-        from engine.dataflow.stages import Embed
-
         for generator in self.generators:
             for seed in self.config.seeds:
                 if "none" in self.config.methods:
@@ -122,8 +152,7 @@ class RealRag(RetrieverStudy):
         for generator in self.generators:
             plans = [plan for key, each in self.plans.items() if key[0] == generator for plan in each.values()]
             maker = self.generator_maker(generator)
-            stages = [self.encoder_stage, Embed.of(self.judge)]
-            run.fill(f"{generator}: references", ConcatenatedPlan(plans), maker, stages)
+            run.fill(f"{generator}: references", ConcatenatedPlan(plans), maker, self.judge_stages)
 
     def _plan_without(self, generator: str, seed: int) -> None:
         spec, config = self.generators[generator], self.config
@@ -156,11 +185,9 @@ class RealRag(RetrieverStudy):
         }
 
     def _options(self, workspace: Workspace) -> list[Row]:
-        """Heads trained in other ways, for the first generator: one row per change, seed and data set."""
-        lessons = next(iter(self.lessons.values()))
+        """Retrieval of the heads trained in other ways: one row per change, seed and data set."""
         return compare_options(
-            lessons.data(workspace),
-            lessons.negatives(workspace, mask=False),
+            self.options,
             {
                 dataset.name: load_images(workspace, self.retrieval[dataset.name], [self.encoder.name])
                 for dataset in self.datasets
@@ -169,8 +196,7 @@ class RealRag(RetrieverStudy):
                 dataset.name: encode_prompts(self.encoder, class_prompts(dataset, self.config.strategy))
                 for dataset in self.datasets
             },
-            self.config.training,
-            self.config.seeds,
+            self.encoder.name,
         )
 
     @property
@@ -195,7 +221,7 @@ class RealRag(RetrieverStudy):
                 self.tests[dataset.name],
                 self.encoder,
                 self.judge.name,
-                config.inception,
+                self.inception,
             )
             for dataset in self.datasets
         }

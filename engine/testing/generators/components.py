@@ -1,6 +1,7 @@
 """Components that several tiny generators share: text encoders, tokenizers, VAEs, ControlNets and adapters."""
 
 import string
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def vae_model(channels: int = 4, blocks: int = 2, scaling: float = 0.18215, shif
     return vae
 
 
-def save_tiny_vae(folder: Path, channels: int = 4) -> str:
-    """Writes the VAE of speed `lossy` and returns its folder."""
+def save_tiny_vae(folder: Path, channels: int = 4) -> None:
+    """Writes the VAE of speed `lossy`."""
     from diffusers import AutoencoderTiny
 
     AutoencoderTiny(
@@ -61,7 +62,6 @@ def save_tiny_vae(folder: Path, channels: int = 4) -> str:
         num_encoder_blocks=(1, 1),
         num_decoder_blocks=(1, 1),
     ).save_pretrained(folder)
-    return str(folder)
 
 
 def randomize_zeros(controlnet: Any) -> Any:
@@ -75,16 +75,32 @@ def randomize_zeros(controlnet: Any) -> Any:
     return controlnet
 
 
-def save_unet_controlnet(unet: Any, folder: Path) -> str:
-    """Writes a ControlNet of a UNet and returns its folder."""
+def save_auxiliaries(
+    savers: Mapping[str, Callable[[Path], object]], folder: Path, spec: GeneratorSpec
+) -> dict[str, str]:
+    """Writes the auxiliaries that the entry names, each into a folder of its purpose, and returns purpose → folder.
+
+    Args:
+        savers: purpose → function that writes the model to its folder, or to the file that the entry names; called in order.
+        folder: folder of all auxiliaries.
+        spec: the entry.
+    """
+    named = [purpose for purpose in savers if purpose in spec.auxiliaries]
+    for purpose in named:
+        auxiliary = spec.auxiliaries[purpose]
+        savers[purpose](folder / purpose / auxiliary.subfolder / auxiliary.weights)
+    return {purpose: str(folder / purpose) for purpose in named}
+
+
+def save_unet_controlnet(unet: Any, folder: Path) -> None:
+    """Writes a ControlNet of a UNet."""
     from diffusers import ControlNetModel
 
     randomize_zeros(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8))).save_pretrained(folder)
-    return str(folder)
 
 
-def save_image_encoder(folder: Path) -> str:
-    """Writes the CLIP image encoder of an IP-Adapter, with embeddings of length 16, and returns its folder."""
+def save_image_encoder(folder: Path) -> None:
+    """Writes the CLIP image encoder of an IP-Adapter, with embeddings of length 16."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
@@ -97,31 +113,31 @@ def save_image_encoder(folder: Path) -> str:
         projection_dim=16,
     )
     enlarge(CLIPVisionModelWithProjection(config)).save_pretrained(folder)
-    return str(folder)
 
 
-def save_unet_ip_adapter(unet: Any, folder: Path, spec: GeneratorSpec) -> dict[str, str]:
-    """Writes an IP-Adapter of a UNet and its image encoder under the file names of the entry, and returns purpose → folder.
+def image_projection(width: int) -> dict[str, Any]:
+    """The part of an IP-Adapter's weights that projects image embeddings of length 16 to four tokens of length `width`."""
+    import torch
 
-    As in huggingface.co/h94/IP-Adapter, cross-attentions have odd numbers.
-    """
+    return {
+        "image_proj.proj.weight": torch.randn(4 * width, 16),
+        "image_proj.proj.bias": torch.zeros(4 * width),
+        "image_proj.norm.weight": torch.ones(width),
+        "image_proj.norm.bias": torch.zeros(width),
+    }
+
+
+def save_unet_ip_adapter(unet: Any, path: Path) -> None:
+    """Writes an IP-Adapter of a UNet. As in huggingface.co/h94/IP-Adapter, cross-attentions have odd numbers."""
     import torch
 
     inner = unet.config.cross_attention_dim
-    state = {
-        "image_proj.proj.weight": torch.randn(4 * inner, 16),
-        "image_proj.proj.bias": torch.zeros(4 * inner),
-        "image_proj.norm.weight": torch.ones(inner),
-        "image_proj.norm.bias": torch.zeros(inner),
-    }
+    state = image_projection(inner)
     crossing = [module for name, module in unet.named_modules() if name.endswith("attn2")]
     for number, module in enumerate(crossing):
         for key in ("to_k_ip", "to_v_ip"):
             state[f"ip_adapter.{2 * number + 1}.{key}.weight"] = torch.randn(module.inner_dim, inner)
-    adapter, encoder = spec.auxiliaries["ip_adapter"], spec.auxiliaries["image_encoder"]
-    save_weights(state, folder / adapter.subfolder / adapter.weights)
-    save_image_encoder(folder / encoder.subfolder)
-    return {"ip_adapter": str(folder), "image_encoder": str(folder)}
+    save_weights(state, path)
 
 
 def save_weights(state: dict[str, Any], path: Path) -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import GeneratorSpec
-from engine.testing.generators.components import enlarge, llama_tokenizer, save_tiny_vae, save_weights, vae_model
+from engine.testing.generators.components import (
+    enlarge,
+    llama_tokenizer,
+    save_auxiliaries,
+    save_tiny_vae,
+    save_weights,
+    vae_model,
+)
 from engine.testing.generators.stable_diffusion import XL_UNET
 
 
@@ -94,4 +101,4 @@ def save_emu2(folder: Path, spec: GeneratorSpec) -> dict[str, str]:
     unet = UNet2DConditionModel(**{**XL_UNET, "cross_attention_dim": 16, "projection_class_embeddings_input_dim": 64})
     unet.save_pretrained(folder / "pipeline" / "unet", variant="bf16")
     vae_model(scaling=0.13025).save_pretrained(folder / "pipeline" / "vae", variant="bf16")
-    return {"tiny_vae": save_tiny_vae(folder / "tiny_vae")} if "tiny_vae" in spec.auxiliaries else {}
+    return save_auxiliaries({"tiny_vae": save_tiny_vae}, folder, spec)

@@ -1,5 +1,7 @@
 """Tiny FLUX.1 and FLUX.1 Kontext."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,9 @@ from engine.models import GeneratorSpec
 from engine.testing.generators.components import (
     clip,
     enlarge,
+    image_projection,
     randomize_zeros,
+    save_auxiliaries,
     save_image_encoder,
     save_tiny_vae,
     save_weights,
@@ -31,17 +35,14 @@ def save_flux(folder: Path, spec: GeneratorSpec) -> dict[str, str]:
         text_encoder_2=text_2,
         tokenizer_2=tokenizer_2,
     ).save_pretrained(folder / "pipeline")
-    saved: dict[str, str] = {}
-    if "controlnet" in spec.auxiliaries:
-        saved["controlnet"] = _save_controlnet(transformer, folder / "controlnet")
-    if "ip_adapter" in spec.auxiliaries:
-        saved["ip_adapter"] = _save_ip_adapter(folder / "adapter", spec)
-        saved["image_encoder"] = save_image_encoder(folder / "image_encoder")
-    if "redux" in spec.auxiliaries:
-        saved["redux"] = _save_redux(folder / "redux")
-    if "tiny_vae" in spec.auxiliaries:
-        saved["tiny_vae"] = save_tiny_vae(folder / "tiny_vae")
-    return saved
+    savers: dict[str, Callable[[Path], object]] = {
+        "controlnet": partial(_save_controlnet, transformer),
+        "ip_adapter": _save_ip_adapter,
+        "image_encoder": save_image_encoder,
+        "redux": _save_redux,
+        "tiny_vae": save_tiny_vae,
+    }
+    return save_auxiliaries(savers, folder, spec)
 
 
 def _transformer(guidance: bool) -> Any:
@@ -62,33 +63,26 @@ def _transformer(guidance: bool) -> Any:
     return enlarge(transformer, 2)
 
 
-def _save_controlnet(transformer: Any, folder: Path) -> str:
+def _save_controlnet(transformer: Any, folder: Path) -> None:
     from diffusers import FluxControlNetModel
 
     controlnet = FluxControlNetModel.from_transformer(
         transformer, num_layers=1, num_single_layers=0, attention_head_dim=16, num_attention_heads=2
     )
     randomize_zeros(controlnet).save_pretrained(folder)
-    return str(folder)
 
 
-def _save_ip_adapter(folder: Path, spec: GeneratorSpec) -> str:
+def _save_ip_adapter(path: Path) -> None:
     """The layout of huggingface.co/XLabs-AI/flux-ip-adapter-v2."""
     import torch
 
-    state = {
-        "image_proj.proj.weight": torch.randn(4 * 32, 16),
-        "image_proj.proj.bias": torch.zeros(4 * 32),
-        "image_proj.norm.weight": torch.ones(32),
-        "image_proj.norm.bias": torch.zeros(32),
-    }
+    state = image_projection(32)
     for key in ("to_k_ip", "to_v_ip"):
         state |= {f"ip_adapter.0.{key}.weight": torch.randn(32, 32), f"ip_adapter.0.{key}.bias": torch.zeros(32)}
-    save_weights(state, folder / spec.auxiliaries["ip_adapter"].weights)
-    return str(folder)
+    save_weights(state, path)
 
 
-def _save_redux(folder: Path) -> str:
+def _save_redux(folder: Path) -> None:
     from diffusers import FluxPriorReduxPipeline
     from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
     from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
@@ -101,4 +95,3 @@ def _save_redux(folder: Path) -> str:
         feature_extractor=SiglipImageProcessor(size={"height": 16, "width": 16}),
         image_embedder=enlarge(ReduxImageEncoder(redux_dim=16, txt_in_features=32), 8),
     ).save_pretrained(folder)
-    return str(folder)

@@ -1,11 +1,15 @@
 """Tiny Stable Diffusion 2 and XL."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.models import GeneratorSpec
 from engine.testing.generators.components import (
     clip,
+    save_auxiliaries,
+    save_image_encoder,
     save_tiny_vae,
     save_unet_controlnet,
     save_unet_ip_adapter,
@@ -20,7 +24,8 @@ def save_stable_diffusion(folder: Path, spec: GeneratorSpec) -> dict[str, str]:
     from diffusers import UNet2DConditionModel
 
     save_pipeline(folder / "pipeline")
-    return _save_auxiliaries(UNet2DConditionModel.from_pretrained(folder / "pipeline" / "unet"), folder, spec)
+    unet = UNet2DConditionModel.from_pretrained(folder / "pipeline" / "unet")
+    return save_auxiliaries(_auxiliaries(unet), folder, spec)
 
 
 XL_UNET: dict[str, Any] = {
@@ -57,20 +62,19 @@ def save_stable_diffusion_xl(folder: Path, spec: GeneratorSpec) -> dict[str, str
         unet=unet,
         scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
     ).save_pretrained(folder / "pipeline")
-    saved = _save_auxiliaries(unet, folder, spec)
-    if "unet" in spec.auxiliaries:
-        other = UNet2DConditionModel(**XL_UNET)
-        save_weights(other.state_dict(), folder / "other_unet" / spec.auxiliaries["unet"].weights)
-        saved["unet"] = str(folder / "other_unet")
-    return saved
+    return save_auxiliaries(_auxiliaries(unet) | {"unet": _save_other_unet}, folder, spec)
 
 
-def _save_auxiliaries(unet: Any, folder: Path, spec: GeneratorSpec) -> dict[str, str]:
-    saved: dict[str, str] = {}
-    if "controlnet" in spec.auxiliaries:
-        saved["controlnet"] = save_unet_controlnet(unet, folder / "controlnet")
-    if "tiny_vae" in spec.auxiliaries:
-        saved["tiny_vae"] = save_tiny_vae(folder / "tiny_vae")
-    if "ip_adapter" in spec.auxiliaries:
-        saved |= save_unet_ip_adapter(unet, folder / "adapter", spec)
-    return saved
+def _save_other_unet(path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    save_weights(UNet2DConditionModel(**XL_UNET).state_dict(), path)
+
+
+def _auxiliaries(unet: Any) -> dict[str, Callable[[Path], object]]:
+    return {
+        "controlnet": partial(save_unet_controlnet, unet),
+        "tiny_vae": save_tiny_vae,
+        "ip_adapter": partial(save_unet_ip_adapter, unet),
+        "image_encoder": save_image_encoder,
+    }

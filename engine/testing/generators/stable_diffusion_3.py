@@ -3,7 +3,15 @@
 from pathlib import Path
 
 from engine.models import GeneratorSpec
-from engine.testing.generators.components import clip, enlarge, randomize_zeros, save_tiny_vae, t5, vae_model
+from engine.testing.generators.components import (
+    clip,
+    enlarge,
+    randomize_zeros,
+    save_auxiliaries,
+    save_tiny_vae,
+    t5,
+    vae_model,
+)
 
 
 def save_stable_diffusion_3(folder: Path, spec: GeneratorSpec) -> dict[str, str]:
@@ -41,11 +49,9 @@ def save_stable_diffusion_3(folder: Path, spec: GeneratorSpec) -> dict[str, str]
         text_encoder_3=text_3,
         tokenizer_3=tokenizer_3,
     ).save_pretrained(folder / "pipeline")
-    saved: dict[str, str] = {}
-    if "controlnet" in spec.auxiliaries:
+
+    def save_controlnet(path: Path) -> None:
         controlnet = SD3ControlNetModel.from_transformer(transformer, num_layers=1, num_extra_conditioning_channels=0)
-        randomize_zeros(controlnet).save_pretrained(folder / "controlnet")
-        saved["controlnet"] = str(folder / "controlnet")
-    if "tiny_vae" in spec.auxiliaries:
-        saved["tiny_vae"] = save_tiny_vae(folder / "tiny_vae")
-    return saved
+        randomize_zeros(controlnet).save_pretrained(path)
+
+    return save_auxiliaries({"controlnet": save_controlnet, "tiny_vae": save_tiny_vae}, folder, spec)

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from engine.evaluation import MetricInputs
+from engine.sources import plan_ids
+from engine.store import Workspace
 from engine.studies.genbench.metric_report import MetricFindings, metric_report, times
-from engine.studies.genbench.metrics import MetricsConfig, measure_point, recall_by_class, run_metrics
+from engine.studies.genbench.metrics import MetricsConfig, MetricStudy, measure_point, recall_by_class, run_metrics
+from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
 
 def _images(seed: int, each: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
@@ -110,6 +113,36 @@ def test_recall_is_counted_class_by_class():
     found = recall_by_class(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 3)
     assert found[:2].tolist() == [0.5, 0.5]
     assert np.isnan(found[2])
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_inceptions_features_are_made_once_by_workers(
+    parts: dict[str, Any], inception_weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = MetricsConfig(
+        **parts,
+        sources=("original",),
+        shots=(2,),
+        compare_shots=2,
+        seeds=(0,),
+        other_encoders=(),
+        inception=inception_weights,
+    )
+    with monkeypatch.context() as patch:
+        forbid_inception(patch)
+        (point,) = run_metrics(config).tables["points"]
+        workspace = Workspace.open(config.workspace, create=False)
+        made = rows_by_inception(workspace)
+        assert run_metrics(config).tables["points"] == [point]
+        assert rows_by_inception(workspace) == made == workspace.count()
+    study = MetricStudy(config)
+    (test,), (train,) = study.test_plans.values(), study.plans["original"].values()
+    assert images_with_features(workspace, inception_weights) == {*plan_ids(test), *plan_ids(train)}
+    assert workspace.verify().sound  # features are no embeddings, so their norm is not checked
+    assert point["fid_features"] == "inception/pt_inception.safetensors"
+    expected = fid_by_hand(workspace, inception_weights, plan_ids(test), plan_ids(train))
+    assert point["fid"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,20 @@ import pytest
 
 from engine.models import generator_spec
 from engine.recipe import Recipe
+from engine.retriever.database import Database
 from engine.retriever.fit import TrainingConfig
 from engine.retriever.heads import load_kept_head
-from engine.sources import GeneratorMaker, Made
+from engine.sources import GeneratorMaker, Made, plan_ids
 from engine.store import Workspace
+from engine.studies.base import run_study
 from engine.studies.realrag.config import RealRagConfig, RetrieverSettings, TrainRetrieverConfig
-from engine.studies.realrag.judge import paired_tests, paper_tables, summary
+from engine.studies.realrag.judge import ImageSet, load_images, paired_tests, paper_tables, summary
+from engine.studies.realrag.options import OPTIONS
 from engine.studies.realrag.pictures import project
 from engine.studies.realrag.retrievers import train_retriever
 from engine.studies.realrag.study import RealRag, run_realrag
 from engine.testing.models import save_encoder
+from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
 
 @dataclass
@@ -58,7 +62,7 @@ def config(tmp_path: Path, tiny_dataset: Path, tiny_pipeline: str, tiny_encoder:
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
-def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig):
+def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig, monkeypatch: pytest.MonkeyPatch):
     run_realrag(config)
     workspace = Workspace.open(config.workspace, create=False)
     report = json.loads((config.report / "report.json").read_text())
@@ -89,36 +93,59 @@ def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig
     assert {row["method"] for row in tables["retrieval"]} == {"zero", "normal", "realrag"}
     assert all(row["index_recall"] == 1 for row in tables["retrieval"])
     assert tables["judge"][0]["accuracy_on_real"] == 1  # colours tell the classes apart
-    assert len({row["change"] for row in tables["head_options"]}) > 10
+    changes = {row["change"] for row in tables["head_options"]}
+    assert {name for name, _ in OPTIONS} < changes
+    assert len(changes) == len(OPTIONS) + 2
     assert all(row["seeds"] == 2 for row in tables["realrag_table_5"])
     assert "index.html" in {path.name for path in config.report.iterdir()}
     # the heads, those of kept epochs among them, are in the workspace; the negatives are those that training used
     assert load_kept_head(workspace, "realrag").spec.label == "realrag"
-    assert workspace.heads("NOT kept").num_rows == 4
+    assert workspace.heads("NOT kept AND label <> 'option'").num_rows == 4
     assert workspace.heads("kept").num_rows == 2
+    assert workspace.heads("label = 'option'").num_rows == 2 * len(changes)
     assert {row["masked"] for row in workspace.negatives().to_pylist()} == {True, False}
     stages = {entry["stage"] for entry in workspace.ledger().to_pylist()}
     assert stages == {"make", "embed", "mine", "train"}
     assert not (Path(config.workspace) / "training").exists()
 
+    def never(*arguments: object, **named: object) -> None:
+        raise AssertionError("a head is trained again, or outside the cluster")
+
+    monkeypatch.setattr("engine.retriever.ray_training.train_heads", never)
+    monkeypatch.setattr("engine.retriever.fit.fit_head", never)
     before = workspace.count()
     run_realrag(config)
     assert workspace.count() == before
     again = json.loads((config.report / "report.json").read_text())["tables"]
     assert again["realrag_by_seed"] == tables["realrag_by_seed"]
     assert again["training_curves"] == tables["training_curves"]
-    assert workspace.heads().num_rows == 6
+    assert again["head_options"] == tables["head_options"]
+    assert workspace.heads().num_rows == 6 + 2 * len(changes)
     assert again["errors"] == []
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
 def test_retrievers_are_trained_without_the_study_and_found_by_it(config: RealRagConfig, monkeypatch):
+    reads: dict[str, int] = {"database": 0, "images": 0}
+
+    def read_database(*arguments: object) -> Database:
+        reads["database"] += 1
+        return Database(*arguments)
+
+    def read_images(workspace: Workspace, wanted: Sequence[str], encoders: Sequence[str]) -> ImageSet:
+        reads["images"] += wanted == mined
+        return load_images(workspace, wanted, encoders)
+
+    mined = [one for plan in RealRag(config).mining.values() for one in plan.ids()]
+    monkeypatch.setattr("engine.studies.realrag.lessons.Database", read_database)
+    monkeypatch.setattr("engine.studies.realrag.lessons.load_images", read_images)
     shared = {name: getattr(config, name) for name in vars(RetrieverSettings()) if name in vars(config)}
     alone = TrainRetrieverConfig(
         **shared | {"generator": config.generators[0], "methods": ("zero", "realrag"), "seeds": (0,)}
     )
     report = train_retriever(alone)
+    assert reads == {"database": 1, "images": 1}  # although mined, learned from, and referred to by the negatives
     assert {row["method"] for row in report.tables["retrieval"]} == {"zero", "realrag"}
     (row,) = report.tables["heads"]
     workspace = Workspace.open(config.workspace, create=False)
@@ -163,6 +190,30 @@ def test_an_image_that_failed_is_not_made_by_the_judge(
         workspace.count(" OR ".join(f"{name} IS NULL" for name in workspace.embedding_columns() if "zero" not in name))
         == 0
     )
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_inceptions_features_are_made_once_by_workers(
+    config: RealRagConfig, inception_weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small = replace(
+        config, methods=("none",), checkpoints=(), options=False, seeds=(0,), test_images=2, inception=inception_weights
+    )
+    with monkeypatch.context() as patch:
+        forbid_inception(patch)
+        study = RealRag(small)
+        (row,) = run_study(study).tables["realrag_by_seed"]
+        workspace = Workspace.open(config.workspace, create=False)
+        made = rows_by_inception(workspace)
+        assert run_realrag(small).tables["realrag_by_seed"] == [row]
+        assert rows_by_inception(workspace) == made
+    (test,), ((judged,),) = study.tests.values(), (plans.values() for plans in study.plans.values())
+    # images of the database are retrieved, and compared with nothing
+    assert images_with_features(workspace, inception_weights) == {*plan_ids(test), *plan_ids(judged)}
+    assert made == len(test) + len(judged) < workspace.count()
+    expected = fid_by_hand(workspace, inception_weights, plan_ids(test), plan_ids(judged))
+    assert row["fid"] == pytest.approx(expected, rel=1e-3)
 
 
 def seed_row(method: str, seed: int, accuracy: float, dataset: str = "birds", **changes) -> dict:
@@ -255,6 +306,7 @@ def test_places_are_found_without_scikit_learn(monkeypatch: pytest.MonkeyPatch):
         ({"reference_mode": "redux"}, "does not support reference_mode 'redux'"),
         ({"datasets": ("mini-comon",)}, "unknown data set 'mini-comon'"),
         ({"judge": "mini-juge"}, "unknown encoder 'mini-juge'"),
+        ({"inception": Path("/nowhere.safetensors")}, "Inception weights /nowhere.safetensors cannot be read"),
     ],
 )
 def test_bad_settings_are_told_before_anything_starts(config: RealRagConfig, changes: dict, message: str):
