@@ -21,7 +21,8 @@ from engine.serving.keys import KeyRing
 from engine.serving.signatures import COOKIE, check_signature, local_path, session_key_id
 
 LOGIN = "/login"
-OPEN_PATHS = ("/healthz", LOGIN, "/static/")
+OPEN_PATHS = ("/healthz", LOGIN, "/static/", "/rate/")
+"""Pages below `/rate/` check the signature in their address themselves."""
 MIN_SECRET_BYTES = 16
 SAFETY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -116,7 +117,9 @@ class Access:
         if caller is None and not self._is_open(request.path):
             raise _unauthorised("the request has no API key; send it as `Authorization: Bearer KEY`")
         if request.method in UNSAFE and not request.is_same_site(needs_origin=request.cookie is not None):
-            raise ApiError(403, "the request comes from another site; send it from this server's own pages", code="cross_site")
+            raise ApiError(
+                403, "the request comes from another site; send it from this server's own pages", code="cross_site"
+            )
         return caller
 
     async def _refresh(self, request: "_Request") -> None:
