@@ -120,6 +120,13 @@ COMMANDS = {
         "show",
         say.shown,
     ),
+    "keys": Command(
+        "API keys of a server: add one with a rate and a budget, list them with the dollars spent, revoke one.",
+        "engine.cli.keys",
+        "KeysConfig",
+        "keys",
+        say.exit_code,
+    ),
     "verify": Command(
         "Read a whole workspace and list what is damaged; with --repair, remove it, so that the next run makes it again.",
         "engine.cli.verify",

@@ -105,33 +105,33 @@ class Access:
 
     async def _caller(self, request: "_Request") -> Caller | None:
         """The caller, or None on an open path. Raises ApiError if the request may not go on."""
-        await self._refresh(request)
+        try:
+            if self._keys.is_stale():  # a read of a bucket must not hold up the other requests
+                return await asyncio.to_thread(self._authenticated, request)
+            return self._authenticated(request)
+        except ApiError:
+            raise
+        except Exception as error:
+            log.error("request %s: the keys cannot be read (%s)", request.id, type(error).__name__)
+            message = "the keys cannot be read just now; try again"
+            raise ApiError(503, message, code="keys_unavailable", retry_after=1) from error
+
+    def _authenticated(self, request: "_Request") -> Caller | None:
+        is_open = request.path in self._open or request.path.startswith(self._open_below)
         if (key := request.bearer) is not None:
             caller = self._keys.find(key)
-            if caller is None and not self._is_open(request.path):
+            if caller is None and not is_open:
                 raise _unauthorised("the API key is wrong or was revoked; send another one")
             return caller  # no site can make a browser send this header to another
         caller = self._of_session(request)
         if caller is None and (signed := self._of_signature(request)) is not None:
             return signed
-        if caller is None and not self._is_open(request.path):
+        if caller is None and not is_open:
             raise _unauthorised("the request has no API key; send it as `Authorization: Bearer KEY`")
         if request.method in UNSAFE and not request.is_same_site(needs_origin=request.cookie is not None):
-            raise ApiError(
-                403, "the request comes from another site; send it from this server's own pages", code="cross_site"
-            )
+            message = "the request comes from another site; send it from this server's own pages"
+            raise ApiError(403, message, code="cross_site")
         return caller
-
-    async def _refresh(self, request: "_Request") -> None:
-        if not self._keys.is_stale():
-            return
-        try:
-            await asyncio.to_thread(self._keys.refresh)  # a read of a bucket must not hold up the other requests
-        except Exception as error:
-            log.error("request %s: the keys cannot be read (%s)", request.id, type(error).__name__)
-            if not self._is_open(request.path):
-                message = "the keys cannot be read just now; try again"
-                raise ApiError(503, message, code="keys_unavailable", retry_after=1) from error
 
     def _of_session(self, request: "_Request") -> Caller | None:
         key_id = session_key_id(request.cookie or "", self._secret, self._clock())
@@ -142,7 +142,7 @@ class Access:
         match = _CONTENT.fullmatch(request.path)
         if match is None or request.method != "GET":
             return None
-        query = parse_qs(request.query, max_num_fields=100) if request.query.count("&") < 100 else {}
+        query = parse_qs(request.query) if request.query.count("&") < 100 else {}
         key_id, expires, signature = (query.get(name, [""])[0] for name in ("key", "expires", "signature"))
         if not signature:
             return None
@@ -152,9 +152,6 @@ class Access:
             message = "the address of the image is wrong or has expired; ask for a new one with your API key"
             raise ApiError(403, message, code="invalid_signature")
         return caller
-
-    def _is_open(self, path: str) -> bool:
-        return path in self._open or path.startswith(self._open_below)
 
     def _check_length(self, request: "_Request") -> None:
         length = request.headers.get("content-length", "0")

@@ -4,6 +4,8 @@ from collections.abc import Hashable
 
 WEIGHT = 0.3
 """Weight of the newest measurement."""
+GAIN = 0.9
+"""A batch with empty places is chosen only if it takes less than this share of the seconds per image."""
 
 
 class BatchSizes:
@@ -21,7 +23,7 @@ class BatchSizes:
         return [size for size in powers if size < limit] + [limit]
 
     def choose(self, kind: Hashable, waiting: int) -> int:
-        """The size with the fewest seconds per image if `waiting` images wait; the smaller one of equals.
+        """The size with the fewest seconds per image if `waiting` images wait; a larger one must gain something.
 
         An unmeasured size counts as costing what the largest measured smaller size costs, so it is tried soon.
         """
@@ -29,7 +31,12 @@ class BatchSizes:
         sizes = self.sizes(kind)
         if not known:
             return next((size for size in sizes if size >= waiting), sizes[-1])
-        return min(sizes, key=lambda size: (self._cost(known, size) / min(size, waiting), size))
+        best = sizes[0]
+        for size in sizes[1:]:
+            seconds, least = (self._cost(known, one) / min(one, waiting) for one in (size, best))
+            if seconds < least * GAIN:
+                best = size
+        return best
 
     def record(self, kind: Hashable, size: int, seconds: float) -> None:
         """Learns that a batch took so long."""

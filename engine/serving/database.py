@@ -39,9 +39,9 @@ class ImageDatabase:
         vector = self._vector(search, retriever)
         conditions = [search.caller.sees, "split = 'train'"]
         named = (("source", search.sources), ("dataset", search.datasets), ("class_name", search.class_names))
-        for column, values in named:
+        for field, values in named:
             if values:
-                conditions.append(f"{column} IN ({', '.join(quote(value) for value in values)})")
+                conditions.append(f"{field} IN ({', '.join(quote(value) for value in values)})")
         if column not in self.workspace.embedding_columns():
             raise _empty(search.retriever)
         found = self.workspace.search(

@@ -141,8 +141,9 @@ class KeyRing:
 
     def refresh(self) -> None:
         """Reads the table if that is due. Raises what the store raises; the keys are then read again at the next call."""
+        asked = self._clock()
         with self._refreshing:
-            if not self.is_stale():  # another thread was faster
+            if asked - self._read_at < REFRESH_SECONDS:  # another thread has read it meanwhile
                 return
             now = self._clock()
             dataset = self._workspace.dataset("keys")

@@ -66,7 +66,7 @@ class GeneratorReplica:
         spec = generator_spec(generator)
         self._generator = loaded or load_generator(spec, device=device)
         self.spec = self._generator.spec
-        self._encoder = load_encoder(config.encoder, device=device)
+        self._encoder = load_encoder(config.encoder, device=device, batch_size=1)  # each image as it comes
         self._workspace = Workspace.open(config.workspace)
         self._database = ImageDatabase(self._workspace, self._encoder)
         self._device_name = device_name(device)
