@@ -3,12 +3,13 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: help install demo realrag submit test check format lock clean
+.PHONY: help install demo realrag serve submit test check format lock clean
 
 help:
 	@echo "make install  install the pinned packages and the command imagefoundry into .venv"
 	@echo "make demo     run GenBench on the miniature world at 1, 5, 20 and 100 shots; report in ./report"
 	@echo "make realrag  run RealRAG on the miniature world; report in ./report-realrag"
+	@echo "make serve    serve the miniature world on http://127.0.0.1:8000 (API and pages), with the references of make realrag"
 	@echo "make submit   run GenBench through 'ray job submit' on a Ray head started on this machine; report in ./report-submit"
 	@echo "make test     run all tests, with coverage of engine/"
 	@echo "make check    check format, lint, types, import rules and lengths"
@@ -30,6 +31,9 @@ demo: .venv/ready
 
 realrag: .venv/ready
 	$(RUN)/imagefoundry realrag --test-images 50 --workspace workspace/realrag --report report-realrag
+
+serve: .venv/ready
+	$(RUN)/imagefoundry serve --workspace workspace/realrag
 
 submit: .venv/ready
 	$(RUN)/python deploy/submit_locally.py -- --shots 1 5 20 --workspace $(CURDIR)/workspace/submit --report $(CURDIR)/report-submit

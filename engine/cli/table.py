@@ -106,6 +106,13 @@ COMMANDS = {
         say.checked,
         "check_data",
     ),
+    "serve": Command(
+        "Serve retrieval-augmented generation: an OpenAI-compatible API and pages, on this machine until Ctrl-C.",
+        "engine.serving.start",
+        "ServeConfig",
+        "run_server",
+        say.exit_code,
+    ),
     "status": Command(
         "Summarise a workspace: images, errors by reason, runs with their dollars, sizes of the tables.",
         "engine.cli.status",

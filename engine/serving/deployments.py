@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 from ray import serve
@@ -255,7 +254,11 @@ def build_application(
             }
         deployment = serve.deployment(GeneratorDeployment).options(**options)
         parts.append(deployment.bind(config, generator, ask.num_gpus, ask.device, writer))
-    ingress = serve.deployment(serve.ingress(partial(build_ingress, config, secret, dict(keys)))())
+
+    def build() -> Any:  # Ray takes a function without arguments for a builder, and a partial for an application
+        return build_ingress(config, secret, dict(keys))
+
+    ingress = serve.deployment(serve.ingress(build)())
     return ingress.options(
         name=INGRESS,
         num_replicas=config.ingress_replicas,
