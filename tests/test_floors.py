@@ -20,6 +20,8 @@ import pytest
         ("engine.costs", ("ray", "torch", "matplotlib")),
         ("engine.reports", ("ray", "torch", "matplotlib")),
         ("engine.serving.pages", ("ray", "lance", "torch", "diffusers", "transformers", "matplotlib")),
+        ("engine.serving.access", ("ray", "lance", "lancedb", "torch", "fastapi")),
+        ("engine.serving.admission", ("ray", "lance", "lancedb", "torch")),
         ("engine.studies.genbench.tradeoff", ("ray", "lance", "diffusers")),
     ],
 )

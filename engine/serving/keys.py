@@ -115,10 +115,10 @@ class KeyRing:
         extra: Mapping[str, Caller] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`extra`: key → caller, of keys that are not in the table. `clock`: seconds, of any origin."""
+        """`extra`: hash of the key → caller, of keys that are not in the table. `clock`: seconds, of any origin."""
         self._workspace = workspace
         self._clock = clock
-        self._extra = tuple((hash_key(key), caller) for key, caller in (extra or {}).items())
+        self._extra = tuple((extra or {}).items())
         self._reset()
 
     def _reset(self) -> None:

@@ -1,11 +1,16 @@
-"""Helpers of the serving tests: a clock, and requests sent straight into an ASGI application."""
+"""Helpers of the serving tests: a clock, rows of `requests`, and requests sent straight into an ASGI application."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
+
+import pyarrow as pa
+
+from engine.store import Workspace
 
 
 class Clock:
@@ -20,6 +25,13 @@ class Clock:
     def wait(self, seconds: float) -> None:
         """Lets time pass."""
         self.now += seconds
+
+
+def add_requests(workspace: Workspace, rows: list[tuple[str, float]]) -> None:
+    """Rows of `requests` with these keys and dollars."""
+    same = {"request_id": "r", "image_id": "i", "endpoint": "/v1/images/generations", "requested_at": datetime.now(UTC)}
+    same |= {"is_new": True, "wait_seconds": 0.0, "device_seconds": 1.0, "end_user": ""}
+    workspace.add_rows("requests", pa.Table.from_pylist([same | {"key_id": key, "usd": usd} for key, usd in rows]))
 
 
 @dataclass

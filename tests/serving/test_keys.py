@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.serving.callers import Caller
-from engine.serving.keys import OWN, KeyRing, add_key, list_keys, new_key, own_key, revoke_key
+from engine.serving.keys import OWN, KeyRing, add_key, hash_key, list_keys, new_key, own_key, revoke_key
 from engine.store import Workspace
 from tests.serving.helpers import Clock
 
@@ -125,7 +125,7 @@ def test_the_table_is_read_once_per_second_however_many_keys_are_tried(
 
 def test_every_hash_is_compared_in_constant_time(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     keys = [add_key(workspace, name)[0] for name in ("ada", "bob", "cid")]
-    ring = KeyRing(workspace, {"the-servers-own-key": OWN})
+    ring = KeyRing(workspace, {hash_key("the-servers-own-key"): OWN})
     compared = []
     compare = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
@@ -137,7 +137,7 @@ def test_every_hash_is_compared_in_constant_time(workspace: Workspace, monkeypat
 
 
 def test_the_servers_own_key_is_in_no_table_and_the_ring_keeps_its_hash_alone(workspace: Workspace):
-    ring = KeyRing(workspace, {"the-servers-own-key": OWN})
+    ring = KeyRing(workspace, {hash_key("the-servers-own-key"): OWN})
     assert ring.find("the-servers-own-key") is ring.by_id("server") is OWN
     assert list_keys(workspace) == []
     assert "the-servers-own-key" not in str(vars(ring))
@@ -145,7 +145,7 @@ def test_the_servers_own_key_is_in_no_table_and_the_ring_keeps_its_hash_alone(wo
 
 
 def test_a_ring_that_was_pickled_reads_the_table_itself(workspace: Workspace):
-    ring = KeyRing(workspace, {"the-servers-own-key": OWN})
+    ring = KeyRing(workspace, {hash_key("the-servers-own-key"): OWN})
     ring.find("x")
     key, _ = add_key(workspace, "ada")
     copy = pickle.loads(pickle.dumps(ring))
