@@ -21,7 +21,7 @@ from engine.serving.app import build_app
 from engine.serving.callers import Caller
 from engine.serving.config import ServeConfig
 from engine.serving.errors import ApiError
-from engine.serving.keys import KeyRing
+from engine.serving.keys import KeyRing, hash_key
 from engine.serving.orders import Event, Hit, NewObject, Order, Search, Served
 from engine.serving.service import Service
 from engine.serving.signatures import COOKIE, session_cookie
@@ -237,7 +237,7 @@ def make_service(workspace: Workspace) -> Service:
 
 def make_app(service: Service) -> ASGIApp:
     """The whole application, with a key of Ann and one of Bob."""
-    return build_app(service, KeyRing(service.workspace, {KEY: ANN, BOBS_KEY: BOB}))
+    return build_app(service, KeyRing(service.workspace, {hash_key(KEY): ANN, hash_key(BOBS_KEY): BOB}))
 
 
 def session_of(service: Service, caller: Caller = ANN) -> dict[str, str]:
