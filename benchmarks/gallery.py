@@ -80,7 +80,7 @@ def application(workspace: str) -> FastAPI:
     """The pages, for one caller."""
     nothing: Any = None
     app = FastAPI()
-    app.include_router(router(Service(ServeConfig(workspace=workspace), {}, nothing, b"secret")))
+    app.include_router(router(Service(ServeConfig(workspace=workspace), {}, nothing, b"secret"), nothing))
 
     @app.middleware("http")
     async def identify(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:

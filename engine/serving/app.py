@@ -1,7 +1,6 @@
 """`build_app`: the FastAPI application over a `Service`: the API, the pages, and the guard in front of both."""
 
 import logging
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -18,7 +17,6 @@ from engine.serving.keys import KeyRing
 from engine.serving.pages import router as pages
 from engine.serving.requests import describe
 from engine.serving.service import Service
-from engine.serving.signatures import login
 
 log = logging.getLogger("imagefoundry.serving")
 BYTES_PER_MB = 1_000_000
@@ -53,7 +51,7 @@ def build_app(service: Service, keys: KeyRing) -> ASGIApp:
     )
     for module in (images, models, health):
         app.include_router(module.router(service))
-    app.include_router(pages(service, partial(login, keys, service.secret)))
+    app.include_router(pages(service, keys))
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)

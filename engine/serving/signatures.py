@@ -1,4 +1,4 @@
-"""What a server signs (HMAC-SHA256): the sessions of its pages, and addresses of images that need no key."""
+"""What a server signs (HMAC-SHA256): the sessions of its pages, and addresses that need no key: of images, and of raters' pages."""
 
 import base64
 import hashlib
@@ -33,6 +33,17 @@ def signed_path(image_id: str, key_id: str, expires: int, secret: bytes) -> str:
     signature = sign(image_id, key_id, expires, secret)
     query = urlencode({"expires": expires, "key": key_id, "signature": signature})
     return f"/v1/images/{quote(image_id, safe='')}/content?{query}"
+
+
+def rater_path(study_id: str, rater: str, secret: bytes) -> str:
+    """Path and query of a rater's pages, which need no key: they show this study, and take answers under this name."""
+    query = urlencode({"rater": rater, "token": _hmac(secret, "rater", study_id, rater)})
+    return f"/rate/{quote(study_id, safe='')}?{query}"
+
+
+def check_rater(study_id: str, rater: str, token: str, secret: bytes) -> bool:
+    """Whether `token` permits to rate this study under this name."""
+    return _equal(_hmac(secret, "rater", study_id, rater), token)
 
 
 def session_cookie(key_id: str, secret: bytes, now: float) -> str:

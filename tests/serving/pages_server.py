@@ -1,10 +1,9 @@
-"""The pages over a real workspace, with a generator that paints, a stand-in of the public API, and a server on loopback."""
+"""The pages over a real workspace, with a generator that paints, and a server on loopback."""
 
 import asyncio
-import base64
 import io
-import json
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,28 +13,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import uvicorn
-from fastapi import FastAPI, Request, UploadFile
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import ASGIApp
 
 from engine.images import content_hash, encode_png
 from engine.recipe import ERROR_SCHEMA, Recipe
+from engine.serving.app import build_app
 from engine.serving.callers import Caller
 from engine.serving.config import ServeConfig
 from engine.serving.errors import ApiError
+from engine.serving.keys import KeyRing, hash_key
 from engine.serving.orders import Event, Hit, NewObject, Order, Search, Served
-from engine.serving.pages import router
-from engine.serving.requests import ImageRequest
 from engine.serving.service import Service
+from engine.serving.signatures import COOKIE, session_cookie
 from engine.store import Committer, Workspace, write_fragments
 from engine.store.schemas import TABLES
 from engine.testing.data import class_image
 
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 ANN, BOB = Caller("key-ann", "Ann"), Caller("key-bob", "Bob")
-KEY = "if-the-key-of-ann"
+KEY, BOBS_KEY = "if-the-key-of-ann", "if-the-key-of-bob"
 CLASSES = ("red apple", "green tree", "blue boat", "yellow sun")
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 RUN = "run-1"
@@ -227,11 +222,12 @@ class TableWriter:
     async def admit(self, caller: Caller, images: int) -> dict[str, str]:
         return {}
 
-    async def put(self, rows: dict[str, bytes]) -> None:
+    async def put(self, rows: dict[str, bytes]) -> list[str]:
         for name, data in rows.items():
             with pa.ipc.open_stream(io.BytesIO(data)) as stream:
                 table = stream.read_all()
             await asyncio.to_thread(self.workspace.add_rows, name, table)
+        return []
 
 
 def make_service(workspace: Workspace) -> Service:
@@ -239,84 +235,18 @@ def make_service(workspace: Workspace) -> Service:
     return Service(ServeConfig(workspace=workspace.uri), generators, TableWriter(workspace), b"a secret of the tests")
 
 
-def make_app(service: Service) -> FastAPI:
-    """The pages and a stand-in of the API and its access."""
-    app = FastAPI(openapi_url=None)
-    app.include_router(router(service, lambda key: f"session={key}; Path=/; HttpOnly" if key == KEY else None))
-
-    @app.middleware("http")
-    async def access(request: Request, go_on: Any) -> Response:
-        key = request.cookies.get("session") or request.headers.get("x-as")
-        request.state.caller = {KEY: ANN, "bob": BOB}.get(key or "")
-        is_open = request.url.path == "/login" or request.url.path.startswith(("/static/", "/study/"))
-        if request.state.caller is None and not is_open:
-            return Response(status_code=303, headers={"location": "/login"})
-        response = await go_on(request)
-        response.headers["content-security-policy"] = CSP
-        return response
-
-    @app.exception_handler(ApiError)
-    async def show(request: Request, error: ApiError) -> Response:
-        return JSONResponse(error.body(), error.status, error.headers())
-
-    @app.post("/v1/images/generations")
-    async def generations(request: Request, body: ImageRequest) -> Response:
-        order = service.plan(request.state.caller, body, request_id="r1", endpoint=request.url.path)
-        return StreamingResponse(_events(service, order), media_type="text/event-stream")
-
-    @app.post("/v1/images")
-    async def images(request: Request) -> Response:
-        form = await request.form()
-        files = [
-            await one.read() for one in form.getlist("images") if isinstance(one, UploadFile) or hasattr(one, "read")
-        ]
-        ids = await service.add(NewObject(request.state.caller, "r2", str(form["name"]), tuple(files)))
-        return JSONResponse({"data": [{"id": one} for one in ids]})
-
-    @app.get("/v1/images/{image_id}/content")
-    async def content(request: Request, image_id: str) -> Response:
-        row = await service.image(request.state.caller, image_id, ["image"])
-        return Response(row["image"], media_type="image/png")
-
-    return app
+def make_app(service: Service) -> ASGIApp:
+    """The whole application, with a key of Ann and one of Bob."""
+    return build_app(service, KeyRing(service.workspace, {hash_key(KEY): ANN, hash_key(BOBS_KEY): BOB}))
 
 
-async def _events(service: Service, order: Order) -> AsyncIterator[str]:
-    def event(kind: str, **content: Any) -> str:
-        return f"event: {kind}\ndata: {json.dumps({'type': kind} | content)}\n\n"
-
-    async for one in service.stream(order):
-        if one.kind == "queued":
-            yield event("imagefoundry.queued", position=one.position, eta_seconds=one.eta_seconds)
-        elif one.kind == "started":
-            yield event("imagefoundry.started")
-        elif one.kind == "preview":
-            data = base64.b64encode(one.preview).decode()
-            yield event(
-                "image_generation.partial_image",
-                b64_json=data,
-                partial_image_index=one.preview_index,
-                output_format="png",
-            )
-        elif one.kind == "failed" and isinstance(one.error, ApiError):
-            yield f"event: error\ndata: {json.dumps(one.error.body())}\n\n"
-            return
-        elif one.image:
-            data = base64.b64encode(one.image.image).decode()
-            reference = one.image.recipe.reference_id
-            more = {"usd": one.image.usd, "device_seconds": one.image.device_seconds, "image_id": one.image.recipe.id}
-            yield event(
-                "image_generation.completed",
-                b64_json=data,
-                references=[reference] if reference else [],
-                output_format="png",
-                **more,
-            )
-    yield "data: [DONE]\n\n"
+def session_of(service: Service, caller: Caller = ANN) -> dict[str, str]:
+    """The cookie of a session."""
+    return {COOKIE: session_cookie(caller.key_id, service.secret, time.time())}
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[str]:
+def served(app: ASGIApp) -> Iterator[str]:
     """The address of the app on a free port of loopback, in a thread."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)

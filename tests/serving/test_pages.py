@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from engine.serving.pages.view import FOLDER, local_path
+from engine.serving.pages.view import FOLDER
 from engine.testing.data import class_image
 from tests.serving.pages_server import (
     ANN,
     BOB,
+    BOBS_KEY,
     CLASSES,
     EVIL,
     KEY,
@@ -47,7 +48,13 @@ def service(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def client(service: Any) -> TestClient:
-    return TestClient(make_app(service), cookies={"session": KEY}, follow_redirects=False)
+    return visit(service, KEY)
+
+
+def visit(service: Any, key: str = "") -> TestClient:
+    """A client with a key, or none."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return TestClient(make_app(service), headers=headers, follow_redirects=False)
 
 
 def text_of(client: TestClient, path: str, status: int = 200) -> str:
@@ -81,13 +88,17 @@ def rate(visitor: TestClient, link: str, answer: str, screens: int = 1_000) -> s
     return page
 
 
-def test_a_key_opens_the_pages_and_a_wrong_one_does_not(client: TestClient):
-    client.cookies.clear()
-    assert client.get("/gallery").headers["location"] == "/login"
-    assert client.post("/login", data={"key": "wrong", "next": "/study"}).status_code == 401
-    entered = client.post("/login", data={"key": f" {KEY} ", "next": "/gallery?source=original"})
+def test_a_key_opens_the_pages_and_a_wrong_one_does_not(service: Any):
+    visitor = visit(service)
+    sent = visitor.get("/gallery?source=original", headers={"accept": "text/html"}).headers["location"]
+    assert sent == "/login?next=%2Fgallery%3Fsource%3Doriginal"
+    assert 'value="/gallery?source=original"' in text_of(visitor, sent)
+    assert visitor.post("/login", data={"key": "wrong", "next": "/study"}).status_code == 401
+    entered = visitor.post("/login", data={"key": f" {KEY} ", "next": "/gallery?source=original"})
     assert entered.headers["location"] == "/gallery?source=original"
-    assert entered.headers["set-cookie"].startswith(f"session={KEY}")
+    assert "key <b>Ann</b>" in text_of(visitor, "/gallery")
+    assert visitor.post("/logout", headers={"origin": "http://testserver"}).headers["location"] == "/login"
+    assert visitor.get("/gallery").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -100,12 +111,10 @@ def test_a_key_opens_the_pages_and_a_wrong_one_does_not(client: TestClient):
         "javascript:alert(1)",
         "/\t/evil.example",
         "",
-        "x",
     ],
 )
-def test_after_the_login_nobody_is_sent_to_another_site(client: TestClient, place: str):
-    assert local_path(place) == "/"
-    assert client.post("/login", data={"key": KEY, "next": place}).headers["location"] == "/"
+def test_after_the_login_nobody_is_sent_to_another_site(service: Any, place: str):
+    assert visit(service).post("/login", data={"key": KEY, "next": place}).headers["location"] == "/"
 
 
 def test_scripts_are_small_and_nothing_is_inline():
@@ -153,7 +162,7 @@ def test_compare_says_how_to_fill_an_empty_table(tmp_path: Path):
 
     workspace = Workspace.open(tmp_path / "empty")
     workspace.ensure_columns(pa.schema([("owner", pa.string())]))
-    client = TestClient(make_app(make_service(workspace)), cookies={"session": KEY})
+    client = visit(make_service(workspace), KEY)
     assert "imagefoundry build-database" in text_of(client, "/?prompt=x")
     assert "No image is in the table yet" in text_of(client, "/gallery")
     assert "No image failed" in text_of(client, "/errors")
@@ -189,7 +198,7 @@ def test_nobody_sees_the_images_of_another_key(service: Any, client: TestClient)
         assert secret not in text_of(client, path)
     text_of(client, f"/gallery/{secret}", 404)
     text_of(client, f"/gallery/{secret}/related", 404)
-    theirs = TestClient(make_app(service), headers={"x-as": "bob"})
+    theirs = visit(service, BOBS_KEY)
     assert secret in text_of(theirs, "/gallery?class=red+apple")
     assert "secret of Bob" in text_of(theirs, f"/gallery/{secret}")
     add_images(
@@ -245,7 +254,7 @@ def test_requests_of_other_keys_are_anonymous(service: Any, client: TestClient):
     recipe = service.plan(ANN, ImageRequest(**body), request_id="r", endpoint="e").recipes[0]
     page = text_of(client, f"/gallery/{recipe.id}")
     assert "<td>Ann" in page
-    theirs = TestClient(make_app(service), headers={"x-as": "bob"})
+    theirs = visit(service, BOBS_KEY)
     theirs.post("/v1/images/generations", json=body)  # the table has it, so it is not made again
     page = text_of(theirs, f"/gallery/{recipe.id}")
     assert "another key" in page
@@ -280,10 +289,10 @@ def test_text_of_users_is_never_markup(service: Any, client: TestClient):
 def test_a_study_is_rated_to_its_end_and_resumed_by_its_link(service: Any, client: TestClient):
     study_id = make_study(client, MATCHING)
     link = link_of(client, study_id, "Rita")
-    visitor = TestClient(make_app(service), follow_redirects=False)
+    visitor = visit(service)
     assert "I agree" in text_of(visitor, link)
     rate(visitor, link, "6", screens=1)
-    resumed = TestClient(make_app(service), follow_redirects=False)
+    resumed = visit(service)
     assert "2 of 3</span>" in text_of(resumed, link)
     assert "Thank you, Rita" in rate(resumed, link, "4")
     rows = service.workspace.read("ratings").to_pylist()
@@ -312,10 +321,10 @@ def test_each_rater_has_an_order_of_their_own_and_sees_nothing_that_tells_the_me
     pages = {}
     for rater in ("Rita", "Rob", "Ruth"):
         link = link_of(client, study_id, rater)
-        page = text_of(TestClient(make_app(service)), link + "&agreed=1")
+        page = text_of(visit(service), link + "&agreed=1")
         assert not [value for value in hidden if value in page]
         source = re.findall(r'<img src="([^"]+)"', page)[0]
-        answer = TestClient(make_app(service)).get(html.unescape(source))
+        answer = visit(service).get(html.unescape(source))
         assert answer.content[:4] == b"\x89PNG"
         prompts = []
         for number in range(1, 9):
@@ -331,18 +340,18 @@ def test_a_link_opens_its_own_study_for_its_own_rater_alone(service: Any, client
     link = link_of(client, study_id, "Rita")
     token = link.rpartition("token=")[2]
     study_id = other if "study" in change else study_id
-    changed = f"/study/{study_id}/rate?rater={change.get('rater', 'Rita')}&token={change.get('token', token)}"
-    visitor = TestClient(make_app(service), follow_redirects=False)
+    changed = f"/rate/{study_id}?rater={change.get('rater', 'Rita')}&token={change.get('token', token)}"
+    visitor = visit(service)
     assert visitor.get(changed).status_code == 403
     assert visitor.post(changed, data={"agreed": "1", "at": "1", "answer-0": "5", "answer-1": "5"}).status_code == 403
-    assert visitor.get(changed.replace("/rate?", "/rate/image/0?")).status_code == 403
+    assert visitor.get(changed.replace("?", "/image/0?", 1)).status_code == 403
     assert service.workspace.dataset("ratings").count_rows() == 0
 
 
 def test_a_rater_cannot_read_results(service: Any, client: TestClient):
     study_id = make_study(client, MATCHING)
     link = link_of(client, study_id, "Rita")
-    visitor = TestClient(make_app(service), follow_redirects=False)
+    visitor = visit(service)
     for path in ("", "/live", "/answers.csv", "/figure/mean.svg"):
         query = link.partition("?")[2]
         assert visitor.get(f"/study/{study_id}{path}?{query}").status_code == 401
@@ -350,7 +359,7 @@ def test_a_rater_cannot_read_results(service: Any, client: TestClient):
 
 def test_another_key_cannot_open_a_study(service: Any, client: TestClient):
     study_id = make_study(client, MATCHING)
-    theirs = TestClient(make_app(service), headers={"x-as": "bob"})
+    theirs = visit(service, BOBS_KEY)
     for path in ("", "/live", "/answers.csv", "/figure/mean.svg"):
         assert theirs.get(f"/study/{study_id}{path}").status_code == 404
     assert study_id in text_of(client, "/study")
@@ -469,4 +478,4 @@ def test_images_of_raters_carry_no_metadata(service: Any, client: TestClient):
     )
     link = link_of(client, study_id, "Rita")
     for place in (0, 1):
-        assert b"generator of method B" not in client.get(link.replace("/rate?", f"/rate/image/{place}?")).content
+        assert b"generator of method B" not in client.get(link.replace("?", f"/image/{place}?", 1)).content

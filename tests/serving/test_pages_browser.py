@@ -20,6 +20,7 @@ from tests.serving.pages_server import (
     make_workspace,
     original,
     served,
+    session_of,
 )
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -57,6 +58,11 @@ def address(workspace: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def cookie(workspace: Any) -> dict[str, str]:
+    return session_of(make_service(workspace))
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
@@ -67,12 +73,12 @@ def browser() -> Iterator[Any]:
 class Visitor:
     """A page with a session, which fails the test for console errors and requests to other hosts."""
 
-    def __init__(self, browser: Any, address: str, width: int, key: str = KEY) -> None:
+    def __init__(self, browser: Any, address: str, width: int, cookie: dict[str, str] | None = None) -> None:
         self.address = address
         self.context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
         self.context.set_default_timeout(60_000)
-        if key:
-            self.context.add_cookies([{"name": "session", "value": key, "url": address}])
+        for name, value in (cookie or {}).items():
+            self.context.add_cookies([{"name": name, "value": value, "url": address}])
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.elsewhere: list[str] = []
@@ -107,15 +113,15 @@ class Visitor:
 
 
 @pytest.fixture(params=WIDTHS)
-def visitor(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Visitor]:
-    visitor = Visitor(browser, address, request.param)
+def visitor(request: pytest.FixtureRequest, browser: Any, address: str, cookie: dict[str, str]) -> Iterator[Visitor]:
+    visitor = Visitor(browser, address, request.param, cookie)
     yield visitor
     visitor.close()
 
 
 @pytest.fixture
-def desk(browser: Any, address: str) -> Iterator[Visitor]:
-    visitor = Visitor(browser, address, 1280)
+def desk(browser: Any, address: str, cookie: dict[str, str]) -> Iterator[Visitor]:
+    visitor = Visitor(browser, address, 1280, cookie)
     yield visitor
     visitor.close()
 
@@ -172,7 +178,7 @@ def test_every_page_fits_and_is_accessible(visitor: Visitor):
 
 
 def test_a_key_logs_in_by_keyboard(browser: Any, address: str):
-    visitor = Visitor(browser, address, 1280, key="")
+    visitor = Visitor(browser, address, 1280)
     page = visitor.open("/login?next=/gallery")
     page.keyboard.type(KEY)  # the field has the focus
     page.keyboard.press("Enter")
@@ -298,7 +304,7 @@ def test_a_study_is_made_rated_by_keyboard_and_resumed(visitor: Visitor, browser
     study = page.url.removeprefix(visitor.address)
     link = link_of(visitor, study, "Rita")
 
-    rater = Visitor(browser, visitor.address, visitor.page.viewport_size["width"], key="")
+    rater = Visitor(browser, visitor.address, visitor.page.viewport_size["width"])
     screen = rater.open(link)
     check_page(screen)
     screen.keyboard.press("Tab")
@@ -314,7 +320,7 @@ def test_a_study_is_made_rated_by_keyboard_and_resumed(visitor: Visitor, browser
     assert workspace.read("ratings", f"study_id = '{study.removeprefix('/study/')}'").num_rows == 2
     rater.close()
 
-    rater = Visitor(browser, visitor.address, visitor.page.viewport_size["width"], key="")
+    rater = Visitor(browser, visitor.address, visitor.page.viewport_size["width"])
     screen = rater.open(link)
     expect(screen.get_by_text("2 of 2")).to_be_visible()
     screen.keyboard.press("7")
@@ -339,7 +345,7 @@ def test_results_follow_the_answers_while_the_page_is_open(desk: Visitor, browse
     link = link_of(desk, study, "Rob")
     page = desk.open(study)
     expect(page.get_by_text("Nobody has answered yet")).to_be_visible()
-    rater = Visitor(browser, desk.address, 390, key="")
+    rater = Visitor(browser, desk.address, 390)
     screen = rater.open(f"{link}&agreed=1")
     expect(screen.locator("fieldset")).to_have_count(2)
     screen.keyboard.press("6")
@@ -354,7 +360,7 @@ def test_real_or_generated_by_keyboard(desk: Visitor, browser: Any):
     form = {"task": "real_fake", "sets": "1", "seed": "1", "rows": "2", "name-1": "real", "source-1": "original"}
     study = make_study(desk, form | {"name-2": "made", "source-2": "generative"})
     link = link_of(desk, study, "Ruth")
-    rater = Visitor(browser, desk.address, 390, key="")
+    rater = Visitor(browser, desk.address, 390)
     screen = rater.open(f"{link}&agreed=1")
     for key in ("1", "0"):
         expect(screen.get_by_role("heading", name="Is this a photograph?")).to_be_visible()
@@ -388,10 +394,10 @@ def test_markup_in_an_address_does_nothing(desk: Visitor, path: str):
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_colours_follow_the_system(browser: Any, address: str):
+def test_colours_follow_the_system(browser: Any, address: str, cookie: dict[str, str]):
     colours = set()
     for scheme in ("light", "dark"):
-        visitor = Visitor(browser, address, 1280)
+        visitor = Visitor(browser, address, 1280, cookie)
         visitor.page.emulate_media(color_scheme=scheme)
         page = visitor.open("/gallery")
         colours.add(page.locator("body").evaluate("element => getComputedStyle(element).backgroundColor"))

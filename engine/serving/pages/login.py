@@ -1,16 +1,18 @@
-"""`/login`: a key becomes a session cookie."""
+"""`/login`: a key becomes a session cookie; `/logout` ends the session."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from engine.serving.pages.view import local_path, page
+from engine.serving.keys import KeyRing
+from engine.serving.pages.view import HEADERS, page
+from engine.serving.service import Service
+from engine.serving.signatures import local_path, login, logout
 
 
-def routes(pages: APIRouter, log_in: Callable[[str], str | None]) -> None:
+def routes(pages: APIRouter, service: Service, keys: KeyRing) -> None:
     """Adds the page."""
 
     @pages.get("/login")
@@ -21,7 +23,12 @@ def routes(pages: APIRouter, log_in: Callable[[str], str | None]) -> None:
     async def enter(
         request: Request, key: Annotated[str, Form(max_length=500)] = "", next: Annotated[str, Form()] = "/"
     ) -> Response:
-        cookie = await asyncio.to_thread(log_in, key.strip()) if key.strip() else None
+        is_secure = request.url.scheme == "https"
+        cookie = await asyncio.to_thread(login, keys, service.secret, key.strip(), secure=is_secure)
         if cookie is None:
             return page(request, "login.html", status=401, next=local_path(next), wrong=True)
-        return RedirectResponse(local_path(next), 303, {"set-cookie": cookie, "cache-control": "no-store"})
+        return RedirectResponse(local_path(next), 303, HEADERS | {"set-cookie": cookie})
+
+    @pages.post("/logout")
+    async def leave(request: Request) -> Response:
+        return RedirectResponse("/login", 303, {"set-cookie": logout(secure=request.url.scheme == "https")})

@@ -1,4 +1,4 @@
-"""A rater's screens (`/study/{id}/rate`): consent, one set at a time, thanks. Raters never see methods, ids or items.
+"""A rater's screens (`/rate/{study_id}`): consent, one set at a time, thanks. Raters never see methods, ids or items.
 
 The signature in the link is all that a rater needs. Images and answers go by their place in the rater's own order.
 """
@@ -16,15 +16,14 @@ from engine.images import decode_image, encode_png
 from engine.serving.errors import ApiError
 from engine.serving.pages.study_rows import (
     StoredStudy,
-    check_signature,
     count_answers,
     put_answers,
-    rater_path,
     read_answers,
     read_study,
 )
 from engine.serving.pages.view import HEADERS, now, page
 from engine.serving.service import Service
+from engine.serving.signatures import check_rater, rater_path
 
 LONGEST_SECONDS = 3_600.0
 """A rater who takes longer was away."""
@@ -58,7 +57,7 @@ class Sheet:
 def routes(pages: APIRouter, service: Service) -> None:
     """Adds the screens."""
 
-    @pages.get("/study/{study_id}/rate")
+    @pages.get("/rate/{study_id}")
     async def screen(
         request: Request,
         study_id: str,
@@ -68,7 +67,7 @@ def routes(pages: APIRouter, service: Service) -> None:
         at: Annotated[int | None, Query()] = None,
     ) -> Response:
         sheet = await _sheet(service, study_id, rater, token)
-        link = rater_path(service.secret, study_id, rater)
+        link = rater_path(study_id, rater, service.secret)
         if not sheet.answers and not agreed:
             return page(request, "consent.html", sheet=sheet, link=link, scale=SCALES[sheet.study.ratings.task])
         number = sheet.first_open if at is None else at
@@ -76,12 +75,12 @@ def routes(pages: APIRouter, service: Service) -> None:
             return page(request, "thanks.html", sheet=sheet, link=link)
         return _ask(request, sheet, number, link)
 
-    @pages.post("/study/{study_id}/rate")
+    @pages.post("/rate/{study_id}")
     async def answer(
         request: Request, study_id: str, rater: Annotated[str, Query()] = "", token: Annotated[str, Query()] = ""
     ) -> Response:
         sheet = await _sheet(service, study_id, rater, token)
-        link = rater_path(service.secret, study_id, rater)
+        link = rater_path(study_id, rater, service.secret)
         form = await request.form()
         number, started = _whole(form.get("at")), _decimal(form.get("started"))
         if not 1 <= number <= len(sheet.screens) or form.get("agreed") != "1":
@@ -100,7 +99,7 @@ def routes(pages: APIRouter, service: Service) -> None:
         was_open = number == sheet.first_open
         return RedirectResponse(f"{link}&agreed=1" + ("" if was_open else f"&at={number + 1}"), 303, HEADERS)
 
-    @pages.get("/study/{study_id}/rate/image/{place}")
+    @pages.get("/rate/{study_id}/image/{place}")
     async def image(
         study_id: str, place: int, rater: Annotated[str, Query()] = "", token: Annotated[str, Query()] = ""
     ) -> Response:
@@ -119,7 +118,8 @@ def routes(pages: APIRouter, service: Service) -> None:
 
 async def _sheet(service: Service, study_id: str, rater: str, token: str) -> Sheet:
     """Raises ApiError: 403 for a wrong signature, 404 if the study is gone."""
-    check_signature(service.secret, study_id, rater, token)
+    if not check_rater(study_id, rater, token, service.secret):
+        raise ApiError(403, "this link is not valid; ask for it again", code="invalid_link")
     study, answers = await asyncio.gather(read_study(service, study_id), read_answers(service, study_id, rater))
     screens: dict[int, list[dict[str, Any]]] = {}
     for place, row in enumerate(study.ratings.order(rater).to_pylist()):

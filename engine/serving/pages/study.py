@@ -23,12 +23,12 @@ from engine.serving.pages.study_rows import (
     as_answers,
     own_studies,
     put_study,
-    rater_path,
     read_answers,
     read_study,
 )
 from engine.serving.pages.view import HEADERS, caller_of, now, page
 from engine.serving.service import Service
+from engine.serving.signatures import rater_path
 from engine.sources.kinds import SOURCES
 from engine.store.newest import newest
 
@@ -88,7 +88,7 @@ def routes(pages: APIRouter, service: Service) -> None:
             study=study,
             summary=await _summary(service, study),
             figures=figures_of(study.ratings),
-            links={name: rater_path(service.secret, study_id, name) for name in names},
+            links={name: rater_path(study_id, name, service.secret) for name in names},
             raters=raters,
         )
 

@@ -1,18 +1,16 @@
-"""The tables `studies` and `ratings`: a study and its answers as rows, and the signed links of raters."""
+"""The tables `studies` and `ratings`: a study and its answers as rows."""
 
 import asyncio
-import hmac
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
 import pyarrow as pa
 
 from engine.evaluation.rating import RatingStudy, answer_table
 from engine.serving.errors import ApiError
+from engine.serving.rows import to_bytes
 from engine.serving.service import Service
 from engine.store.rows import quote
 from engine.store.schemas import RATING_SCHEMA, STUDY_SCHEMA
@@ -103,25 +101,4 @@ def as_answers(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 async def _put(service: Service, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-    buffer = io.BytesIO()
-    with pa.ipc.new_stream(buffer, schema) as stream:
-        stream.write_table(table)
-    await service.writer.put({name: buffer.getvalue()})
-
-
-def sign(secret: bytes, study_id: str, rater: str) -> str:
-    """Signature of a rater's link: it opens this study, to answer under this name, and nothing else."""
-    message = "\n".join(("imagefoundry rater", study_id, rater)).encode()
-    return hmac.new(secret, message, "sha256").hexdigest()[:40]
-
-
-def check_signature(secret: bytes, study_id: str, rater: str, token: str) -> None:
-    """Raises ApiError (403) unless `token` is the signature."""
-    if not hmac.compare_digest(sign(secret, study_id, rater).encode(), token.encode("utf-8", "surrogatepass")):
-        raise ApiError(403, "this link is not valid; ask for it again", code="invalid_link")
-
-
-def rater_path(secret: bytes, study_id: str, rater: str) -> str:
-    """Path of a rater's link."""
-    query = urlencode({"rater": rater, "token": sign(secret, study_id, rater)})
-    return f"/study/{study_id}/rate?{query}"
+    await service.writer.put({name: to_bytes(table)})

@@ -7,7 +7,7 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +23,7 @@ from engine.serving.requests import describe
 
 FOLDER = Path(__file__).parent
 STATIC = ("pages.css", "pages.js", "htmx.min.js", "icon.svg")
-HEADERS = {"referrer-policy": "same-origin", "x-content-type-options": "nosniff", "cache-control": "no-store"}
+HEADERS = {"cache-control": "no-store"}
 
 
 def page(request: Request, name: str, /, *, status: int = 200, **shown: Any) -> HTMLResponse:
@@ -68,13 +68,6 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-def local_path(text: str) -> str:
-    """`text` if it is a path of this server, else `/`."""
-    is_plain = text.isprintable() and text.startswith("/") and not text.startswith("//") and "\\" not in text
-    parts = urlsplit(text) if is_plain else None
-    return text if parts and not parts.scheme and not parts.netloc else "/"
-
-
 def now() -> datetime:
     """The time, UTC."""
     return datetime.now(UTC)
@@ -112,8 +105,7 @@ def static_routes(pages: APIRouter) -> None:
             raise ApiError(404, f"there is no file {name[:64]!r}")
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         kept = "public, max-age=31536000, immutable"  # a changed file has another address
-        headers = {"cache-control": kept, "x-content-type-options": "nosniff"}
-        return Response(_content(name), media_type=kind, headers=headers)
+        return Response(_content(name), media_type=kind, headers={"cache-control": kept})
 
 
 @cache

@@ -161,7 +161,7 @@ function sendPhotographs() {
     if (files.length > Number(form.dataset.most)) return say(`${files.length} photographs are too many; choose ${form.dataset.most} at most`, true);
     const body = new FormData();
     body.append("name", form.elements.name.value.trim());
-    for (const file of files) body.append("images", file);
+    for (const file of files) body.append("image", file);
     const button = form.querySelector(".go");
     button.disabled = true;
     say(`Adding ${files.length} photograph${files.length > 1 ? "s" : ""} …`, false);
