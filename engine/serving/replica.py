@@ -289,6 +289,11 @@ class GeneratorReplica:
         done = await asyncio.wrap_future(job.result)
         row = Row(0, job.recipe, done.made, make_seconds=done.seconds)
         if row.reason:
+            reason = row.reason.removeprefix("ValueError: ")
+            if reason != row.reason and _param(
+                reason
+            ):  # the generator refuses the request, such as a prompt that is too long
+                raise ApiError(400, reason, code="invalid_value", param=_param(reason))
             await self._commit(Rows([row], {}, [None]))
             raise ApiError(500, f"the image could not be made: {row.reason[:300]}", code="generation_failed")
         loop = asyncio.get_running_loop()

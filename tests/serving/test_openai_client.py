@@ -281,7 +281,7 @@ def test_a_client_that_gives_up_frees_the_device(client: openai.OpenAI, server: 
     try:
         with pytest.raises(openai.APITimeoutError):
             client.with_options(timeout=0.5).images.generate(prompt="a long wait", **seeded(1, num_inference_steps=150))
-        until(lambda: not server.replica._making)
+        until(lambda: all(one.job.is_cancelled for one in server.replica._making.values()))
         hold.set()
         until(lambda: server.replica.queue.counts.cancelled == before + 1)
     finally:

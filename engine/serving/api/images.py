@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -14,7 +15,7 @@ from engine.recipe import Recipe
 from engine.serving.api.answers import event_stream, images_response
 from engine.serving.callers import Caller
 from engine.serving.errors import ApiError
-from engine.serving.orders import NewObject, Order
+from engine.serving.orders import NewObject, Order, Served
 from engine.serving.pictures import view
 from engine.serving.requests import ImageRequest, describe
 from engine.serving.service import Service
@@ -122,10 +123,29 @@ async def _answer(service: Service, request: Request, body: ImageRequest, order:
         return StreamingResponse(
             stream, media_type="text/event-stream", headers=headers | {"cache-control": "no-store"}
         )
-    served = await service.generate(order)
+    served = await _while_connected(request, service.generate(order))
     base_url = str(request.base_url).rstrip("/")
     content = await asyncio.to_thread(images_response, service, order, body, served, base_url)
     return JSONResponse(content, headers=headers)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, list[Served]]) -> list[Served]:
+    """The result of `work`, which is cancelled when the client goes away. Raises ApiError (499) in that case."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ApiError(499, "the client went away", code="cancelled")
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _edit_form(form: FormData) -> tuple[ImageRequest, list[bytes]]:
