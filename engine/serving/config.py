@@ -64,11 +64,15 @@ class ServeConfig:
             object.__setattr__(self, name, expanded(value, name in ("generators", "encoder")))
 
     def check(self) -> None:
-        """Raises ValueError if the configuration is invalid."""
+        """Raises ValueError if the configuration is invalid, or names models that are neither here nor within reach."""
         check_cache_folder()
         check_place("workspace", self.workspace)
-        check_not_empty(generators=self.generators)
+        self.check_values()
         check_encoder(self.encoder)
+
+    def check_values(self) -> None:
+        """Raises ValueError if a value is out of range or names an unknown generator; looks for no weights."""
+        check_not_empty(generators=self.generators)
         names = [generator_spec(name).name for name in self.generators]
         if len(set(names)) < len(names):
             raise ValueError(f"two generators have the same name ({', '.join(names)}); give each once")

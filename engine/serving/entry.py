@@ -64,7 +64,7 @@ def check_serve_file(content: Mapping[str, Any]) -> None:
     for one in content.get("applications", ()):
         if ":" not in one["import_path"] or "/" in one["import_path"]:
             raise ValueError(f"import_path {one['import_path']!r} is no MODULE:NAME; write serve.app:app")
-        config_from(one.get("args", {})).check()
+        config_from(one.get("args", {})).check_values()
 
 
 def _check_keys(content: Any, schema: type[BaseModel], where: str) -> None:

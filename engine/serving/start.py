@@ -14,9 +14,6 @@ from engine.serving.config import ServeConfig
 from engine.serving.keys import KEY_VARIABLE, OWN, hash_key, own_key
 from engine.store import Workspace
 
-NAME = "imagefoundry"
-"""Name of the Serve application."""
-
 
 def run_server(config: ServeConfig) -> int:
     """Serves until the process is asked to stop (Ctrl-C or SIGTERM), then answers what is in flight; returns 0.
@@ -46,18 +43,20 @@ def serving(config: ServeConfig) -> Iterator[tuple[str, str, bool]]:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        from engine.serving.deployments import build_application
+        from engine.serving.deployments import NAME, build_application
+        from engine.serving.writer_actor import stop_writer
 
-        application = build_application(
-            config, secrets.token_bytes(32), {hash_key(key): OWN}, may_grow=not connection.is_private
-        )
         serve.start(http_options={"host": config.host, "port": config.port})
         try:
+            application = build_application(
+                config, secrets.token_bytes(32), {hash_key(key): OWN}, may_grow=not connection.is_private
+            )
             serve.run(application, name=NAME, route_prefix="/", logging_config={"log_level": "WARNING"})
             yield f"http://{config.host}:{config.port}", key, is_new
         finally:
             # a shutdown alone drops what is in flight
             serve.delete(NAME)
+            stop_writer(config.workspace)
             serve.shutdown()
 
 
