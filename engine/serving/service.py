@@ -1,6 +1,7 @@
 """`Service`: everything that the API and the pages can ask for. It keeps nothing that another replica would lack."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from engine.serving.requests import ImageRequest
 from engine.store import Workspace
 from engine.store.rows import quote
 
+log = logging.getLogger("imagefoundry.serving")
 PLAIN = tuple(name for name in IMAGE_SCHEMA.names if name != "image")
 """Columns of an image without its bytes."""
 
@@ -97,6 +99,9 @@ class Service:
             yield Event("failed", error=_too_late(order))
         except ApiError as error:
             yield Event("failed", error=error)
+        except Exception as error:  # the answer has begun, so that no other one can be sent
+            log.error("request %s failed", order.request_id, exc_info=error)
+            yield Event("failed", error=ApiError(500, "the server failed", code="server_error"))
 
     async def search(self, search: Search) -> list[Hit]:
         """The nearest images that the caller may see. Raises ApiError."""

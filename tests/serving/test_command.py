@@ -177,9 +177,9 @@ def test_a_stop_answers_what_is_in_flight(server: Server):
     body = {"seed": 1, "num_inference_steps": 150, "queue_events": True}
     kinds: list[str] = []
     with server.client(max_retries=0) as client:
-        for event in client.images.generate(prompt="the last one", n=4, size="128x128", stream=True, extra_body=body):
+        for event in client.images.generate(prompt="the last one", n=4, size="64x64", stream=True, extra_body=body):
             kinds.append(event.type)
-            if kinds.count("imagefoundry.started") == 1:
+            if event.type == "imagefoundry.started" and kinds.count(event.type) == 1:
                 server.process.terminate()
     assert kinds.count("image_generation.completed") == 4
     assert server.process.wait(300) == 0
