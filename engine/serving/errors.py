@@ -55,3 +55,20 @@ class ApiError(Exception):
 
 def _restore(status: int, message: str, code: str | None, param: str | None, retry_after: float | None) -> ApiError:
     return ApiError(status, message, code=code, param=param, retry_after=retry_after)
+
+
+_PARAMS = (
+    ("negative", "negative_prompt"),
+    ("guidance", "guidance_scale"),
+    ("height", "size"),
+    ("steps", "num_inference_steps"),
+    ("reference_scale", "reference_scale"),
+    ("reference_mode", "reference_mode"),
+    ("reference", "references"),
+    ("prompt", "prompt"),
+)
+
+
+def param_of(message: str) -> str | None:
+    """The field of the request that a generator's error is about."""
+    return next((param for word, param in _PARAMS if word in message), None)

@@ -83,7 +83,9 @@ class BatchQueue:
         max_wait_seconds: float,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        self.sizes = BatchSizes(min(max_batch, generator.adapter.max_batch or max_batch))
+        self.most = min(max_batch, generator.adapter.max_batch or max_batch)
+        """Images per batch, at most."""
+        self.sizes = BatchSizes(self.most)
         self.counts = Counts()
         self.fault: Exception | None = None
         """Why no further job can be made; the process has to be replaced."""

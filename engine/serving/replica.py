@@ -4,10 +4,10 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,10 +21,10 @@ from engine.models.device import device_name
 from engine.recipe import Recipe
 from engine.serving.config import ServeConfig
 from engine.serving.database import ImageDatabase
-from engine.serving.errors import ApiError
+from engine.serving.errors import ApiError, param_of
 from engine.serving.orders import Event, Hit, NewObject, Order, Search, Served
 from engine.serving.queue import BatchQueue, Done, Job
-from engine.serving.rows import Rows, to_bytes
+from engine.serving.rows import Rows, request_row, to_bytes
 from engine.sources import Made, Stored, kinds
 from engine.store import Workspace
 
@@ -84,6 +84,7 @@ class GeneratorReplica:
             max_wait_seconds=config.max_wait_seconds,
         )
         self._name, self._started = uuid.uuid4().hex[:8], time.monotonic()
+        self._num_inside = 0
         self._making: dict[str, _Making] = {}
         self._encoding = ThreadPoolExecutor(1, "encode")
         """Embeds and encodes what was made, while the device makes the next batch."""
@@ -105,18 +106,24 @@ class GeneratorReplica:
 
     async def generate(self, order: Order) -> list[Served]:
         """All images of an order. Raises ApiError."""
-        recipes, references = await self._complete(order)
-        tasks = [
-            asyncio.ensure_future(self._serve(order, recipe, references, lambda event: None)) for recipe in recipes
-        ]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
+        with self._inside(order):
+            recipes, references = await self._complete(order)
+            tasks = [
+                asyncio.ensure_future(self._serve(order, recipe, references, lambda event: None)) for recipe in recipes
+            ]
+            try:
+                return list(await asyncio.gather(*tasks))
+            finally:
+                for task in tasks:
+                    task.cancel()
 
     async def stream(self, order: Order) -> AsyncIterator[Event]:
         """The events of an order. Raises ApiError for the whole order; one image's failure is its own event."""
+        with self._inside(order):
+            async for event in self._events(order):
+                yield event
+
+    async def _events(self, order: Order) -> AsyncIterator[Event]:
         recipes, references = await self._complete(order)
         events: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -141,6 +148,22 @@ class GeneratorReplica:
         finally:
             for task in tasks:
                 task.cancel()
+
+    @contextmanager
+    def _inside(self, order: Order) -> Iterator[None]:
+        """Counts an order's images as long as it is here, and refuses it at once if the queue could not take them.
+
+        Without it, any number of requests would wait for the look into the table that comes before the queue.
+        Raises ApiError (503).
+        """
+        images = len(order.recipes)
+        if self._num_inside + images > self._config.max_queue + self.queue.most:
+            raise ApiError(503, "the queue is full; try again later", code="queue_full", retry_after=2)
+        self._num_inside += images
+        try:
+            yield
+        finally:
+            self._num_inside -= images
 
     async def search(self, search: Search) -> list[Hit]:
         """The nearest images. Raises ApiError."""
@@ -219,7 +242,7 @@ class GeneratorReplica:
             try:
                 self._generator.check(recipe)
             except ValueError as error:
-                raise ApiError(400, str(error), code="invalid_value", param=_param(str(error))) from error
+                raise ApiError(400, str(error), code="invalid_value", param=param_of(str(error))) from error
             recipes.append(recipe)
         return recipes, pixels
 
@@ -290,10 +313,10 @@ class GeneratorReplica:
         row = Row(0, job.recipe, done.made, make_seconds=done.seconds)
         if row.reason:
             reason = row.reason.removeprefix("ValueError: ")
-            if reason != row.reason and _param(
+            if reason != row.reason and param_of(
                 reason
             ):  # the generator refuses the request, such as a prompt that is too long
-                raise ApiError(400, reason, code="invalid_value", param=_param(reason))
+                raise ApiError(400, reason, code="invalid_value", param=param_of(reason))
             await self._commit(Rows([row], {}, [None]))
             raise ApiError(500, f"the image could not be made: {row.reason[:300]}", code="generation_failed")
         loop = asyncio.get_running_loop()
@@ -325,7 +348,9 @@ class GeneratorReplica:
         row.stored = Stored(encode_png(pixels), content_hash(pixels), pixels.shape[0], pixels.shape[1])
         row.made.pixels = None
         rows = Rows([row], columns, [None if order.shared else order.caller.key_id])
-        rows.requests = [_request(order, row.recipe.id, True, job.wait_seconds, row.seconds, rows.usd(self._pricing))]
+        rows.requests = [
+            request_row(order, row.recipe.id, True, job.wait_seconds, row.seconds, rows.usd(self._pricing))
+        ]
         return rows
 
     def _embed(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -343,7 +368,7 @@ class GeneratorReplica:
 
     async def _note(self, order: Order, served: Served) -> None:
         """Records an image that a request got without making it."""
-        row = _request(order, served.recipe.id, False, served.wait_seconds, 0.0, 0.0)
+        row = request_row(order, served.recipe.id, False, served.wait_seconds, 0.0, 0.0)
         await self._put({"requests": to_bytes(pa.Table.from_pylist([row]))}, [], self.counts())
 
     async def _commit(self, rows: Rows) -> list[str]:
@@ -352,38 +377,6 @@ class GeneratorReplica:
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._searching, function, *arguments)
-
-
-def _request(order: Order, image_id: str, is_new: bool, wait: float, seconds: float, usd: float) -> dict[str, Any]:
-    return {
-        "request_id": order.request_id,
-        "key_id": order.caller.key_id,
-        "image_id": image_id,
-        "endpoint": order.endpoint,
-        "requested_at": datetime.now(UTC),
-        "is_new": is_new,
-        "wait_seconds": wait,
-        "device_seconds": seconds,
-        "usd": usd,
-        "end_user": order.end_user,
-    }
-
-
-_PARAMS = (
-    ("negative", "negative_prompt"),
-    ("guidance", "guidance_scale"),
-    ("height", "size"),
-    ("steps", "num_inference_steps"),
-    ("reference_scale", "reference_scale"),
-    ("reference_mode", "reference_mode"),
-    ("reference", "references"),
-    ("prompt", "prompt"),
-)
-
-
-def _param(message: str) -> str | None:
-    """The field of the request that a generator's error is about."""
-    return next((param for word, param in _PARAMS if word in message), None)
 
 
 def _sample_recipe(generator: DiffusionGenerator) -> Recipe:

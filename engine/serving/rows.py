@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from engine.dataflow.rows import Pricing, Row, to_tables
+from engine.serving.orders import Order
 from engine.store.vectors import from_matrix
 
 
@@ -49,3 +51,19 @@ def to_bytes(table: pa.Table) -> bytes:
         writer.write_table(table)
     data: bytes = sink.getvalue().to_pybytes()
     return data
+
+
+def request_row(order: Order, image_id: str, is_new: bool, wait: float, seconds: float, usd: float) -> dict[str, Any]:
+    """A row of `requests`: an image that an order was answered with."""
+    return {
+        "request_id": order.request_id,
+        "key_id": order.caller.key_id,
+        "image_id": image_id,
+        "endpoint": order.endpoint,
+        "requested_at": datetime.now(UTC),
+        "is_new": is_new,
+        "wait_seconds": wait,
+        "device_seconds": seconds,
+        "usd": usd,
+        "end_user": order.end_user,
+    }

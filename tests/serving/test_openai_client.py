@@ -289,6 +289,20 @@ def test_a_client_that_gives_up_frees_the_device(client: openai.OpenAI, server: 
     assert len(steps) < 150
 
 
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(client: openai.OpenAI, server: Running):
+    held = server.replica._num_inside
+    server.replica._num_inside = 10_000
+    try:
+        with pytest.raises(openai.InternalServerError) as caught:
+            client.images.generate(prompt="a cat", **seeded(77))
+    finally:
+        server.replica._num_inside = held
+    assert (caught.value.status_code, caught.value.code) == (503, "queue_full")
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+    client.images.generate(prompt="a cat", **seeded(77))
+    assert server.replica._num_inside == 0
+
+
 def until(condition: Any) -> None:
     """Waits for something that another thread does; fails after a minute."""
     ends = time.monotonic() + 60

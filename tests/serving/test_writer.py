@@ -13,6 +13,8 @@ from engine.serving import writer as module
 from engine.serving.callers import Caller
 from engine.serving.config import ServeConfig
 from engine.serving.errors import ApiError
+from engine.serving.orders import Order
+from engine.serving.rows import request_row as a_row
 from engine.serving.rows import to_bytes
 from engine.serving.writer import TableWriter
 from engine.store import Workspace
@@ -49,11 +51,8 @@ def images(*seeds: int, **more: Any) -> bytes:
 
 
 def request_row(usd: float, key_id: str = "ann") -> bytes:
-    from engine.serving.orders import Order
-    from engine.serving.replica import _request
-
     order = Order(Caller(key_id, key_id), "r", "/v1", ())
-    return to_bytes(pa.Table.from_pylist([_request(order, "i", True, 0.0, 0.0, usd)]))
+    return to_bytes(pa.Table.from_pylist([a_row(order, "i", True, 0.0, 0.0, usd)]))
 
 
 WORK = {
