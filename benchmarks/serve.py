@@ -51,7 +51,7 @@ class Server:
 
     def plan(self, bodies: Sequence[dict[str, Any]], **changed: Any) -> Plan:
         """A plan for its clients."""
-        return Plan(**{"url": self.url, "key": self.key, "bodies": bodies, "clients": 1} | changed)
+        return replace(Plan(self.url, self.key, bodies, clients=1), **changed)
 
 
 @contextmanager
@@ -181,11 +181,11 @@ def show_kill(server: Server, answers: Sequence[Answer]) -> None:
 
 def throughput(options: argparse.Namespace) -> None:
     """Images per second of 32 clients, against a bare loop and against `@serve.batch`, in pairs."""
-    from ray import serve
-
     mix = bodies(options.keys)
     ratios: dict[str, list[float]] = {"bare loop": [], "@serve.batch": []}
     with started() as server:
+        from ray import serve  # after Ray has its token
+
         serve.run(batch_application(), name="peer", route_prefix="/peer", logging_config={"log_level": "WARNING"})
         generator = loaded()
         for body in mix:

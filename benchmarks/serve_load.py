@@ -112,7 +112,7 @@ class Clients:
     _cached = _generate
 
     async def _peer(self, body: dict[str, Any], answer: Answer) -> None:
-        async with self._session.post("/peer", json=body) as response:
+        async with self._session.post("/peer/image", json=body) as response:
             answer.batch_size = (await self._read(response, answer)).get("batch_size", 0)
 
     async def _healthz(self, body: dict[str, Any], answer: Answer) -> None:

@@ -61,7 +61,7 @@ def batch_application() -> Any:
     @serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 1})
     @serve.ingress(app)
     class Peer:
-        """Answers `POST /peer`."""
+        """Answers `POST /peer/image`."""
 
         def __init__(self) -> None:
             self._generator = loaded()
@@ -70,7 +70,7 @@ def batch_application() -> Any:
                 body = {"size": "32x32", "prompt": "a photo", "num_inference_steps": 4}
                 self._make([body] * size)
 
-        @app.post("")
+        @app.post("/image")
         async def post(self, request: Request) -> dict[str, Any]:
             """One image."""
             png, size = await self._batch(await request.json())
@@ -94,4 +94,4 @@ def batch_application() -> Any:
                     made[row] = encode_png(one.permute(1, 2, 0).numpy()), len(rows)
             return [made[number] for number in range(len(bodies))]
 
-    return Peer.bind()
+    return Peer.bind()  # type: ignore[attr-defined]
