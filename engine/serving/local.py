@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,6 @@ from engine.serving.app import build_app
 from engine.serving.callers import Caller
 from engine.serving.config import ServeConfig
 from engine.serving.keys import KeyRing
-from engine.serving.orders import Event, Hit, NewObject, Order, Search, Served
 from engine.serving.replica import GeneratorReplica
 from engine.serving.service import Service
 from engine.serving.writer import TableWriter
@@ -44,30 +43,6 @@ class LocalWriter:
         return self._writer.metrics()
 
 
-class LocalGenerators:
-    """The `GeneratorReplica` of this process."""
-
-    def __init__(self, replica: GeneratorReplica):
-        self._replica = replica
-
-    async def generate(self, order: Order) -> list[Served]:
-        """See `GeneratorReplica.generate`."""
-        return await self._replica.generate(order)
-
-    async def stream(self, order: Order) -> AsyncIterator[Event]:
-        """See `GeneratorReplica.stream`."""
-        async for event in self._replica.stream(order):
-            yield event
-
-    async def search(self, search: Search) -> list[Hit]:
-        """See `GeneratorReplica.search`."""
-        return await self._replica.search(search)
-
-    async def add(self, new: NewObject) -> list[str]:
-        """See `GeneratorReplica.add`."""
-        return await self._replica.add(new)
-
-
 @dataclass(frozen=True)
 class LocalServer:
     """All parts of a server."""
@@ -92,6 +67,5 @@ def local_server(config: ServeConfig, keys: Mapping[str, Caller]) -> Iterator[Lo
             replica = GeneratorReplica(config, name, client.put)
             stack.callback(replica.close)
             replicas[generator_spec(name).name] = replica
-        generators = {name: LocalGenerators(replica) for name, replica in replicas.items()}
-        service = Service(config, generators, client, secrets.token_bytes(32))
+        service = Service(config, replicas, client, secrets.token_bytes(32))
         yield LocalServer(build_app(service, KeyRing(service.workspace, keys)), service, writer, replicas)

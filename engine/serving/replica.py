@@ -60,11 +60,10 @@ class GeneratorReplica:
         *,
         num_gpus: float = 0.0,
         device: str = "cpu",
-        loaded: DiffusionGenerator | None = None,
     ):
         self._config, self._put = config, put
         spec = generator_spec(generator)
-        self._generator = loaded or load_generator(spec, device=device)
+        self._generator = load_generator(spec, device=device)
         self.spec = self._generator.spec
         self._encoder = load_encoder(config.encoder, device=device, batch_size=1)  # each image as it comes
         self._workspace = Workspace.open(config.workspace)
