@@ -23,7 +23,8 @@ import torch
 
 from benchmarks.common import machine
 from benchmarks.vectors import ClusteredVectors
-from engine.retriever.exact_search import cut_blocks, top_k
+from engine.retriever.blocks import cut_blocks
+from engine.retriever.exact_search import top_k
 
 
 def timed(action: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:

@@ -24,7 +24,8 @@ import pyarrow as pa
 from benchmarks.common import machine
 from benchmarks.vectors import ClusteredVectors
 from engine.recipe import IMAGE_SCHEMA, image_schema
-from engine.retriever.exact_search import NO_CLASS, cut_blocks, top_k
+from engine.retriever.blocks import cut_blocks
+from engine.retriever.exact_search import NO_CLASS, top_k
 from engine.store import Committer, Workspace, maintenance, search, write_fragments
 
 RECALL = 0.99

@@ -14,6 +14,7 @@ matrix product of 8192 x 8192 bfloat16 numbers measured in the same run.
 import argparse
 import importlib.util
 import statistics
+import sys
 import time
 import tomllib
 from dataclasses import dataclass
@@ -120,6 +121,7 @@ def apply_speed(pipeline: Any, model: str, speed: str, device: str) -> None:
     found = importlib.util.spec_from_file_location("speed", ROOT / "engine" / "models" / "speed.py")
     assert found is not None
     assert found.loader is not None
+    sys.path.insert(0, str(ROOT))  # for `engine.cache`, which needs no other package
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     registry = tomllib.loads((ROOT / "engine" / "models" / "registry.toml").read_text("utf-8"))

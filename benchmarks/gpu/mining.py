@@ -1,38 +1,26 @@
 #!/usr/bin/env python3
 """Exact nearest row of another class on a GPU, against the time that its memory and its matrix units need at least.
 
-python benchmarks/gpu/mining.py
-python benchmarks/gpu/mining.py --rows 20000 --queries 500 --device cpu   # to see that it runs
+python -m benchmarks.gpu.mining
+python -m benchmarks.gpu.mining --rows 20000 --queries 500 --device cpu   # to see that it runs
 
-Needs torch and numpy alone: the engine's own module is loaded from its file. The floor is the larger of two: reading the
+The floor is the larger of two: reading the
 float32 database once from the device's memory, and the bfloat16 product of all pairs; both rates are measured here. The
 search is timed with the copy from the host's memory, which is named apart, and its result is compared with float32 products.
 """
 
 import argparse
-import importlib.util
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(name: str, path: str) -> Any:
-    """A module of this repository by its file, without the packages above it."""
-    found = importlib.util.spec_from_file_location(name, ROOT / path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # dataclasses look their module up
-    found.loader.exec_module(module)
-    return module
+from benchmarks.vectors import ClusteredVectors
+from engine.retriever.blocks import Block
+from engine.retriever.exact_search import top_k
 
 
 def seconds(action: Callable[[], Any], device: str, repeats: int) -> float:
@@ -47,9 +35,7 @@ def seconds(action: Callable[[], Any], device: str, repeats: int) -> float:
     return statistics.median(times[1:])
 
 
-def largest_gap(
-    mining: Any, queries: np.ndarray, codes: np.ndarray, blocks: list[Any], found: Any, device: str
-) -> float:
+def largest_gap(queries: np.ndarray, codes: np.ndarray, blocks: list[Any], found: Any, device: str) -> float:
     """How far a float32 product of all pairs, in pieces, finds a better row than the search did."""
     left = torch.from_numpy(queries).to(device)
     own = torch.from_numpy(codes).to(device)
@@ -74,14 +60,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device = options.device
-    mining, vectors = load("mining", "engine/retriever/exact_search.py"), load("vectors", "benchmarks/vectors.py")
-    data = vectors.ClusteredVectors(options.dimension, decay=options.decay)
+    data = ClusteredVectors(options.dimension, decay=options.decay)
     queries, codes = data.draw(options.queries, 1)
     parts = list(data.blocks(options.rows, 2))
     starts = np.cumsum([0] + [len(part[0]) for part in parts])
     blocks = [
-        mining.Block(np.arange(start, start + len(part[0])), *part)
-        for start, part in zip(starts[:-1], parts, strict=True)
+        Block(np.arange(start, start + len(part[0])), *part) for start, part in zip(starts[:-1], parts, strict=True)
     ]
 
     on_gpu = device == "cuda"
@@ -99,10 +83,10 @@ def main() -> None:
     }
 
     def search() -> Any:
-        return mining.top_k(queries, blocks, k=options.k, query_classes=codes, device=device)
+        return top_k(queries, blocks, k=options.k, query_classes=codes, device=device)
 
     took = seconds(search, device, options.repeats)
-    gap = largest_gap(mining, queries, codes, blocks, search(), device)
+    gap = largest_gap(queries, codes, blocks, search(), device)
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     print(
         f"{name}, torch {torch.__version__}: {options.queries:,} queries x {options.rows:,} x {options.dimension}, k = {options.k}"

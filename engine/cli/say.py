@@ -49,6 +49,14 @@ def database(config: Any, result: Any) -> None:
         )
 
 
+def embedded(config: Any, result: Any) -> None:
+    """An `Embedded`."""
+    print(
+        f"{result.embedded:,} of {result.images:,} images embedded now by {config.encoder}, in the column {result.column}. "
+        f"Workspace: {config.workspace}"
+    )
+
+
 def negatives(config: Any, result: dict[str, Any]) -> None:
     """The counts of `mine_negatives`."""
     print(

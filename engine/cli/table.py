@@ -90,6 +90,14 @@ COMMANDS = {
         say.report,
         "train_retriever",
     ),
+    "embed": Command(
+        "Embed the images of a workspace by one more encoder; images that have its embedding are left as they are.",
+        "engine.studies.embed",
+        "EmbedConfig",
+        "embed_images",
+        say.embedded,
+        "embed_images",
+    ),
     "rate": Command(
         "RealRAG's human study: write blinded rating sheets of a workspace's images; with --analyse, read the answers.",
         "engine.studies.rating",

@@ -13,13 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from engine.dataflow.resources import Ask
-from engine.dataflow.stages import Stage, Stages, Views
+from engine.dataflow.stages import Embed, Stage, Stages, Views
 from engine.failures import RunFailed
 from engine.images import decode_image
+from engine.models.gpu_decoding import decode_on_gpu
 from engine.models.preprocessing import Preprocessing
 from engine.store import Workspace
 
 ROWS_PER_LEASE = 256
+MAX_READERS = 64
+"""Reading processes that may join where the cluster grows."""
 MAX_RESTARTS = 3
 """Number of times that Ray replaces a lost process before the run fails."""
 
@@ -41,7 +44,7 @@ class Applied:
 
 
 def apply_stage(
-    ids: Sequence[str], stage: Stage, uri: str, ask: Ask, num_workers: tuple[int, int]
+    ids: Sequence[str], stage: Stage, uri: str, ask: Ask, num_workers: tuple[int, int], num_readers: int = 1
 ) -> Iterator[Applied]:
     """Runs a stage on committed images, in any order; ids without an image are left out.
 
@@ -51,6 +54,7 @@ def apply_stage(
         uri: URI of the workspace.
         ask: resources of one worker.
         num_workers: minimum and maximum number of workers; the pool follows the cluster between the two.
+        num_readers: processors that read and decode from the start, for workers that hold GPUs; they follow the cluster too.
 
     Raises:
         ValueError: the stage cannot be loaded; the message is the worker's one sentence.
@@ -66,9 +70,18 @@ def apply_stage(
     stream = ray.data.from_items(leases, override_num_blocks=len(leases))
     first, most = (max(1, num) for num in num_workers)
     # images of one size travel as an array; images of different sizes are read where they are processed
-    reads_elsewhere = bool(ask.num_gpus) and stage.preprocessing is not None
-    if reads_elsewhere:
-        stream = stream.map(_Read, fn_constructor_args=(uri, stage.preprocessing), concurrency=(1, 64), num_cpus=1)
+    decodes_on_gpu = isinstance(stage, Embed) and stage.decode == "gpu"
+    if decodes_on_gpu and not ask.num_gpus:
+        raise ValueError("--decode gpu needs a GPU, and the workers have none; leave it out")
+    if bool(ask.num_gpus) and stage.preprocessing is not None:
+        size = None if decodes_on_gpu else stage.preprocessing
+        readers = max(1, min(num_readers, len(leases)))
+        stream = stream.map(
+            _Read,
+            fn_constructor_args=(uri, size),
+            compute=ActorPoolStrategy(min_size=1, max_size=max(readers, MAX_READERS), initial_size=readers),
+            num_cpus=1,
+        )
     stream = stream.map(
         _Apply,
         fn_constructor_args=(uri, stage, ask.device),
@@ -91,19 +104,22 @@ def apply_stage(
 
 
 class _Read:
-    """On a processor: takes ids, returns resized pixels."""
+    """On a processor: takes ids, returns resized pixels; encoded images if there is no size."""
 
-    def __init__(self, uri: str, size: Preprocessing):
+    def __init__(self, uri: str, size: Preprocessing | None):
         self._workspace = Workspace.open(uri, create=False)
         self._size = size
 
     def __call__(self, lease: Lease) -> Lease:
         images = self._workspace.fetch(list(lease["ids"]), ["image"])
-        return {"ids": images.column("id").to_pylist(), "pixels": _stack(images, self._size).tobytes()}
+        found: Lease = {"ids": images.column("id").to_pylist()}
+        if self._size is None:
+            return found | {"encoded": images.column("image").to_pylist()}
+        return found | {"pixels": _stack(images, self._size).tobytes()}
 
 
 class _Apply:
-    """On a device: takes ids and pixels, returns columns; reads the pixels itself if none come with the ids."""
+    """On a device: takes ids and pixels, returns columns; reads the images itself if none come with the ids."""
 
     def __init__(self, uri: str, stage: Stage, device: str):
         import torch
@@ -111,7 +127,7 @@ class _Apply:
         if device == "cpu":
             torch.set_num_threads(1)  # one actor per core
         self._workspace = Workspace.open(uri, create=False)
-        self._stage = stage
+        self._stage, self._device = stage, device
         self._stages = Stages([stage], device)
 
     def __call__(self, lease: Lease) -> Lease:
@@ -122,7 +138,9 @@ class _Apply:
         if "pixels" in lease:
             assert size is not None
             pixels: Any = torch.from_numpy(np.frombuffer(bytearray(lease["pixels"]), np.uint8)).view(-1, 3, *size.size)
-            rows = self._workspace.fetch(ids, list(self._stage.inputs)) if self._stage.inputs else None
+            rows = self._rows(ids)
+        elif "encoded" in lease:
+            pixels, rows = decode_on_gpu(lease["encoded"], self._device), self._rows(ids)
         else:
             images = self._workspace.fetch(ids, ["image", *self._stage.inputs])
             ids, rows = images.column("id").to_pylist(), images.drop_columns(["image"])
@@ -134,6 +152,10 @@ class _Apply:
         table = pa.table({"id": kept} | staged.columns)
         reason = next(iter(staged.reasons.values()), (None, ""))[1]
         return {"table": _ipc(table), "num_images": len(ids), "seconds": seconds, "reason": reason}
+
+    def _rows(self, ids: list[str]) -> pa.Table | None:
+        """The stage's inputs."""
+        return self._workspace.fetch(ids, list(self._stage.inputs)) if self._stage.inputs else None
 
 
 def _stack(images: pa.Table, size: Preprocessing) -> np.ndarray:

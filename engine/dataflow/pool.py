@@ -272,11 +272,11 @@ class Pool:
     @property
     def _reads_elsewhere(self) -> bool:
         """Whether tasks on processors read and decode: yes if workers hold GPUs and the cluster has a free CPU."""
-        return self.ask.num_gpus > 0 and self._cluster.has_spare_cpu(self.ask)
+        return self.ask.num_gpus > 0 and self._cluster.spare_cpus(self.ask) > 0
 
     def _start_reading(self) -> None:
-        """Keeps some read blocks ready for the workers."""
-        most = BLOCKS_AHEAD * sum(slot.is_ready for slot in self._slots)
+        """Keeps all spare processors reading, and some blocks ready for the workers."""
+        most = max(BLOCKS_AHEAD * sum(slot.is_ready for slot in self._slots), self._cluster.spare_cpus(self.ask))
         while self._reads_elsewhere and self._sizes is not None and len(self._readers) < most:
             lease = self._suspects.next(lambda lease: lease.reads)
             if lease is None and self._backlog.next_reads:

@@ -63,9 +63,9 @@ class Cluster:
         """Number of actors that fit into the live nodes when these are empty."""
         return sum(_fitting(node, ask) for node in self.nodes)
 
-    def has_spare_cpu(self, ask: Ask) -> bool:
-        """Whether a node has a free CPU for a task when workers fill it."""
-        return any(node.get("CPU", 0.0) - _fitting(node, ask) * ask.num_cpus >= 1 for node in self.nodes)
+    def spare_cpus(self, ask: Ask) -> int:
+        """Number of CPUs that are free for tasks of one CPU when workers fill the nodes."""
+        return sum(int(node.get("CPU", 0.0) - _fitting(node, ask) * ask.num_cpus + 1e-6) for node in self.nodes)
 
     def could_ever_place(self, ask: Ask) -> bool:
         """Whether an actor fits into a present node or one that may be added."""

@@ -28,6 +28,7 @@ from engine.dataflow.ticker import Ticker
 from engine.dataflow.worker import Report, WorkerJob
 from engine.failures import RunFailed
 from engine.models import ImageEncoder, load_encoder
+from engine.models.gpu_decoding import Decode
 from engine.sources import Maker, Plan, plan_ids
 from engine.store import Committer, Receipt, Workspace, write_fragments
 
@@ -178,12 +179,14 @@ class Run:
         what: Plan | Sequence[str],
         name: str = "",
         load_encoder: Callable[..., ImageEncoder] = load_encoder,
+        decode: Decode = "cpu",
     ) -> int:
         """Embeds the committed images of a plan, or with these ids, that lack an encoder's embedding. Makes no image.
 
-        Returns the number of embedded images. `load_encoder` loads the encoder from its source on the workers.
+        Returns the number of embedded images. `load_encoder` loads the encoder from its source on the workers; `decode`
+        is where they decode the images (`Embed.of`).
         """
-        return self.apply(Embed.of(encoder, load_encoder), what, name or f"embed by {encoder.name}")
+        return self.apply(Embed.of(encoder, load_encoder, decode), what, name or f"embed by {encoder.name}")
 
     def apply(self, stage: Stage, what: Plan | Sequence[str], name: str = "") -> int:
         """Runs a stage on the committed images of a plan, or with these ids, that lack one of its columns.
@@ -211,7 +214,7 @@ class Run:
         pool = (num_workers, most if cluster.may_grow else num_workers)
         pending: list[pa.Table] = []
         written = time.monotonic()
-        for part in apply_stage(missing, stage, self.workspace.uri, ask, pool):
+        for part in apply_stage(missing, stage, self.workspace.uri, ask, pool, cluster.spare_cpus(ask)):
             pending.append(part.table)
             usd = self._accounts.add_stage(stage.name, part.table.num_rows, part.seconds, ask)
             num_failed = part.num_images - part.table.num_rows

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from engine.models import ImageEncoder, load_encoder
 from engine.models.faults import DeviceFault, is_device_fault
+from engine.models.gpu_decoding import SUFFIX, Decode
 from engine.models.preprocessing import Preprocessing
 from engine.recipe import RECIPE_SCHEMA, Recipe, embedding_column
 from engine.store.vectors import from_matrix, to_matrix
@@ -102,12 +103,23 @@ class Embed:
     rejects: bool = False
     inputs: tuple[str, ...] = ()
     name: str = "embed"
+    decode: Decode = "cpu"
+    """Where `Run.apply` decodes the images; in a fill, they are decoded where they are read."""
     _loaded: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, encoder: ImageEncoder, load_encoder: Callable[..., ImageEncoder] = load_encoder) -> "Embed":
-        """The stage of an encoder; each worker loads the encoder itself."""
-        return cls(encoder.name, encoder.source, encoder.dimension, load_encoder, _loaded=encoder)
+    def of(
+        cls,
+        encoder: ImageEncoder,
+        load_encoder: Callable[..., ImageEncoder] = load_encoder,
+        decode: Decode = "cpu",
+    ) -> "Embed":
+        """The stage of an encoder; each worker loads the encoder itself.
+
+        With `decode` "gpu", its embeddings have a column of their own, since the pixels differ a little.
+        """
+        name = encoder.name + (SUFFIX if decode == "gpu" else "")
+        return cls(name, encoder.source, encoder.dimension, load_encoder, decode=decode, _loaded=encoder)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": None}

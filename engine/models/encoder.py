@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     import torch
 
 
+BATCH_SIZES = {"cpu": 64, "cuda": 256}
+"""Images per forward pass by type of device. On an H100, ViT-B/32 makes 14,000 images/s in batches of 64, 30,300 in batches of
+256 and 31,300 in batches of 1,024 (benchmarks/results)."""
+RESIZED_AT_ONCE = 64
+"""Images of one size that are uploaded and resized together: a few large ones fill hundreds of megabytes."""
+
+
 class ImageEncoder:
     """An open_clip model. Its preprocessing works on tensors, so pixels never leave their device."""
 
@@ -34,6 +41,7 @@ class ImageEncoder:
         self._tokenizer = tokenizer
         self._cfg = model.visual.preprocess_cfg
         self._normalisation: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._stream: torch.cuda.Stream | None = None
 
     @property
     def dimension(self) -> int:
@@ -43,9 +51,9 @@ class ImageEncoder:
     def encode_images(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
         """Embeddings `[B, D]` float32, unit norm, of uint8 images: a list of `[3, H, W]` of any sizes, or a batch `[B, 3, H, W]`.
 
-        A batch of the size in `preprocessing` is uploaded and normalised whole; other images are resized one by one. Batches
-        are padded to `batch_size`, so an embedding does not depend on the number of images. `batch_size` is halved for good
-        when the device runs out of memory.
+        Images of one size are uploaded and resized together. Batches are padded to `batch_size`, so an embedding does not depend
+        on the number of images. On a GPU the upload of a batch overlaps with the computation of the one before. `batch_size` is
+        halved for good when the device runs out of memory.
 
         Raises:
             ValueError: an image is not uint8 with three channels.
@@ -105,12 +113,44 @@ class ImageEncoder:
         import torch
 
         _check_images(images)
-        if not isinstance(images, torch.Tensor) or tuple(images.shape[-2:]) != self.preprocessing.size:
-            return torch.stack([self.preprocessing.resize(image.to(self.device)) for image in images])
-        if self.device.startswith("cuda") and images.device.type == "cpu":
-            # a copy from pinned memory overlaps with the computation of the previous batch
-            return images.pin_memory().to(self.device, non_blocking=True)
-        return images.to(self.device)
+        if isinstance(images, torch.Tensor):
+            return self.preprocessing.resize(self._to_device(images))
+        sizes: dict[torch.Size, list[int]] = {}
+        for number, image in enumerate(images):
+            sizes.setdefault(image.shape, []).append(number)
+        resized = [
+            self.preprocessing.resize(self._to_device([images[row] for row in rows[start : start + RESIZED_AT_ONCE]]))
+            for rows in sizes.values()
+            for start in range(0, len(rows), RESIZED_AT_ONCE)
+        ]
+        batch = torch.cat(resized)
+        if len(sizes) == 1:
+            return batch
+        order = torch.tensor([row for rows in sizes.values() for row in rows])
+        return batch[order.argsort().to(self.device)]
+
+    def _to_device(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
+        """uint8 `[B, 3, H, W]` on the encoder's device, of images of one size."""
+        import torch
+
+        is_on_host = images[0].device.type == "cpu"
+        if not (self.device.startswith("cuda") and is_on_host):
+            whole = images if isinstance(images, torch.Tensor) else torch.stack(list(images))
+            return whole.to(self.device)
+        # a copy from pinned memory on a stream of its own overlaps with the computation of the previous batch
+        pinned = torch.empty(len(images), *images[0].shape, dtype=torch.uint8, pin_memory=True)
+        if isinstance(images, torch.Tensor):
+            pinned.copy_(images)
+        else:
+            torch.stack(list(images), out=pinned)
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._stream):
+            whole = pinned.to(self.device, non_blocking=True)
+        computing.wait_stream(self._stream)
+        whole.record_stream(computing)
+        return whole
 
     def _normalise(self, batch: "torch.Tensor") -> "torch.Tensor":
         """float32 of uint8 `[B, 3, h, w]`, normalised by mean and standard deviation per channel."""
@@ -137,13 +177,20 @@ def _check_images(images: "Sequence[torch.Tensor] | torch.Tensor") -> None:
             )
 
 
-def load_encoder(name: str, *, device: str = "cpu", batch_size: int = 64, dtype: str | None = None) -> ImageEncoder:
+def default_batch_size(device: str) -> int:
+    """Images per forward pass on a torch device."""
+    return BATCH_SIZES["cuda" if device.startswith("cuda") else "cpu"]
+
+
+def load_encoder(
+    name: str, *, device: str = "cpu", batch_size: int | None = None, dtype: str | None = None
+) -> ImageEncoder:
     """Loads an encoder, such as `mini-clip` or `ViT-B-32/openai`.
 
     Args:
         name: registry name, open_clip pair `ARCHITECTURE/WEIGHTS`, or folder of open_clip's layout.
         device: `cpu`, `cuda`, `cuda:1`, …
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; None for the device's own number.
         dtype: `float32`, `float16` or `bfloat16`; None for float16 on a GPU and float32 on a CPU.
 
     Raises:
@@ -165,7 +212,7 @@ def load_encoder(name: str, *, device: str = "cpu", batch_size: int = 64, dtype:
         _cast(model, getattr(torch, dtype))
         model.to(device)
     model.eval().requires_grad_(False)
-    return ImageEncoder(name, full_name, model, tokenizer, device, batch_size, dtype)
+    return ImageEncoder(name, full_name, model, tokenizer, device, batch_size or default_batch_size(device), dtype)
 
 
 def _cast(model: "torch.nn.Module", dtype: "torch.dtype") -> None:

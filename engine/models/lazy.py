@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from engine.models.encoder import ImageEncoder, load_encoder
+from engine.models.encoder import ImageEncoder, default_batch_size, load_encoder
 from engine.models.registry import embedding_name, encoder_source
 
 _LOADING = threading.Lock()
@@ -19,7 +19,7 @@ class LazyEncoder(ImageEncoder):
     A finished run needs only these, and loading takes seconds.
     """
 
-    def __init__(self, source: str, *, device: str = "cpu", batch_size: int = 64):
+    def __init__(self, source: str, *, device: str = "cpu", batch_size: int | None = None):
         """The arguments are those of `load_encoder`.
 
         Raises:
@@ -27,7 +27,7 @@ class LazyEncoder(ImageEncoder):
         """
         self.source = source
         self.device = device
-        self.batch_size = batch_size
+        self.batch_size = batch_size or default_batch_size(device)
         self.name = embedding_name(source)
 
     @property

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from engine.catalog import Dataset
 from engine.names import plain_name
 from engine.recipe import Recipe, embedding_column
-from engine.retriever.exact_search import NO_CLASS, Block
+from engine.retriever.blocks import Block
+from engine.retriever.exact_search import NO_CLASS
 from engine.sources import OriginalPlan
 from engine.store import IdSet, Workspace
 from engine.store.ids import id_bytes, id_names

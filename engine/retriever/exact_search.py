@@ -11,12 +11,14 @@ rounded `x`, `<q, x> <= <q', x'> + |q - q'| |x| + |q'| |x - x'|` is another such
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
+
+from engine.retriever.blocks import Block, checked, uploaded
 
 NO_CLASS = -1
 """Class code of a query or a row that is never masked."""
@@ -28,7 +30,10 @@ _RECHECK_COST = 1.5
 _SAMPLE_ROWS = 1_024
 _SAMPLE_QUERIES = 512
 _SAMPLE_TILES = 8
-_PAIRS_AT_ONCE = 1_024
+_PAIRS_AT_ONCE = {"cpu": 1_024, "cuda": 65_536}
+"""Pairs whose products are summed in float64 at once, by type of device."""
+_LARGEST_HALF_NORM = 128.0
+"""Vectors up to this length are screened in float16 on a GPU: no product of two overflows. Longer ones need bfloat16."""
 _STEPS = 127
 """Largest integer that a rounded coordinate takes."""
 _LEAST_STEP = 1e-12
@@ -40,18 +45,6 @@ _NOTHING = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some rows of a database."""
-
-    rows: np.ndarray
-    """`[B]` int64 row numbers."""
-    vectors: np.ndarray
-    """`[B, D]` float32."""
-    classes: np.ndarray | None = None
-    """`[B]` int64 class codes, `NO_CLASS` for rows that are never masked; None if nothing is masked."""
-
-
-@dataclass(frozen=True)
 class TopK:
     """The nearest rows of each query, nearest first, ties in order of the row number."""
 
@@ -59,14 +52,6 @@ class TopK:
     """`[Q, k]` int64; -1 if fewer than k rows are eligible."""
     scores: np.ndarray
     """`[Q, k]` float32 inner products, summed in float64; -inf where there is no row."""
-
-
-def cut_blocks(vectors: np.ndarray, classes: np.ndarray | None = None, num_rows: int = 65_536) -> Iterator[Block]:
-    """A database in memory, `[N, D]` float32 with its class codes `[N]`, as blocks."""
-    for start in range(0, len(vectors), num_rows):
-        part = slice(start, start + num_rows)
-        rows = np.arange(start, min(start + num_rows, len(vectors)))
-        yield Block(rows, vectors[part], None if classes is None else classes[part])
 
 
 def top_k(
@@ -94,20 +79,9 @@ def top_k(
     if not np.isfinite(queries).all():
         raise ValueError("a query holds NaN or infinity; embed its image again, or leave it out")
     search = _Search(queries, k, query_classes, torch.device(device))
-    for block in blocks:
-        _check(block, queries.shape[1], query_classes is not None)
-        if len(block.rows):
-            search.add(block)
+    for block, vectors in uploaded(checked(blocks, queries.shape[1], query_classes is not None), torch.device(device)):
+        search.add(block, vectors)
     return search.result()
-
-
-def _check(block: Block, dimension: int, masked: bool) -> None:
-    vectors = block.vectors
-    if vectors.ndim != 2 or vectors.shape[1] != dimension:
-        found = f"the queries have {dimension} numbers and the database's vectors have shape {vectors.shape}"
-        raise ValueError(f"{found}; embed both with the same encoder")
-    if masked and block.classes is None:
-        raise ValueError("the database says no classes, so none can be masked; give them, or do not mask")
 
 
 @dataclass(frozen=True)
@@ -157,6 +131,10 @@ class _Rounded:
         return self.lost * squares.max().sqrt() + (norms + self.lost) * rows.lost.max()
 
 
+_ROUNDING = {torch.float32: 0.0, torch.bfloat16: 2.0**-6, torch.float16: 2.0**-9}
+"""Upper bound of the error of a product relative to both lengths: both operands and the result are rounded."""
+
+
 class _Search:
     """Queries sorted by class, their best rows so far, and the screening directions."""
 
@@ -176,24 +154,33 @@ class _Search:
         self._num_blocks = 0
         # on a GPU the product is cheap and reading its result is not, so tiles are large and screened whole
         self._on_gpu = device.type == "cuda"
-        self._dtype = torch.bfloat16 if self._on_gpu else torch.float32
         self._tile = (8_192, 65_536) if self._on_gpu else (4_096, 256)
-        self._queries_screen = self._screen(self._queries, self._squares, self._split)
         self._rounded: _Rounded | None = None
         """The queries, if rounded products are used for screening."""
-        self._buffer = torch.empty(self._tile[0] * self._tile[1], dtype=self._dtype, device=device)
+        self._screen_in(torch.float16 if self._on_gpu else torch.float32)
+        self._leave_half(self._squares)
         self._whole_buffer = torch.empty(self._tile[0] * self._tile[1], dtype=torch.int32, device=device)
 
-    def add(self, block: Block) -> None:
-        """Searches a block."""
+    def _screen_in(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._queries_screen = self._screen(self._queries, self._squares, self._split)
+        self._buffer = torch.empty(self._tile[0] * self._tile[1], dtype=dtype, device=self._device)
+
+    def _leave_half(self, squares: torch.Tensor) -> None:
+        """Screens in bfloat16 from now on if vectors with these squared lengths are too long for float16."""
+        if self._dtype == torch.float16 and len(squares) and squares.max() > _LARGEST_HALF_NORM**2:
+            self._screen_in(torch.bfloat16)
+
+    def add(self, block: Block, vectors: torch.Tensor) -> None:
+        """Searches a block; `vectors` `[B, D]` float32 are its vectors on the device."""
         codes = block.classes if self._masked and block.classes is not None else np.full(len(block.rows), NO_CLASS)
         order = np.argsort(codes, kind="stable")
-        vectors = torch.from_numpy(np.ascontiguousarray(block.vectors, np.float32)).to(self._device)
         squares = _squares(vectors)
         finite = torch.isfinite(squares)
         if not finite.all():
             row = block.rows[int(finite.int().argmin())]
             raise ValueError(f"row {row} of the database holds NaN or infinity; embed its image again, or leave it out")
+        self._leave_half(squares)
         numbers, order_on_device = (torch.from_numpy(some).to(self._device) for some in (block.rows[order], order))
         rows = _Rows(numbers, vectors[order_on_device], squares[order_on_device], codes[order])
         if not self._num_blocks and not self._on_gpu:
@@ -264,8 +251,12 @@ class _Search:
 
     def _slack(self, squares: torch.Tensor) -> torch.Tensor:
         """`[Q]`: how far rounding may put a bound below the product that it bounds."""
-        relative = self._dimension * 2.0**-22 + (2.0**-6 if self._dtype == torch.bfloat16 else 0.0)
-        return relative * self._norms * squares.max().sqrt()
+        relative = self._dimension * 2.0**-22 + _ROUNDING[self._dtype]
+        longest = squares.max().sqrt()
+        found = relative * self._norms * longest
+        if self._dtype == torch.float16:  # coordinates below its normal range are off by up to 2^-25 each
+            found += self._dimension**0.5 * 2.0**-25 * (self._norms + longest)
+        return found
 
     def _search(self, rows: _Rows) -> None:
         if not len(rows.codes) or not len(self._queries):
@@ -328,10 +319,11 @@ class _Search:
         if not len(pairs):
             return
         at, column = pairs.unbind(1)
+        at_once = _PAIRS_AT_ONCE[self._device.type]
         scores = torch.cat(
             [
                 (self._queries[places[a]].double() * tile.vectors[c].double()).sum(1).float()
-                for a, c in zip(at.split(_PAIRS_AT_ONCE), column.split(_PAIRS_AT_ONCE), strict=True)
+                for a, c in zip(at.split(at_once), column.split(at_once), strict=True)
             ]
         )
         _, inverse, counts = torch.unique_consecutive(at, return_inverse=True, return_counts=True)

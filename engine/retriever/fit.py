@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.retriever.blocks import Block
 from engine.retriever.data import Batch, RetrieverData
-from engine.retriever.exact_search import Block, top_k
+from engine.retriever.exact_search import top_k
 from engine.retriever.head import Head, HeadSpec
 from engine.retriever.loss import reflective_loss
 

@@ -12,7 +12,8 @@ from engine.models import ImageEncoder
 from engine.models.prompt_weights import read_weights
 from engine.prompts import make_prompt
 from engine.recipe import embedding_column
-from engine.retriever.exact_search import Block, top_k
+from engine.retriever.blocks import Block
+from engine.retriever.exact_search import top_k
 from engine.retriever.head import Head, HeadSpec
 from engine.store import Workspace
 from engine.store.rows import quote

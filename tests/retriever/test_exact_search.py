@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.retriever import exact_search
-from engine.retriever.exact_search import NO_CLASS, Block, cut_blocks, top_k
+from engine.retriever.blocks import Block, cut_blocks
+from engine.retriever.exact_search import NO_CLASS, top_k
 
 
 def brute_force(queries, rows, k, query_classes=None, classes=None):

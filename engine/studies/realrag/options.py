@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.retriever.blocks import cut_blocks
 from engine.retriever.data import RetrieverData
-from engine.retriever.exact_search import cut_blocks, top_k
+from engine.retriever.exact_search import top_k
 from engine.retriever.fit import Trained, TrainingConfig
 from engine.studies.realrag.judge import ImageSet, Row
 
