@@ -285,8 +285,7 @@ class Workspace:
         with workspace_lock(self.uri, run_id) as held:
             if check:
                 check_files(self)
-            fences = {name: Fence(self.uri, self.dataset(name)) for name in FENCED}
-            self._held, self._fences = held, fences
+            self._held, self._fences = held, {name: Fence(self.uri, self.dataset(name)) for name in FENCED}
             try:
                 self.ensure_columns(IMAGE_SCHEMA)  # those that are new since the table was made
                 yield
