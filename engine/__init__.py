@@ -38,6 +38,7 @@ _MODULES = {
     "load_pool": "engine.sources",
     "plan_ids": "engine.sources",
     # runs and their price
+    "ImageFormat": "engine.images",
     "Run": "engine.dataflow.run",
     "Stage": "engine.dataflow.stages",
     "Embed": "engine.dataflow.stages",

@@ -28,6 +28,7 @@ from engine.evaluation import linear_probe_score as linear_probe_score
 # scores
 from engine.evaluation import zero_shot_score as zero_shot_score
 from engine.failures import RunFailed as RunFailed
+from engine.images import ImageFormat as ImageFormat
 from engine.models import DiffusionGenerator as DiffusionGenerator
 
 # models
@@ -102,6 +103,7 @@ __all__ = [
     "GeneratorSpec",
     "Head",
     "ImageEncoder",
+    "ImageFormat",
     "Made",
     "Maker",
     "MakerBySource",

@@ -6,10 +6,13 @@ scaled to 8, the first frame of an animation. Colour profiles are not applied, s
 
 import io
 import re
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from engine.names import unknown_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,6 +25,13 @@ MAX_ASPECT = 100
 """Maximum ratio of height to width; when resized for an encoder, a longer image would fill the memory."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM")
 """Pillow's names of the supported formats; file names are ignored."""
+
+STORED_FORMATS = ("png", "webp", "jpeg")
+"""Formats in which generated images can be stored."""
+DEFAULT_QUALITY = 90
+"""Quality of WebP and JPEG if none is given."""
+LOSSLESS_QUALITY = 100
+"""WebP of this quality is lossless."""
 
 _BACKGROUND = (255, 255, 255, 255)
 _ORIENTATION = 0x0112
@@ -174,6 +184,56 @@ def encode_png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """Format in which generated images are stored. Raises ValueError for an unknown format or an invalid quality."""
+
+    name: str = "png"
+    """`png`, `webp` or `jpeg`."""
+    quality: int | None = None
+    """1 to 100, 90 if not given; WebP of 100 is lossless. None for PNG."""
+
+    def __post_init__(self) -> None:
+        if self.name not in STORED_FORMATS:
+            raise ValueError(unknown_name("image format", self.name, STORED_FORMATS))
+        if self.name == "png":
+            if self.quality is not None:
+                raise ValueError(
+                    f"image quality {self.quality} has no effect on png, which is lossless; leave it out, or choose webp or jpeg"
+                )
+            return
+        quality = DEFAULT_QUALITY if self.quality is None else self.quality
+        if not 1 <= quality <= 100:
+            raise ValueError(f"image quality {quality} is out of range; give 1 to 100")
+        object.__setattr__(self, "quality", quality)
+
+    def __str__(self) -> str:
+        return self.name if self.quality is None else f"{self.name}-{self.quality}"
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the encoded bytes decode to the same pixels."""
+        return self.name == "png" or (self.name == "webp" and self.quality == LOSSLESS_QUALITY)
+
+    def encode(self, pixels: np.ndarray) -> bytes:
+        """Encoded bytes of `[H, W, 3]` uint8."""
+        if self.name == "png":
+            return encode_png(pixels)
+        from PIL import Image
+
+        options: dict[str, object] = {"quality": self.quality}
+        if self.name == "webp":
+            # method 2 takes half the time of Pillow's default, for files of the same size; without loss, quality is effort
+            options = {"lossless": True, "quality": 20, "method": 2} if self.is_lossless else options | {"method": 2}
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format=self.name.upper(), **options)
+        return buffer.getvalue()
+
+
+PNG = ImageFormat()
+"""The default: lossless."""
 
 
 def content_hash(pixels: np.ndarray) -> str:

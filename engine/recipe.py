@@ -120,6 +120,7 @@ IMAGE_SCHEMA = pa.schema(
         pa.field("batch_size", pa.int32(), nullable=False),
         pa.field("dtype", pa.string(), nullable=False),
         pa.field("device", pa.string(), nullable=False),
+        pa.field("image_format", pa.string()),
     ],
     metadata={"imagefoundry.schema_version": str(SCHEMA_VERSION)},
 )
@@ -127,7 +128,9 @@ IMAGE_SCHEMA = pa.schema(
 
 `image`: encoded bytes (WebP, PNG or JPEG). `content_hash`: blake2b-128 of the decoded pixels. `device_seconds`: busy
 seconds of the device(s) that made and embedded the image. `usd_compute`: their price. `usd_labels`: price paid to
-people for the label. `batch_size`, `dtype`, `device`: with the recipe, they determine the pixels exactly.
+people for the label. `batch_size`, `dtype`, `device`: with the recipe, they determine the pixels exactly, as long as
+`image_format` is lossless. `image_format`: `png`, `webp-90` or the like, format and quality of a generated image; null for
+the bytes of a file and in rows of releases without the column. `content_hash` and embeddings are those of the stored pixels.
 """
 
 ERROR_SCHEMA = pa.schema(

@@ -28,6 +28,51 @@ def test_png_bytes_hold_exactly_the_pixels():
     assert (images.decode_image(images.encode_png(pixels)) == pixels).all()
 
 
+LOSSLESS = ("png", "webp-100")
+
+
+@pytest.mark.parametrize(
+    ("image_format", "name", "kind"),
+    [
+        (images.ImageFormat(), "png", "PNG"),
+        (images.ImageFormat("webp"), "webp-90", "WEBP"),
+        (images.ImageFormat("webp", 100), "webp-100", "WEBP"),
+        (images.ImageFormat("webp", 1), "webp-1", "WEBP"),
+        (images.ImageFormat("jpeg"), "jpeg-90", "JPEG"),
+        (images.ImageFormat("jpeg", 100), "jpeg-100", "JPEG"),
+    ],
+)
+def test_a_stored_format_keeps_what_it_promises(image_format: images.ImageFormat, name: str, kind: str):
+    data = image_format.encode(PIXELS)
+    assert (str(image_format), Image.open(io.BytesIO(data)).format) == (name, kind)
+    assert np.array_equal(images.decode_image(data), PIXELS) == image_format.is_lossless == (name in LOSSLESS)
+
+
+def test_png_is_stored_as_before():
+    assert images.PNG.encode(PIXELS) == images.encode_png(PIXELS)
+
+
+@pytest.mark.parametrize("name", ["webp", "jpeg"])
+def test_a_lower_quality_is_smaller(name: str):
+    sizes = [len(images.ImageFormat(name, quality).encode(PIXELS)) for quality in (10, 50, 90, 99)]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize(
+    ("name", "quality", "sentence"),
+    [
+        ("gif", None, "unknown image format 'gif'; known: png, webp, jpeg"),
+        ("jpg", 90, "unknown image format 'jpg'; did you mean jpeg"),
+        ("webp", 0, "image quality 0 is out of range; give 1 to 100"),
+        ("jpeg", 101, "image quality 101 is out of range; give 1 to 100"),
+        ("png", 90, "image quality 90 has no effect on png, which is lossless; leave it out, or choose webp or jpeg"),
+    ],
+)
+def test_a_stored_format_that_does_not_exist_is_one_sentence(name: str, quality: int | None, sentence: str):
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        images.ImageFormat(name, quality)
+
+
 def test_equal_pictures_have_equal_hashes_whatever_their_encoding():
     pixels = class_image(1, 2)
     decoded = images.decode_image(images.encode_png(pixels))

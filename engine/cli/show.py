@@ -11,7 +11,7 @@ from engine.recipe import IMAGE_SCHEMA, Recipe
 if TYPE_CHECKING:
     from engine.store import Workspace
 
-COSTS = ("device_seconds", "usd_compute", "usd_labels", "run_id", "batch_size", "dtype", "device")
+COSTS = ("device_seconds", "usd_compute", "usd_labels", "run_id", "batch_size", "dtype", "device", "image_format")
 """Columns that are printed below the recipe."""
 
 
@@ -46,7 +46,7 @@ class Shown:
         """Prints each recipe (without the fields at their default), its costs and its file."""
         for row in self.rows:
             print(f"{row['id']}  {row['file']}  {row['image_width']}x{row['image_height']}")
-            for name, value in (*_recipe(row).items(), *((name, row[name]) for name in COSTS)):
+            for name, value in (*_recipe(row).items(), *_costs(row)):
                 print(f"  {name:20} {f'{value:.4g}' if isinstance(value, float) else value}")
 
 
@@ -65,7 +65,8 @@ def show(config: ShowConfig) -> Shown:
         raise ValueError("--where filters a sample; give --sample N with it")
     workspace = Workspace.open(config.workspace, create=False)
     ids = list(dict.fromkeys(config.ids)) or _sample(workspace, config)
-    rows = workspace.fetch(ids, [name for name in IMAGE_SCHEMA.names if name != "id"]).to_pylist()
+    present = workspace.image_schema().names  # a table of an older release may lack columns
+    rows = workspace.fetch(ids, [name for name in IMAGE_SCHEMA.names if name in present]).to_pylist()
     if missing := set(ids) - {row["id"] for row in rows}:
         raise ValueError(_why_missing(workspace, min(missing)))
     config.output.mkdir(parents=True, exist_ok=True)
@@ -112,6 +113,10 @@ def _why_missing(workspace: "Workspace", missing: str) -> str:
 def _recipe(row: dict[str, Any]) -> dict[str, Any]:
     defaults = {field.name: field.default for field in fields(Recipe)}
     return {name: value for name, value in Recipe.from_dict(row).as_dict().items() if value != defaults[name]}
+
+
+def _costs(row: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, row[name]) for name in COSTS if row.get(name) is not None]
 
 
 def _suffix(image: bytes) -> str:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 SHIPPED_BOOK = Path(__file__).parent / "price_book.toml"
-SECTIONS = ("defaults", "instances", "labels", "genbench")
+SECTIONS = ("defaults", "instances", "labels", "storage", "genbench")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +50,20 @@ class LabelPrice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoragePrice:
+    """A place for the table."""
+
+    name: str
+    """Name in the book."""
+    usd_per_gb_month: float
+    """US dollars per 10^9 bytes and month."""
+    source: str
+    """Document that the price is from."""
+    date: str
+    """Day the price was read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PaperCost:
     """A row of GenBench's Tables 1 and 5, as printed."""
 
@@ -65,7 +79,7 @@ class PaperCost:
     """Hours of the instance per 1,000 images."""
 
 
-Entry = TypeVar("Entry", Instance, LabelPrice, PaperCost)
+Entry = TypeVar("Entry", Instance, LabelPrice, StoragePrice, PaperCost)
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class PriceBook:
     labels: Mapping[str, LabelPrice]
     defaults: Mapping[str, str]
     """Instance for each accelerator, for `gpu` (any other GPU) and for `cpu` (none)."""
+    storage: Mapping[str, StoragePrice]
     genbench: Mapping[str, PaperCost]
 
     @classmethod
@@ -100,6 +115,7 @@ class PriceBook:
             instances=_entries(Instance, file, "instances", data["instances"]),
             labels=_entries(LabelPrice, file, "labels", data["labels"]),
             defaults=MappingProxyType(data["defaults"]),
+            storage=_entries(StoragePrice, file, "storage", data.get("storage", {})),
             genbench=_entries(PaperCost, file, "genbench", data.get("genbench", {})),
         )
         book._check_references(file)

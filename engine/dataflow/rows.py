@@ -111,6 +111,7 @@ def _image_table(rows: list[Row], pricing: Pricing, run_id: str, device_name: st
             "batch_size": row.made.batch_size,
             "dtype": row.made.dtype,
             "device": device_name,
+            "image_format": image.image_format,
         }
         for name, value in values.items():
             columns[name].append(value)

@@ -27,6 +27,7 @@ from engine.dataflow.stages import Embed, Stage, check_stages
 from engine.dataflow.ticker import Ticker
 from engine.dataflow.worker import Report, WorkerJob
 from engine.failures import RunFailed
+from engine.images import PNG, ImageFormat
 from engine.models import ImageEncoder, load_encoder
 from engine.models.gpu_decoding import Decode
 from engine.sources import Maker, Plan, plan_ids
@@ -79,6 +80,8 @@ class Run:
     """A connection that outlives the run; None for a connection of the run's own."""
     device: Device = "auto"
     """Device of the models."""
+    image_format: ImageFormat = PNG
+    """Format in which generated images are stored; those in the table stay as they are."""
     max_errors: float = 0.2
     """Share of failing recipes that stops the run."""
     max_workers: int | None = field(default_factory=lambda: int(os.environ.get(MAX_WORKERS_VARIABLE, "0")) or None)
@@ -144,7 +147,15 @@ class Run:
         shares = [maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]
         ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
         progress = Progress(name, backlog.most_left)
-        job = WorkerJob(maker, tuple(stages), self.workspace.uri, self.run_id, ask.device, self.flush_seconds)
+        job = WorkerJob(
+            maker,
+            tuple(stages),
+            self.workspace.uri,
+            self.run_id,
+            ask.device,
+            self.flush_seconds,
+            image_format=self.image_format,
+        )
         with (
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
             Ticker(committer, progress, self._renew, self._compact_if_due) as ticker,

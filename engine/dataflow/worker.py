@@ -12,12 +12,12 @@ import pyarrow as pa
 from engine.dataflow.leases import Lease
 from engine.dataflow.rows import Pricing, Row, to_tables
 from engine.dataflow.stages import Stage, Stages, Views, values_of
-from engine.images import content_hash, encode_png
+from engine.images import PNG, ImageFormat
 from engine.models.device import device_name
 from engine.models.faults import DeviceFault, is_device_fault
 from engine.models.preprocessing import Preprocessing
 from engine.recipe import Recipe
-from engine.sources import Made, Maker, Plan, Stored
+from engine.sources import Made, Maker, Plan, Stored, encode_generated
 from engine.store import Receipt, write_fragments
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class WorkerJob:
     """Torch device."""
     flush_seconds: float = 15.0
     """… or when its oldest row reaches this age, so that a killed actor loses little."""
+    image_format: ImageFormat = PNG
+    """Format in which generated images are stored."""
 
     @property
     def added(self) -> pa.Schema:
@@ -88,10 +90,24 @@ class ReadBlock:
     """Time spent reading."""
 
 
+@dataclass(frozen=True)
+class _Encoding:
+    """A generated batch that is being encoded in a lossy format."""
+
+    indices: np.ndarray
+    recipes: Sequence[Recipe]
+    made: Sequence[Made]
+    seconds: float
+    """Busy seconds per image."""
+    encodes: list[Future[None]]
+    """Each sets the stored bytes and pixels of one of `made`."""
+
+
 class Worker:
     """Actor: makes the recipes of leases, runs the stages on the device that made them, and writes fragments.
 
-    Encoding and writing run in separate threads, so the device does not wait for them.
+    Encoding and writing run in separate threads, so the device does not wait for them: a lossless image is encoded after
+    the stages, a lossy one before them, while the device makes the next batch.
     """
 
     def __init__(self, plan: Plan, job: WorkerJob):
@@ -102,6 +118,7 @@ class Worker:
         self._writes: list[Future[Report]] = []
         self._has_written = False
         self._encodes: list[Future[Stored]] = []
+        self._lossy: _Encoding | None = None
         self._pixel_bytes = 0
         self._failed, self._reason = 0, ""
 
@@ -145,6 +162,9 @@ class Worker:
             for part in self._batches(lease):
                 _noting(token, notes)(part)
                 self._add_generated(part)
+                if lease.care:  # a death is blamed on the batch that was noted last
+                    self._add_lossy()
+            self._add_lossy()
             made = len(lease)
         if first := not self._has_written:  # readers see the first rows soon
             self._write()
@@ -168,8 +188,27 @@ class Worker:
         started = time.perf_counter()
         made = self._job.maker.make(recipes)
         seconds = (time.perf_counter() - started) / len(recipes)
-        pixels = [one.pixels for one in made if one.pixels is not None]
-        self._add(indices, recipes, made, {None: pixels}, seconds)
+        if self._job.image_format.is_lossless:
+            self._add(indices, recipes, made, {None: _pixels(made)}, seconds)
+            return
+        self._add_lossy()
+        images = [one for one in made if one.pixels is not None and one.stored is None]
+        encodes = [self._encoding.submit(_store, one, self._job.image_format) for one in images]
+        self._lossy = _Encoding(indices, recipes, made, seconds, encodes)
+
+    def _add_lossy(self) -> None:
+        """Adds the batch that is being encoded, if there is one: the stages see the pixels that its bytes decode to."""
+        batch, self._lossy = self._lossy, None
+        if batch is None:
+            return
+        try:
+            for encode in batch.encodes:
+                encode.result()
+        except RuntimeError as error:
+            if is_device_fault(error):
+                raise DeviceFault(self._job.device, str(error)) from None
+            raise
+        self._add(batch.indices, batch.recipes, batch.made, {None: _pixels(batch.made)}, batch.seconds)
 
     def _add_read(self, block: ReadBlock) -> None:
         import torch
@@ -202,7 +241,7 @@ class Worker:
                     self._bytes += len(one.stored.encoded)
                 else:
                     assert one.pixels is not None
-                    row.stored = self._encoding.submit(_encode, one.pixels)
+                    row.stored = self._encoding.submit(_encode, one.pixels, self._job.image_format)
                     self._encodes.append(row.stored)
                     self._pixel_bytes += one.pixels.numel()
                     self._bytes += one.pixels.numel() // 2  # about the size of its PNG
@@ -315,6 +354,22 @@ def _noting(token: str, notes: Any) -> Callable[[np.ndarray], None]:
     return note
 
 
-def _encode(pixels: "torch.Tensor") -> Stored:
-    array = np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
-    return Stored(encode_png(array), content_hash(array), array.shape[0], array.shape[1])
+def _encode(pixels: "torch.Tensor", image_format: ImageFormat) -> Stored:
+    return encode_generated(_array(pixels), image_format)[0]
+
+
+def _store(made: Made, image_format: ImageFormat) -> None:
+    """Sets the stored image of `made`, and its pixels to those that the stored bytes decode to."""
+    import torch
+
+    assert made.pixels is not None
+    made.stored, kept = encode_generated(_array(made.pixels), image_format)
+    made.pixels = torch.from_numpy(np.moveaxis(kept, 2, 0).copy()).to(made.pixels.device)
+
+
+def _pixels(made: Sequence[Made]) -> "list[torch.Tensor]":
+    return [one.pixels for one in made if one.pixels is not None]
+
+
+def _array(pixels: "torch.Tensor") -> np.ndarray:
+    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())

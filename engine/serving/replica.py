@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from engine.costs import PriceBook, usd_per_device_second
 from engine.dataflow.rows import Pricing, Row
-from engine.images import content_hash, decode_image, encode_png
+from engine.images import PNG, content_hash, decode_image, encode_png
 from engine.models import DiffusionGenerator, generator_spec, load_encoder, load_generator
 from engine.models.device import device_name
 from engine.recipe import Recipe
@@ -25,7 +25,7 @@ from engine.serving.errors import ApiError, param_of
 from engine.serving.orders import Event, Hit, NewObject, Order, Search, Served
 from engine.serving.queue import BatchQueue, Done, Job
 from engine.serving.rows import Rows, request_row, to_bytes
-from engine.sources import Made, Stored, kinds
+from engine.sources import Made, Stored, encode_generated, kinds
 from engine.store import Workspace
 
 Emit = Callable[[Event], None]
@@ -344,7 +344,7 @@ class GeneratorReplica:
         started = time.perf_counter()
         columns = self._embed([pixels])
         row.stage_seconds = {"embed": time.perf_counter() - started}
-        row.stored = Stored(encode_png(pixels), content_hash(pixels), pixels.shape[0], pixels.shape[1])
+        row.stored, _ = encode_generated(pixels, PNG)
         row.made.pixels = None
         rows = Rows([row], columns, [None if order.shared else order.caller.key_id])
         rows.requests = [

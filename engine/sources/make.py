@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from engine.catalog.corpus import key_name, read_each
-from engine.images import content_hash, decode_image
+from engine.images import ImageFormat, content_hash, decode_image
 from engine.models.faults import DeviceFault, is_device_fault
 from engine.models.generator import OnStep, Stopped, to_uint8
 from engine.models.load import load_generator
@@ -34,6 +34,15 @@ class Stored:
     """Pixels of the stored image."""
     width: int
     """Pixels of the stored image."""
+    image_format: str | None = None
+    """Format and quality of a generated image, as `webp-90`; None for the bytes of a file."""
+
+
+def encode_generated(pixels: np.ndarray, image_format: ImageFormat) -> tuple[Stored, np.ndarray]:
+    """Encodes a generated image `[H, W, 3]` uint8; returns it with the pixels `[H, W, 3]` uint8 that its bytes decode to."""
+    encoded = image_format.encode(pixels)
+    kept = pixels if image_format.is_lossless else decode_image(encoded)
+    return Stored(encoded, content_hash(kept), kept.shape[0], kept.shape[1], str(image_format)), kept
 
 
 @dataclass
@@ -45,7 +54,7 @@ class Made:
     views: "list[torch.Tensor]" = field(default_factory=list)
     """uint8 `[3, h, w]` of an image that was read, in each size that was asked for."""
     stored: Stored | None = None
-    """The image as its source stores it; None for generated pixels, which are encoded without loss."""
+    """The image as it is stored; None for generated pixels that are not yet encoded."""
     reason: str = ""
     """Reason why there is no image."""
     batch_size: int = 1

@@ -31,6 +31,8 @@ def check_schema(uri: str, schema: pa.Schema) -> None:
         fix = "use another workspace, or the release of imagefoundry that made this one"
         raise ValueError(f"workspace {uri} has schema version {found}, and this release reads {SCHEMA_VERSION}; {fix}")
     for field in IMAGE_SCHEMA:
+        if field.nullable and field.name not in schema.names:
+            continue  # an older release made the table; the next run that writes adds the column
         if field.name not in schema.names or schema.field(field.name).type != field.type:
             fix = "it is not a workspace, or a damaged one; give another place"
             raise ValueError(f"the table images in {uri} has no column {field.name!r} of type {field.type}; {fix}")

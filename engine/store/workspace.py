@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.recipe import embedding_column
+from engine.recipe import IMAGE_SCHEMA, embedding_column
 from engine.store import columns, compaction, maintenance, rows, runs, search
 from engine.store.checks import check_folder, check_schema, normal_uri
 from engine.store.durable import synced
@@ -278,16 +278,16 @@ class Workspace:
 
     @contextmanager
     def lock(self, run_id: str, *, check: bool = True) -> Iterator[None]:
-        """Makes this the only writing run during the block.
+        """Makes this the only writing run during the block. Adds columns that a table of an older release lacks.
 
         Raises ValueError if another run writes, or, unless `check` is false, if files of the tables are damaged.
         """
         with workspace_lock(self.uri, run_id) as held:
             if check:
                 check_files(self)
-            fences = {name: Fence(self.uri, self.dataset(name)) for name in FENCED}
-            self._held, self._fences = held, fences
+            self._held, self._fences = held, {name: Fence(self.uri, self.dataset(name)) for name in FENCED}
             try:
+                self.ensure_columns(IMAGE_SCHEMA)  # those that are new since the table was made
                 yield
             finally:
                 self._held, self._fences = None, {}

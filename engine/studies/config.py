@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engine.cache import check_cache_folder
 from engine.catalog import Dataset, load_dataset
 from engine.costs import PriceBook
+from engine.images import ImageFormat
 from engine.models import ImageEncoder
 from engine.models.lazy import LazyEncoder
 from engine.models.reach import check_encoder
@@ -41,6 +42,10 @@ class Settings:
     """Instance of the price book that the machines are; chosen by the cluster's accelerator if not given."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Device of the models: `auto` takes GPUs if the cluster has or can add them, or if the generator needs them."""
+    image_format: str = "png"
+    """Format in which generated images are stored: `png` (lossless), `webp` or `jpeg`."""
+    image_quality: int | None = None
+    """Quality of webp and jpeg, 1 to 100; 90 if not given. webp of 100 is lossless."""
     max_errors: float = 0.2
     """Share of failing recipes (of at least 200) that stops the run."""
 
@@ -58,6 +63,12 @@ class Settings:
         check_place("workspace", self.workspace)
         if not 0 <= self.max_errors <= 1:
             raise ValueError(f"max_errors is {self.max_errors}; give a share from 0 to 1")
+        _ = self.stored_format
+
+    @property
+    def stored_format(self) -> ImageFormat:
+        """Format in which generated images are stored. Raises ValueError if format or quality are invalid."""
+        return ImageFormat(self.image_format, self.image_quality)
 
 
 class Parts:
@@ -90,6 +101,7 @@ class Parts:
             asdict(config),
             ray=connection,
             device=config.device,
+            image_format=config.stored_format,
             max_errors=config.max_errors,
         )
 

@@ -92,6 +92,17 @@ def test_show_writes_the_bytes_that_the_table_holds(filled: Workspace, tmp_path:
     assert "class 3" in page
 
 
+def test_show_reads_a_table_of_an_older_release(filled: Workspace, tmp_path: Path, capsys):
+    (wanted,) = recipe_ids([3])
+    assert main(["show", filled.uri, wanted, "--output", str(tmp_path / "out")]) == 0
+    assert "image_format" in capsys.readouterr().out
+    filled.dataset("images").drop_columns(["image_format"])
+    assert main(["show", filled.uri, wanted, "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "image_format" not in said
+    assert "class 3" in said
+
+
 def test_a_sample_is_the_same_for_the_same_seed(filled: Workspace, tmp_path: Path):
     def sample(num: int, **settings) -> list[str]:
         config = ShowConfig(filled.uri, sample=num, output=tmp_path / "out", **settings)

@@ -48,7 +48,7 @@ def test_the_shipped_book_has_the_papers_prices() -> None:
 
 def test_every_figure_has_a_source_and_a_date() -> None:
     book = PriceBook.load()
-    entries = [*book.instances.values(), *book.labels.values()]
+    entries = [*book.instances.values(), *book.labels.values(), *book.storage.values()]
     assert all(entry.source and entry.date[:2] == "20" for entry in entries)
 
 
@@ -106,8 +106,17 @@ def test_a_share_that_cannot_be_is_refused(held: dict[str, float]) -> None:
         usd_per_device_second(node, **held)
 
 
-def test_a_book_without_the_papers_tables_is_fine(tmp_path: Path) -> None:
-    assert not PriceBook.load(write(tmp_path, GOOD)).genbench
+def test_a_book_without_storage_and_the_papers_tables_is_fine(tmp_path: Path) -> None:
+    book = PriceBook.load(write(tmp_path, GOOD))
+    assert not book.storage
+    assert not book.genbench
+
+
+def test_storage_is_priced_by_the_month(tmp_path: Path) -> None:
+    shelf = '[storage.shelf]\nusd_per_gb_month = 0.01\nsource = "invoice"\ndate = "2026-01-01"\n'
+    assert PriceBook.load(write(tmp_path, GOOD + shelf)).storage["shelf"].usd_per_gb_month == 0.01
+    with pytest.raises(ValueError, match=r"storage.shelf.usd_per_gb_month is -0.01; give a finite number"):
+        PriceBook.load(write(tmp_path, GOOD + shelf.replace("0.01", "-0.01")))
 
 
 @pytest.mark.parametrize(

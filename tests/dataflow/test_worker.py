@@ -1,5 +1,7 @@
+import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from engine.dataflow.leases import Lease
 from engine.dataflow.rows import Pricing
 from engine.dataflow.stages import Embed
 from engine.dataflow.worker import Report, Worker, WorkerJob, read_block
-from engine.images import content_hash, decode_image
+from engine.images import PNG, ImageFormat, content_hash, decode_image
 from engine.models import load_encoder
 from engine.models.faults import DeviceFault
 from engine.sources import CorpusMaker, OriginalPlan
@@ -24,12 +26,14 @@ PRICING = Pricing(usd_per_device_second=2.0, usd_per_label={"original": 0.012, "
 class Bench:
     """A worker without Ray, and the workspace that it writes to."""
 
-    def __init__(self, folder: Path, encoder: str, maker: object, plan: object, flush_seconds: float = 1e9):
+    def __init__(
+        self, folder: Path, encoder: str, maker: object, plan: object, flush_seconds: float = 1e9, **settings: Any
+    ):
         self.workspace = Workspace.open(folder / "workspace")
         self.embed = Embed.of(load_encoder(encoder))
         self.workspace.ensure_columns(self.embed.columns)
         self.plan = plan
-        job = WorkerJob(maker, (self.embed,), self.workspace.uri, "run-1", "cpu", flush_seconds)
+        job = WorkerJob(maker, (self.embed,), self.workspace.uri, "run-1", "cpu", flush_seconds, **settings)
         self.worker = Worker(plan, job)
         (self.preprocessing,) = self.worker.load(PRICING)
 
@@ -192,3 +196,91 @@ def test_pixels_that_wait_for_their_encoding_are_bounded_over_batches(bench, mon
     monkeypatch.setattr(worker_module, "wait", lambda encodes: waits.append(len(encodes)))
     bench.make(*range(20))
     assert waits == [6, 6, 6]
+
+
+WEBP = ImageFormat("webp")
+
+
+def watched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The order in which the bench makes and embeds batches, filled in as it does."""
+    order: list[str] = []
+    maker, encoder = bench.worker._job.maker, bench.embed._loaded
+    make, encode_images = maker.make, encoder.encode_images
+
+    def made(recipes: Any) -> Any:
+        order.append(f"make {recipes[0].seed}")
+        return make(recipes)
+
+    def embedded(images: Any) -> Any:
+        order.append(f"embed {len(images)}")
+        return encode_images(images)
+
+    monkeypatch.setattr(maker, "make", made)
+    monkeypatch.setattr(encoder, "encode_images", embedded)
+    return order
+
+
+def test_a_lossy_batch_is_encoded_while_the_device_makes_the_next(bench, monkeypatch: pytest.MonkeyPatch):
+    bench = bench(PaintMaker(rows_per_call=2), PaintPlan(6), image_format=WEBP)
+    order = watched(bench, monkeypatch)
+    encode, next_is_made, maker = worker_module._store, threading.Event(), bench.worker._job.maker
+    make = maker.make
+
+    def made(recipes: Any) -> Any:
+        if recipes[0].seed == 2:
+            next_is_made.set()
+        return make(recipes)
+
+    def late(*arguments: Any) -> None:
+        assert next_is_made.wait(30), "the device waited for the encoding"
+        encode(*arguments)
+
+    monkeypatch.setattr(maker, "make", made)
+    monkeypatch.setattr(worker_module, "_store", late)
+    report = bench.make(*range(6))
+    assert order == ["make 0", "make 2", "embed 2", "make 4", "embed 2", "embed 2"]
+    bench.commit(report)
+    assert {seed: row["image_format"] for seed, row in bench.rows().items()} == dict.fromkeys(range(6), "webp-90")
+
+
+@pytest.mark.parametrize(("image_format", "care"), [(PNG, 0), (WEBP, 1), (ImageFormat("webp", 100), 0)], ids=str)
+def test_a_lossless_batch_and_one_made_with_care_are_embedded_before_the_next_begins(
+    bench, monkeypatch: pytest.MonkeyPatch, image_format: ImageFormat, care: int
+):
+    bench = bench(PaintMaker(rows_per_call=2), PaintPlan(4), image_format=image_format)
+    order = watched(bench, monkeypatch)
+    bench.make(*range(4), care=care)
+    assert order == ["make 0", "embed 2", "make 2", "embed 2"]
+
+
+def test_a_recipe_that_fails_beside_lossy_images_is_an_error(bench):
+    bench = bench(PaintMaker(rows_per_call=3, bad_seeds=(1,)), PaintPlan(6), image_format=WEBP)
+    report = bench.make(*range(6))
+    assert report.failed == 1
+    bench.commit(report)
+    rows = bench.rows()
+    assert set(rows) == {0, 2, 3, 4, 5}
+    assert all(abs(decode_image(row["image"]).astype(int) - seed).max() <= 2 for seed, row in rows.items())
+    assert [error["seed"] for error in bench.workspace.errors().to_pylist()] == [1]
+
+
+def test_images_that_are_read_keep_their_bytes(bench, tiny_dataset: Path):
+    dataset = load_dataset(str(tiny_dataset))
+    maker, plan = CorpusMaker({dataset.name: dataset.location}), OriginalPlan(dataset, 1)
+    bench = bench(maker, plan, image_format=ImageFormat("jpeg", 10))
+    bench.commit(bench.make(0, 1, reads=True))
+    files = {plan[index].id: maker.read([plan[index]])[0].stored.encoded for index in (0, 1)}
+    rows = bench.workspace.scan(["id", "image", "image_format"]).read_all().to_pylist()
+    assert {row["id"]: row["image"] for row in rows} == files
+    assert [row["image_format"] for row in rows] == [None, None]
+
+
+def test_a_device_fault_while_encoding_is_no_error_row(bench, monkeypatch: pytest.MonkeyPatch):
+    bench = bench(PaintMaker(), PaintPlan(5), image_format=WEBP)
+
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(worker_module, "_store", broken)
+    with pytest.raises(DeviceFault):
+        bench.make(0, 1, 2)

@@ -35,6 +35,8 @@ def test_help_names_every_flag():
         "shots",
         "workspace",
         "seeds",
+        "image-format",
+        "image-quality",
         "price-book",
         "report",
     ):
@@ -46,6 +48,9 @@ def test_help_names_every_flag():
     [
         (("--datasets", "mini-comon"), "error: unknown data set 'mini-comon'; did you mean mini-common"),
         (("--shots", "0"), "error: shots 0"),
+        (("--image-format", "gif"), "error: unknown image format 'gif'; known: png, webp, jpeg"),
+        (("--image-format", "webp", "--image-quality", "101"), "error: image quality 101 is out of range"),
+        (("--image-quality", "90"), "error: image quality 90 has no effect on png, which is lossless; leave it out"),
     ],
 )
 def test_bad_input_is_one_line_and_a_failing_exit(arguments: tuple[str, ...], message: str, tmp_path: Path):

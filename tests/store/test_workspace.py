@@ -116,6 +116,20 @@ def test_tables_of_another_schema_are_refused_and_left_alone(tmp_path, schema, s
     assert tree(tmp_path) == before
 
 
+def test_a_table_of_an_older_release_is_read_as_it_is_and_gets_new_columns_from_the_next_run(workspace):
+    workspace.ensure_encoder("a", 4)
+    add(workspace, image_rows(range(3)))
+    workspace.dataset("images").drop_columns(["image_format"])
+    before = tree(workspace.table_path("images"))
+    old = Workspace.open(workspace.uri, create=False)
+    assert "image_format" not in old.image_schema().names
+    assert tree(old.table_path("images")) == before
+    with old.lock("run"):
+        add(old, image_rows(range(3, 5)))
+    assert old.scan(["image_format"]).read_all()["image_format"].to_pylist() == [None] * 3 + ["x"] * 2
+    assert old.verify().rows == {"images": 5, "errors": 0}
+
+
 def test_an_encoder_gets_a_column_and_keeps_its_dimension(workspace):
     add(workspace, image_rows(range(3)))
     workspace.ensure_encoder("ViT-B-32/openai", 8)

@@ -1,14 +1,19 @@
 """Settings: paths that workers find, and what is refused before anything is started."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.cache import check_writable
 from engine.catalog import load_dataset
+from engine.images import ImageFormat
 from engine.models import reach
-from engine.studies.config import MAX_SEED, check_seeds, expanded
+from engine.store import Workspace
+from engine.studies.config import MAX_SEED, Parts, Settings, check_seeds, expanded
 from engine.studies.genbench.tradeoff import GenBenchConfig
+from engine.studies.realrag.config import RealRagConfig, TrainRetrieverConfig
+from engine.studies.realrag.negatives import MineConfig
 from tests.catalog.trees import write_files
 
 
@@ -56,6 +61,18 @@ def test_paths_of_models_are_absolute_before_they_leave(tmp_path: Path, monkeypa
     # a name of the registry stays one, whatever lies here
     assert expanded("mini-clip", resolve=True) == "mini-clip"
     assert expanded("ViT-B-32/openai", resolve=True) == "ViT-B-32/openai"
+
+
+@pytest.mark.parametrize("config_type", [GenBenchConfig, RealRagConfig, TrainRetrieverConfig, MineConfig])
+def test_the_image_format_reaches_the_run(config_type: type[Settings], tmp_path: Path):
+    config = config_type(image_format="webp", image_quality=80)
+    connection: Any = None
+    run = Parts(config).run(Workspace.open(tmp_path / "workspace"), connection)
+    assert run.image_format == ImageFormat("webp", 80)
+    assert (run.config["image_format"], run.config["image_quality"]) == ("webp", 80)
+    assert Parts(config_type()).run(Workspace.open(tmp_path / "workspace"), connection).image_format == ImageFormat()
+    with pytest.raises(ValueError, match="image quality 90 has no effect on png"):
+        config_type(image_quality=90).check()
 
 
 def test_seeds_beyond_64_bits_are_refused():
