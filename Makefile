@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: help install demo realrag serve submit test check format lock clean
+.PHONY: help install demo realrag serve submit test check gpu-check format lock clean
 
 help:
 	@echo "make install  install the pinned packages and the command imagefoundry into .venv"
@@ -13,6 +13,7 @@ help:
 	@echo "make submit   run GenBench through 'ray job submit' on a Ray head started on this machine; report in ./report-submit"
 	@echo "make test     run all tests, with coverage of engine/"
 	@echo "make check    check format, lint, types, import rules and lengths"
+	@echo "make gpu-check  measure what this machine's GPU does with the engine; fail where a floor is missed (5 minutes)"
 	@echo "make format   format the code and apply the linter's fixes"
 	@echo "make lock     renew requirements.lock from pyproject.toml"
 	@echo "make clean    delete .venv, reports and workspaces"
@@ -47,6 +48,9 @@ check: .venv/ready
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 	$(RUN)/python -m pytest -q --no-header tests/test_floors.py
+
+gpu-check: .venv/ready
+	$(RUN)/python -m benchmarks.gpu.check --report gpu-check.md
 
 format: .venv/ready
 	$(RUN)/ruff format .

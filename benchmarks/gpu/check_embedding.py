@@ -136,7 +136,6 @@ def embed(machine: Machine) -> Iterator[Row]:
     """From JPEG bytes in the table to vectors, through the pool of `Run.embed`."""
     from engine.costs import PriceBook
     from engine.dataflow.apply import apply_stage
-    from engine.dataflow.cluster import connected_cluster
     from engine.dataflow.resources import choose_ask, current_cluster
     from engine.dataflow.run import Run
     from engine.dataflow.stages import Embed
@@ -148,27 +147,26 @@ def embed(machine: Machine) -> Iterator[Row]:
     yield Row(f"decoding and resizing alone, {os.cpu_count()} processes", allowed, "images/s")
     num = 512 if machine.tiny else 98_304
     workspace = Workspace.open(machine.folder / "jpegs")
-    with connected_cluster():
-        with Run(workspace, PriceBook.load()) as run:
-            run.fill("pictures", JpegPlan(num), JpegMaker())
-        ids = workspace.scan(["id"]).read_all()["id"].to_pylist()
-        cluster = current_cluster(may_grow=False)
-        for decode in ("cpu", "gpu"):
-            stage = Embed.of(encoder, decode=decode)  # type: ignore[arg-type]
-            ask = choose_ask(cluster, stage.num_gpus)
-            if decode == "gpu" and not ask.num_gpus:
-                continue
-            arrivals: list[tuple[float, int]] = []
-            with Busy(machine.device) as busy:
-                room = min(cluster.room(ask), -(-num // 256))
-                for part in apply_stage(ids, stage, workspace.uri, ask, (room, room), cluster.spare_cpus(ask)):
-                    arrivals.append((time.perf_counter(), (arrivals[-1][1] if arrivals else 0) + part.table.num_rows))
-            assert arrivals[-1][1] == num
-            late = len(arrivals) * 3 // 4  # what was read ahead while the encoder loaded is used up by then
-            rate = (num - arrivals[late - 1][1]) / (arrivals[-1][0] - arrivals[late - 1][0])
-            what = f"JPEG bytes to vectors, decoded on the {decode}"
-            yield Row(what, rate, "images/s", least=6_000 if decode == "cpu" else 12_000)
-            if decode == "cpu":
-                yield Row(f"{what} ÷ decoding and resizing alone", rate / allowed, "", least=0.85, on_any_card=True)
-            yield Row(f"{what}: GPU busy", busy.between(arrivals[late][0], arrivals[-1][0]))
-            print(f"<!-- {num} images in {arrivals[-1][0] - busy._started:.1f} s from the start -->")
+    with Run(workspace, PriceBook.load()) as run:
+        run.fill("pictures", JpegPlan(num), JpegMaker())
+    ids = workspace.scan(["id"]).read_all()["id"].to_pylist()
+    cluster = current_cluster(may_grow=False)
+    for decode in ("cpu", "gpu"):
+        stage = Embed.of(encoder, decode=decode)  # type: ignore[arg-type]
+        ask = choose_ask(cluster, stage.num_gpus)
+        if decode == "gpu" and not ask.num_gpus:
+            continue
+        arrivals: list[tuple[float, int]] = []
+        with Busy(machine.device) as busy:
+            room = min(cluster.room(ask), -(-num // 256))
+            for part in apply_stage(ids, stage, workspace.uri, ask, (room, room), cluster.spare_cpus(ask)):
+                arrivals.append((time.perf_counter(), (arrivals[-1][1] if arrivals else 0) + part.table.num_rows))
+        assert arrivals[-1][1] == num
+        late = len(arrivals) * 3 // 4  # what was read ahead while the encoder loaded is used up by then
+        rate = (num - arrivals[late - 1][1]) / (arrivals[-1][0] - arrivals[late - 1][0])
+        what = f"JPEG bytes to vectors, decoded on the {decode}"
+        yield Row(what, rate, "images/s", least=6_000 if decode == "cpu" else 12_000)
+        if decode == "cpu":
+            yield Row(f"{what} ÷ decoding and resizing alone", rate / allowed, "", least=0.85, on_any_card=True)
+        yield Row(f"{what}: GPU busy", busy.between(arrivals[late][0], arrivals[-1][0]))
+        print(f"<!-- {num} images in {arrivals[-1][0] - busy._started:.1f} s from the start -->")

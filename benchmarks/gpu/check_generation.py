@@ -129,7 +129,7 @@ def _fill(machine: Machine, spec: GeneratorSpec, bare: float) -> Iterator[Row]:
     with Busy(machine.device) as busy, Run(workspace, PriceBook.load(), on_report=arrive) as run:
         run.fill("images", PromptPlan(spec, num), GeneratorMaker(spec, spec.batch_size))
     assert workspace.count() == num
-    rate = (arrivals[-1][1] - arrivals[0][1]) / (arrivals[-1][0] - arrivals[0][0])
+    rate = (arrivals[-1][1] - arrivals[0][1]) / max(arrivals[-1][0] - arrivals[0][0], 1e-9)
     yield Row("engine, fast", rate, "images/s")
     yield Row("engine ÷ bare loop", rate / bare, "", least=0.95, on_any_card=True)
     yield Row("engine: GPU busy", busy.between(arrivals[0][0], arrivals[-1][0]))

@@ -44,15 +44,13 @@ def mining(machine: Machine) -> Iterator[Row]:
 def head(machine: Machine) -> Iterator[Row]:
     """A head trained by Ray Train, against the same training without Ray."""
     from benchmarks.train_retriever import make_data
-    from engine.dataflow.cluster import connected_cluster
     from engine.retriever.fit import TrainingConfig
     from engine.retriever.ray_training import train_heads
 
     on_gpu = machine.device == "cuda"
     data = make_data()
     config = TrainingConfig(epochs=2 if machine.tiny else 6, batch_size=1024, hidden=256 if machine.tiny else 1024)
-    with connected_cluster():
-        trained = train_heads(data, {"realrag": config}, Path(machine.folder / "heads"), use_gpu=on_gpu)["realrag"]
+    trained = train_heads(data, {"realrag": config}, Path(machine.folder / "heads"), use_gpu=on_gpu)["realrag"]
     times = [row["seconds"] for row in trained.curves[1:]]
     yield Row("head by Ray Train", len(data.text_features) / float(np.median(times)), "texts/s")
     losses = [row["loss"] for row in trained.curves]

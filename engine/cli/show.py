@@ -89,13 +89,9 @@ def _sample(workspace: "Workspace", config: ShowConfig) -> list[str]:
     import numpy as np
     import pyarrow.compute as pc
 
-    try:
-        ids = workspace.scan(["id"], config.where).read_all()["id"]
-    except (ValueError, OSError) as error:
-        if not config.where:
-            raise
-        reason = str(error).splitlines()[0][:200]
-        raise ValueError(f"where {config.where!r} is no condition on the images ({reason})") from None
+    from engine.store.conditions import ids_where
+
+    ids = ids_where(workspace, config.where or "")
     if not len(ids):
         raise ValueError(f"workspace {workspace.uri} has no images{' for which --where holds' if config.where else ''}")
     ids = ids.take(pc.sort_indices(ids))  # the same sample whatever the order in the table

@@ -1,6 +1,5 @@
 """`imagefoundry embed`: embed the images of a workspace by one more encoder."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,11 +54,12 @@ def embed_images(config: EmbedConfig) -> Embedded:
     from engine.models.reach import check_encoder
     from engine.recipe import embedding_column
     from engine.store import Workspace
+    from engine.store.conditions import ids_where
 
     check_encoder(config.encoder)
     workspace = Workspace.open(config.workspace, create=False)
     encoder = LazyEncoder(config.encoder)
-    ids: Sequence[str] = workspace.scan(["id"], config.where or None).read_all()["id"].to_pylist()
+    ids: list[str] = ids_where(workspace, config.where).to_pylist()
     prices = PriceBook.load(config.price_book)
     with Run(workspace, prices, config.instance, asdict(config), device=config.device) as run:
         embedded = run.embed(encoder, ids, decode=config.decode)

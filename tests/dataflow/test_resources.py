@@ -29,8 +29,9 @@ def test_workers_on_a_small_gpu_machine_leave_processors_for_reading():
     """A g5.xlarge has 4 vCPUs and one GPU; four models of a quarter of it must not hold all of them."""
     ask = choose_ask(Cluster([GPU_NODE]), 0.25)
     assert Cluster([GPU_NODE]).room(ask) * ask.num_cpus <= 1
-    assert Cluster([GPU_NODE]).has_spare_cpu(ask)
-    assert not Cluster([{"CPU": 1.0, "GPU": 1.0}]).has_spare_cpu(ask)
+    assert Cluster([GPU_NODE]).spare_cpus(ask) == 3
+    assert Cluster([{"CPU": 1.0, "GPU": 1.0}]).spare_cpus(ask) == 0
+    assert Cluster([GPU_NODE, {"CPU": 8.0}]).spare_cpus(ask) == 11
 
 
 def test_the_device_is_that_of_the_share_and_can_be_forced_to_the_processor(monkeypatch: pytest.MonkeyPatch):

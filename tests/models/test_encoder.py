@@ -13,6 +13,7 @@ from PIL import Image
 
 from engine.models import ImageEncoder, encoder_names, load_encoder
 from engine.models.faults import DeviceFault
+from engine.models.lazy import LazyEncoder
 from engine.testing.data import class_image
 from engine.testing.models import clip_tokenizer
 
@@ -235,8 +236,10 @@ def test_a_ready_batch_is_encoded_as_its_images_are(encoder: ImageEncoder, monke
     pixels = [as_tensor(class_image(number, number, size=40 + number)) for number in range(7)]
     expected = encoder.encode_images(pixels)
     ready = torch.stack([encoder.preprocessing.resize(image) for image in pixels])
-    monkeypatch.setattr(type(encoder.preprocessing), "resize", lambda *_: pytest.fail("an image was touched alone"))
+    shapes: list[int] = []
+    monkeypatch.setattr(type(encoder.preprocessing), "resize", lambda _, image: shapes.append(image.ndim) or image)
     assert torch.equal(encoder.encode_images(ready), expected)
+    assert set(shapes) == {4}, "an image was touched alone"
     assert torch.equal(encoder.encode_images(ready[:0]), expected[:0])
 
 
@@ -271,15 +274,26 @@ def test_no_more_than_a_batch_is_resized_at_once(encoder: ImageEncoder):
     assert encoded == [4, 8, 10]
 
 
-def test_a_ready_batch_goes_to_a_gpu_from_pinned_memory(tiny_encoder: str, monkeypatch: pytest.MonkeyPatch):
-    encoder = load_encoder(tiny_encoder)
-    ready = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
-    calls: list[Any] = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, *where, **how: calls.append((where, how)) or self)
-    monkeypatch.setattr(encoder, "device", "cuda")
-    encoder._upload(ready)
-    assert calls == ["pinned", (("cuda",), {"non_blocking": True})]
+def test_images_of_several_sizes_keep_their_order(encoder: ImageEncoder):
+    pixels = [as_tensor(class_image(number, number, size=40 + 8 * (number % 3))) for number in range(9)]
+    alone = torch.cat([encoder.encode_images([one]) for one in pixels])
+    assert torch.equal(encoder.encode_images(pixels), alone)
+
+
+def test_a_gpu_gets_larger_batches_than_a_processor(tiny_encoder: str):
+    assert load_encoder(tiny_encoder).batch_size == LazyEncoder(tiny_encoder).batch_size == 64
+    assert LazyEncoder(tiny_encoder, device="cuda:1").batch_size == 256
+    assert LazyEncoder(tiny_encoder, device="cuda", batch_size=1).batch_size == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_uploads_on_a_stream_of_their_own_mix_no_images(tiny_encoder: str):
+    encoder = load_encoder(tiny_encoder, device="cuda", batch_size=4)
+    pixels = [as_tensor(class_image(number, number, size=40 + 8 * (number % 3))) for number in range(64)]
+    alone = torch.cat([encoder.encode_images([one]) for one in pixels])
+    for _ in range(5):
+        assert torch.equal(encoder.encode_images(pixels), alone)
 
 
 @pytest.mark.parametrize("image", [torch.zeros(3, 32, 32), torch.zeros(32, 32, 3, dtype=torch.uint8)])

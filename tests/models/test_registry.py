@@ -84,7 +84,7 @@ def test_recipe_fields_that_mean_nothing_are_refused(name: str, arguments: tuple
     ("name", "named", "message"),
     [
         ("sd21", {"speed": "warp"}, "unknown speed 'warp'"),
-        ("mini", {"speed": "fast"}, "generator mini does not support --speed fast; choose from: exact"),
+        ("glide", {"speed": "fast"}, "generator glide does not support --speed fast; choose from: exact"),
         ("sd21", {"source": "nowhere"}, "neither a folder nor a Hub id"),
         (
             "omnigen",
@@ -196,7 +196,7 @@ def test_exact_levers_change_no_picture_and_fast_ones_are_for_gpus(tiny_pipeline
     apply_levers(levered._pipeline, levered.adapter.denoiser, spec, "cpu")
     assert not called
     apply_levers(levered._pipeline, levered.adapter.denoiser, spec, "cuda")
-    assert called == ["UNet2DConditionModel"]
+    assert called == ["UNet2DConditionModel", "Decoder"]
     assert all(
         module.fused_projections for name, module in levered.adapter.denoiser.named_modules() if name.endswith("attn1")
     )
