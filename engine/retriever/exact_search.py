@@ -153,7 +153,7 @@ class _Search:
         self._basis: torch.Tensor | None = None
         self._num_blocks = 0
         # on a GPU the product is cheap and reading its result is not, so tiles are large and screened whole
-        self._on_gpu = device.type == "cuda"
+        self._on_gpu = _is_gpu(device)
         self._tile = (8_192, 65_536) if self._on_gpu else (4_096, 256)
         self._rounded: _Rounded | None = None
         """The queries, if rounded products are used for screening."""
@@ -338,6 +338,10 @@ class _Search:
         all_scores, best = all_scores.gather(1, order).sort(dim=1, descending=True, stable=True)
         k = self._scores.shape[1]
         self._scores[touched], self._rows[touched] = all_scores[:, :k], all_rows.gather(1, best)[:, :k]
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def _squares(vectors: torch.Tensor) -> torch.Tensor:

@@ -33,10 +33,13 @@ def check(found, expected):
     np.testing.assert_array_equal(found.scores, expected[1])
 
 
-@pytest.fixture(params=[0.001, 100.0], ids=["rounded", "not rounded"])
+@pytest.fixture(params=[0.001, 100.0, "half"], ids=["rounded", "not rounded", "in half precision, as on a GPU"])
 def products(request, monkeypatch):
-    """Processors whose 8-bit products are fast, and those whose are slow."""
-    monkeypatch.setattr(exact_search, "_rounded_product_cost", lambda: request.param)
+    """Processors whose 8-bit products are fast, those whose are slow, and the arithmetic of GPUs."""
+    if request.param == "half":
+        monkeypatch.setattr(exact_search, "_is_gpu", lambda device: True)
+    else:
+        monkeypatch.setattr(exact_search, "_rounded_product_cost", lambda: request.param)
 
 
 @pytest.mark.parametrize("decay", [0.0, 2.0])
