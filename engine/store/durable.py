@@ -1,10 +1,14 @@
 """Forces files of a local workspace to disk, so that rows reported as written survive a power cut."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+MOST_AT_ONCE = 8
+"""Files and folders that are forced to disk at once."""
 
 
 def sync(path: Path) -> None:
@@ -16,11 +20,21 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def sync_all(paths: Sequence[Path]) -> None:
+    """Forces several files and folders to disk, at once: they share a write of the file system's journal."""
+    if len(paths) < 2:
+        for path in paths:
+            sync(path)
+        return
+    with ThreadPoolExecutor(min(len(paths), MOST_AT_ONCE)) as pool:
+        for _ in pool.map(sync, paths):
+            pass
+
+
 def sync_fragments(table: Path, fragments: Iterable[Any]) -> None:
     """Forces the data files of these Lance fragments and their folder to disk."""
-    for file in (file for fragment in fragments for file in fragment.files):
-        sync(table / "data" / file.path)
-    sync(table / "data")
+    files = [table / "data" / file.path for fragment in fragments for file in fragment.files]
+    sync_all([*files, table / "data"])
 
 
 def sync_commit(table: Path, version: int, transaction: Any) -> None:
@@ -29,12 +43,8 @@ def sync_commit(table: Path, version: int, transaction: Any) -> None:
     manifests = [f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest"]
     files = [table / "_versions" / name for name in manifests]
     files.append(table / "_transactions" / f"{transaction.read_version}-{transaction.uuid}.txn")
-    for file in files:
-        if file.exists():
-            sync(file)
-    for folder in (table / "_versions", table / "_transactions"):
-        if folder.is_dir():
-            sync(folder)
+    folders = [table / "_versions", table / "_transactions"]
+    sync_all([path for path in (*files, *folders) if path.exists()])
 
 
 @contextmanager
@@ -43,10 +53,7 @@ def synced(table: Path) -> Iterator[None]:
     before = set(_files(table))
     yield
     new = [file for file in _files(table) if file not in before]
-    for file in new:
-        sync(file)
-    for folder in {file.parent for file in new}:
-        sync(folder)
+    sync_all([*new, *{file.parent for file in new}])
 
 
 def _files(table: Path) -> Iterator[Path]:
