@@ -19,9 +19,14 @@ from engine.serving.admission import Admission, spent_from
 from engine.serving.callers import Caller
 from engine.serving.config import ServeConfig
 from engine.serving.errors import ApiError
+from engine.serving.known_ids import KnownIds
 from engine.store import Committer, Workspace, WorkspaceLost, write_fragments
+from engine.store.maintenance import ensure_id_index
 
-COMMITS_PER_COMPACTION = 100
+COMMITS_PER_MERGE = 24
+"""Every read goes through all files of the table, so the many small ones of a server are merged early."""
+COMMITS_PER_CLEANING = 512
+"""Commits until indices are brought up to date and old versions deleted, which takes a second per million images."""
 KEEP_VERSIONS_FOR = timedelta(minutes=2)
 """Older versions of the tables are deleted; a reader holds one for seconds."""
 OWNER = pa.schema([pa.field("owner", pa.string())])
@@ -56,6 +61,8 @@ class TableWriter:
         self._stack.enter_context(self._workspace.lock(self.run_id))
         self._workspace.settle_runs()
         self._workspace.ensure_columns(OWNER)
+        ensure_id_index(self._workspace)
+        self._known = KnownIds(self._workspace)
         self._admission = Admission(spent_from(self._workspace))
         prices = PriceBook.load(config.price_book)
         self._accounts = Accounts(self._workspace, self.run_id, prices, config.instance, asdict(config))
@@ -138,7 +145,11 @@ class TableWriter:
                 return batches
 
     def _land(self, batches: Sequence[Batch]) -> None:
-        present = self._commit_images(batches)
+        try:
+            present = self._commit_images(batches)
+        except Exception:  # a commit may have landed nevertheless
+            self._known.read_again()
+            raise
         for name in sorted({name for batch in batches for name in batch.tables} - {"images", "errors"}):
             parts = [batch.tables[name] for batch in batches if name in batch.tables]
             self._workspace.add_rows(name, pa.concat_tables(parts, promote_options="default"))
@@ -152,8 +163,13 @@ class TableWriter:
                 [] if images is None else [one for one in images["id"].to_pylist() if one in present]
             )
         self._commits += 1
-        if self._commits % COMMITS_PER_COMPACTION == 0:
-            self._workspace.compact(keep_versions_for=KEEP_VERSIONS_FOR)
+        if self._commits % COMMITS_PER_CLEANING == 0:
+            try:
+                self._workspace.compact(keep_versions_for=KEEP_VERSIONS_FOR)
+            finally:
+                self._known.read_again()
+        elif self._commits % COMMITS_PER_MERGE == 0:
+            self._workspace.compact(clean=False)
 
     def _commit_images(self, batches: Sequence[Batch]) -> set[str]:
         """Commits images and errors; returns the ids that had a row before, or twice among these."""
@@ -163,15 +179,16 @@ class TableWriter:
         if images:
             table = pa.concat_tables(images, promote_options="default")
             ids = table["id"].to_pylist()
-            known = set(self._workspace.fetch(ids, ["id"])["id"].to_pylist())
+            known = self._known.among(ids)
             keep, seen = [], set(known)
             for one in ids:
                 keep.append(one not in seen)
                 seen.add(one)
             present = known | {one for one, kept in zip(ids, keep, strict=True) if not kept}
             table = self._of_this_run(table.filter(pa.array(keep)))
-            missing = [one for one in table.schema if one.name not in self._workspace.image_schema().names]
-            self._workspace.ensure_columns(pa.schema(missing))
+            there = set(self._workspace.image_schema().names)
+            if missing := [field for field in table.schema if field.name not in there]:
+                self._workspace.ensure_columns(pa.schema(missing))
             self._accounts.images += table.num_rows
             receipts.append(write_fragments(uri, "images", table))
         errors = [batch.tables["errors"] for batch in batches if "errors" in batch.tables]
@@ -182,6 +199,7 @@ class TableWriter:
         with Committer(self._workspace) as committer:
             for receipt in receipts:
                 committer.add(receipt)
+        self._known.add(one for table in images for one in table["id"].to_pylist())
         return present
 
     def _of_this_run(self, table: pa.Table) -> pa.Table:

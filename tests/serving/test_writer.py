@@ -159,7 +159,7 @@ def test_a_failing_store_is_an_answer_and_no_end(
 
 
 def test_versions_and_fragments_stay_few(config: ServeConfig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "COMMITS_PER_COMPACTION", 10)
+    monkeypatch.setattr(module, "COMMITS_PER_CLEANING", 10)
     monkeypatch.setattr(module, "KEEP_VERSIONS_FOR", module.timedelta(0))
     writer = TableWriter(config)
     for number in range(60):
@@ -170,3 +170,30 @@ def test_versions_and_fragments_stay_few(config: ServeConfig, monkeypatch: pytes
     for name in ("images", "requests"):
         assert len(workspace.dataset(name).versions()) <= 25
     assert workspace.verify().sound
+
+
+def test_an_image_whose_commit_landed_although_it_failed_is_not_written_again(
+    writer: TableWriter, config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+):
+    class Broken(module.Committer):
+        def __exit__(self, *arguments: Any) -> None:
+            super().__exit__(*arguments)
+            raise OSError("the answer is lost")
+
+    monkeypatch.setattr(module, "Committer", Broken)
+    with pytest.raises(ApiError):
+        writer.put({"images": images(1)}).result(60)
+    monkeypatch.undo()
+    assert writer.put({"images": images(1)}).result(60)
+    assert Workspace.open(config.workspace).count() == 1
+
+
+def test_images_of_an_earlier_server_are_known(config: ServeConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "COMMITS_PER_MERGE", 3)
+    monkeypatch.setattr(module, "COMMITS_PER_CLEANING", 7)
+    for _ in range(2):
+        writer = TableWriter(config)
+        for number in range(20):
+            writer.put({"images": images(number % 12)}).result(60)
+        writer.close()
+    assert Workspace.open(config.workspace).count() == 12
