@@ -9,12 +9,11 @@ from engine.models import ImageEncoder
 from engine.recipe import embedding_column
 from engine.retriever.head import Head
 from engine.retriever.heads import load_kept_head
-from engine.retriever.retriever import Retriever
+from engine.retriever.retriever import Retriever, searchable
 from engine.serving.callers import Caller
 from engine.serving.errors import ApiError
 from engine.serving.orders import Hit, Search
 from engine.store import Workspace
-from engine.store.rows import quote
 from engine.store.vectors import to_matrix
 
 SHOWN = ("id", "source", "dataset", "class_name", "prompt")
@@ -40,16 +39,10 @@ class ImageDatabase:
         retriever = self.retriever(search.retriever)
         column = embedding_column(retriever.name)
         vector = self._vector(search, retriever)
-        conditions = [search.caller.sees, "split = 'train'"]
-        named = (("source", search.sources), ("dataset", search.datasets), ("class_name", search.class_names))
-        for field, values in named:
-            if values:
-                conditions.append(f"{field} IN ({', '.join(quote(value) for value in values)})")
+        where = f"{search.caller.sees} AND {searchable(search.sources, search.datasets, search.class_names)}"
         if column not in self.workspace.embedding_columns():
             raise _empty(search.retriever)
-        found = self.workspace.search(
-            vector, retriever.name, k=search.k, where=" AND ".join(conditions), columns=SHOWN
-        ).to_pylist()
+        found = self.workspace.search(vector, retriever.name, k=search.k, where=where, columns=SHOWN).to_pylist()
         if not found and not self.workspace.count(f"{column} IS NOT NULL"):
             raise _empty(search.retriever)
         return [Hit(row["id"], row.pop("_distance"), row) for row in found]

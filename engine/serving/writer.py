@@ -22,6 +22,8 @@ from engine.serving.errors import ApiError
 from engine.serving.known_ids import KnownIds
 from engine.store import Committer, Workspace, WorkspaceLost, write_fragments
 from engine.store.maintenance import ensure_id_index
+from engine.store.rows import quote
+from engine.store.schemas import TABLES, conform
 
 COMMITS_PER_MERGE = 24
 """Every read goes through all files of the table, so the many small ones of a server are merged early."""
@@ -40,6 +42,8 @@ class Batch:
     tables: Mapping[str, pa.Table]
     work: Sequence[Mapping[str, Any]]
     """Ledger rows of the work on these images."""
+    is_repeated: bool = False
+    """Whether a process that died may have written its rows."""
     landed: "Future[list[str]]" = field(default_factory=Future)
 
 
@@ -84,15 +88,17 @@ class TableWriter:
         tables: Mapping[str, bytes],
         work: Sequence[Mapping[str, Any]] = (),
         counts: Mapping[str, Any] | None = None,
+        is_repeated: bool = False,
     ) -> "Future[list[str]]":
         """Commits rows, given as table name → Arrow IPC stream. `counts`: the newest counts of the process that sends them.
 
+        `is_repeated`: an earlier writer may have written these rows before it died; those that are there are left out.
         Returns the ids among `images` that the table had already, whose rows were not added again. Raises ApiError (503)
         if the store fails.
         """
         if counts:
             self._counts[counts["generator"], counts["process"]] = counts
-        batch = Batch({name: pa.ipc.open_stream(data).read_all() for name, data in tables.items()}, work)
+        batch = Batch({name: pa.ipc.open_stream(data).read_all() for name, data in tables.items()}, work, is_repeated)
         if self.problem:
             raise _failed(self.problem)
         self._waiting.put(batch)
@@ -145,6 +151,9 @@ class TableWriter:
                 return batches
 
     def _land(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            if batch.is_repeated:
+                self._drop_written(batch)
         try:
             present = self._commit_images(batches)
         except Exception:  # a commit may have landed nevertheless
@@ -170,6 +179,17 @@ class TableWriter:
                 self._known.read_again()
         elif self._commits % COMMITS_PER_MERGE == 0:
             self._workspace.compact(clean=False)
+
+    def _drop_written(self, batch: Batch) -> None:
+        """Leaves out the rows of small tables that are there; images are always compared by id."""
+        tables = dict(batch.tables)
+        for name in tables.keys() - {"images", "errors"}:
+            rows = conform(tables[name], TABLES[name])
+            first = rows.column_names[0]
+            values = ", ".join(quote(value) for value in set(rows[first].to_pylist()))
+            there = self._workspace.read(name, f"{first} IN ({values})").to_pylist()
+            tables[name] = rows.filter(pa.array([row not in there for row in rows.to_pylist()], pa.bool_()))
+        batch.tables = tables
 
     def _commit_images(self, batches: Sequence[Batch]) -> set[str]:
         """Commits images and errors; returns the ids that had a row before, or twice among these."""

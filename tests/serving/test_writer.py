@@ -197,3 +197,20 @@ def test_images_of_an_earlier_server_are_known(config: ServeConfig, monkeypatch:
             writer.put({"images": images(number % 12)}).result(60)
         writer.close()
     assert Workspace.open(config.workspace).count() == 12
+
+
+def test_rows_that_a_dead_writer_has_written_are_not_doubled_by_a_repeated_put(config: ServeConfig):
+    first, second = request_row(1.0), request_row(2.0, "bob")
+    writer = TableWriter(config)
+    writer.put({"images": images(1), "requests": first}).result(60)
+    writer.close()
+    writer = TableWriter(config)
+    assert len(writer.put({"images": images(1), "requests": first}, is_repeated=True).result(60)) == 1
+    writer.put({"images": images(2), "requests": second}, is_repeated=True).result(60)
+    ann, bob = Caller("ann", "Ann", budget_usd=1.5), Caller("bob", "Bob", budget_usd=2.5)
+    writer.admit(ann, 1)  # a second dollar would have used up the budget
+    writer.admit(bob, 1)
+    writer.close()
+    workspace = Workspace.open(config.workspace)
+    assert workspace.count() == 2
+    assert sorted(workspace.read("requests")["usd"].to_pylist()) == [1.0, 2.0]
