@@ -37,14 +37,14 @@ def loaded() -> Any:
     return load_generator(generator_spec("mini"), device="cpu", batch_size=BATCH)
 
 
-def bare_rate(generator: Any, bodies: Sequence[Mapping[str, Any]], rounds: int) -> float:
-    """Images per second of a loop over full batches, as many of each body."""
-    generator.batch_size = BATCH
-    started = time.perf_counter()
-    for _ in range(rounds):
-        for body in bodies:
-            generator.generate([recipe_of(generator.spec, body) for _ in range(BATCH)])
-    return BATCH * len(bodies) * rounds / (time.perf_counter() - started)
+def bare_rate(generator: Any, bodies: Sequence[Mapping[str, Any]], batch: int = BATCH) -> tuple[float, float]:
+    """Images per second of a loop over full batches, one of each body; and its CPU seconds per image."""
+    generator.batch_size = batch
+    started, used = time.perf_counter(), time.process_time()
+    for body in bodies:
+        generator.generate([recipe_of(generator.spec, body) for _ in range(batch)])
+    images = batch * len(bodies)
+    return images / (time.perf_counter() - started), (time.process_time() - used) / images
 
 
 def batch_application() -> Any:

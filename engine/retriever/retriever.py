@@ -29,6 +29,15 @@ def plain_head(encoder: ImageEncoder) -> Head:
     return Head(HeadSpec(encoder=encoder.name, dimension=encoder.dimension, hidden=0, label="zero"))
 
 
+def searchable(sources: Sequence[str] = (), datasets: Sequence[str] = (), class_names: Sequence[str] = ()) -> str:
+    """SQL condition on `images`: training images of these sources, data sets and classes, where some are given."""
+    conditions = ["split = 'train'"]
+    for column, values in (("source", sources), ("dataset", datasets), ("class_name", class_names)):
+        if values:
+            conditions.append(f"{column} IN ({', '.join(quote(value) for value in values)})")
+    return " AND ".join(conditions)
+
+
 @dataclass(frozen=True)
 class Retriever:
     """Zero-RAG without a head, Normal-RAG or RealRAG with one; the images are rows of the workspace's image table.
@@ -97,15 +106,11 @@ class Retriever:
             if not text.strip():
                 raise ValueError(f"query {number} has no text; say what the image should show")
         self._check_database()
-        conditions = ["split = 'train'"]
-        for column, values in (("source", sources), ("dataset", datasets), ("class_name", class_names)):
-            if values:
-                conditions.append(f"{column} IN ({', '.join(quote(value) for value in values)})")
         found = self.workspace.search_batch(
             self.encoder.encode_texts(list(texts)),
             self.name,
             k=k,
-            where=" AND ".join(conditions),
+            where=searchable(sources, datasets, class_names),
             columns=["id", "dataset", "class_index", "class_name"],
         )
         if self.max_distance is not None:

@@ -40,7 +40,7 @@ class Admission:
         """
         if caller.budget_usd is not None and self._spent.get(caller.key_id, 0.0) >= caller.budget_usd:
             message = f"the budget of this key ({caller.budget_usd:,.2f} dollars) is spent; use another key"
-            raise ApiError(429, message, code="insufficient_quota")
+            raise ApiError(429, message, code="insufficient_quota", more_headers=self.headers(caller))
         if caller.rate_per_minute is None:
             return {}
         rate = caller.rate_per_minute
@@ -51,7 +51,8 @@ class Admission:
         if left + ROUNDING < images:
             seconds = math.ceil((images - left) * 60 / rate)
             message = f"this key may make {rate} images per minute; try again in {seconds} s"
-            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=seconds)
+            headers = self.headers(caller)
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=seconds, more_headers=headers)
         self._buckets[caller.key_id] = max(0.0, left - images), self._clock()
         return self.headers(caller)
 

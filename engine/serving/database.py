@@ -9,12 +9,11 @@ from engine.models import ImageEncoder
 from engine.recipe import embedding_column
 from engine.retriever.head import Head
 from engine.retriever.heads import load_kept_head
-from engine.retriever.retriever import Retriever
+from engine.retriever.retriever import Retriever, searchable
 from engine.serving.callers import Caller
 from engine.serving.errors import ApiError
 from engine.serving.orders import Hit, Search
 from engine.store import Workspace
-from engine.store.rows import quote
 from engine.store.vectors import to_matrix
 
 SHOWN = ("id", "source", "dataset", "class_name", "prompt")
@@ -27,6 +26,9 @@ class ImageDatabase:
         self.workspace, self.encoder = workspace, encoder
         self._heads: dict[str, Head] = {}
         self._version = -1
+        self._known: dict[str, Head | None] = {}
+        self._known_for: tuple[int, tuple[str, ...]] = (-1, ())
+        """Version of `heads` and embedding columns that `_known` was read for."""
 
     def search(self, search: Search) -> list[Hit]:
         """The nearest images that the caller may see, nearest first.
@@ -37,16 +39,10 @@ class ImageDatabase:
         retriever = self.retriever(search.retriever)
         column = embedding_column(retriever.name)
         vector = self._vector(search, retriever)
-        conditions = [search.caller.sees, "split = 'train'"]
-        named = (("source", search.sources), ("dataset", search.datasets), ("class_name", search.class_names))
-        for field, values in named:
-            if values:
-                conditions.append(f"{field} IN ({', '.join(quote(value) for value in values)})")
+        where = f"{search.caller.sees} AND {searchable(search.sources, search.datasets, search.class_names)}"
         if column not in self.workspace.embedding_columns():
             raise _empty(search.retriever)
-        found = self.workspace.search(
-            vector, retriever.name, k=search.k, where=" AND ".join(conditions), columns=SHOWN
-        ).to_pylist()
+        found = self.workspace.search(vector, retriever.name, k=search.k, where=where, columns=SHOWN).to_pylist()
         if not found and not self.workspace.count(f"{column} IS NOT NULL"):
             raise _empty(search.retriever)
         return [Hit(row["id"], row.pop("_distance"), row) for row in found]
@@ -67,15 +63,21 @@ class ImageDatabase:
 
     def embeddings(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """Embedding column → `[N, D] float32`: the encoder's `vectors`, and those of every trained head in the table."""
-        columns = {embedding_column(self.encoder.name): vectors}
+        return {name: vectors if head is None else head.embed(vectors) for name, head in self._columns().items()}
+
+    def _columns(self) -> dict[str, Head | None]:
+        """Embedding column → its head, None for the encoder's own; of all heads that the table has embeddings of."""
         known = self.workspace.embedding_columns()
-        for row in self.workspace.dataset("heads").to_table(columns=["name", "encoder"], filter="NOT kept").to_pylist():
-            column = embedding_column(row["name"])
-            if column in known and column not in columns and row["encoder"] == self.encoder.name:
-                head = self.retriever(row["name"]).head
-                assert head is not None
-                columns[column] = head.embed(vectors)
-        return columns
+        state = self.workspace.dataset("heads").version, tuple(known)
+        if state != self._known_for:
+            columns: dict[str, Head | None] = {embedding_column(self.encoder.name): None}
+            heads = self.workspace.dataset("heads").to_table(columns=["name", "encoder"], filter="NOT kept")
+            for row in heads.to_pylist():
+                column = embedding_column(row["name"])
+                if column in known and column not in columns and row["encoder"] == self.encoder.name:
+                    columns[column] = self.retriever(row["name"]).head
+            self._known, self._known_for = columns, state
+        return self._known
 
     def references(self, caller: Caller, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """Id → uint8 `[H, W, 3]`. Raises ApiError (400) if there is no such image, or the caller may not see it."""

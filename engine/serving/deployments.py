@@ -14,6 +14,7 @@ from engine.serving.callers import Caller
 from engine.serving.config import ServeConfig
 from engine.serving.keys import KeyRing
 from engine.serving.orders import Event, Hit, NewObject, Order, Search, Served
+from engine.serving.refusals import Refusals
 from engine.serving.retries import RESTARTED, TRIES, as_api_error, tried
 from engine.serving.service import Service
 from engine.serving.writer_actor import WriterClient, start_writer
@@ -71,13 +72,20 @@ class RayGenerators:
     def __init__(self, handle: DeploymentHandle):
         self._handle = handle
         self._streams = handle.options(stream=True)
+        self._refusals = Refusals()
 
     async def generate(self, order: Order) -> list[Served]:
         """See `GeneratorReplica.generate`."""
-        return await tried(lambda: self._handle.generate.remote(order))
+        with self._refusals.around():
+            return await tried(lambda: self._handle.generate.remote(order))
 
     async def stream(self, order: Order) -> AsyncIterator[Event]:
         """See `GeneratorReplica.stream`. Events that came before a process died are not repeated."""
+        with self._refusals.around():
+            async for event in self._tried(order):
+                yield event
+
+    async def _tried(self, order: Order) -> AsyncIterator[Event]:
         shown: set[tuple[str, int, int]] = set()
         for left in reversed(range(TRIES)):
             try:

@@ -1,5 +1,6 @@
 """`ApiError`: one sentence for a client, in the shape of OpenAI's API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 TYPES = {
@@ -26,8 +27,9 @@ class ApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after: float | None = None,
+        more_headers: Mapping[str, str] | None = None,
     ):
-        super().__init__(status, message, code, param, retry_after)
+        super().__init__(status, message, code, param, retry_after, more_headers)
         self.status = status
         self.message = message
         self.code = code
@@ -36,6 +38,8 @@ class ApiError(Exception):
         """Field of the request that is wrong."""
         self.retry_after = retry_after
         """Seconds after which the client may try again."""
+        self.more_headers = dict(more_headers or {})
+        """Further headers of the answer, such as those about the key's rate."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, self.args
@@ -49,12 +53,20 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "code": self.code, "param": self.param}}
 
     def headers(self) -> dict[str, str]:
-        """`Retry-After` in whole seconds, if the client may try again."""
-        return {} if self.retry_after is None else {"retry-after": str(max(1, round(self.retry_after)))}
+        """`Retry-After` in whole seconds, if the client may try again, and the further headers."""
+        when = {} if self.retry_after is None else {"retry-after": str(max(1, round(self.retry_after)))}
+        return self.more_headers | when
 
 
-def _restore(status: int, message: str, code: str | None, param: str | None, retry_after: float | None) -> ApiError:
-    return ApiError(status, message, code=code, param=param, retry_after=retry_after)
+def _restore(
+    status: int,
+    message: str,
+    code: str | None,
+    param: str | None,
+    retry_after: float | None,
+    more_headers: Mapping[str, str] | None,
+) -> ApiError:
+    return ApiError(status, message, code=code, param=param, retry_after=retry_after, more_headers=more_headers)
 
 
 _PARAMS = (

@@ -171,24 +171,7 @@ class GeneratorReplica:
     async def add(self, new: NewObject) -> list[str]:
         """Embeds and commits real images; those that the table has are not added again. Raises ApiError."""
         owner = None if new.shared else new.caller.key_id
-        rows, pixels = [], []
-        for number, data in enumerate(new.images):
-            try:
-                image = decode_image(data)
-            except ValueError as error:
-                raise ApiError(400, f"image {number + 1}: {error}", code="invalid_image", param="image") from error
-            key = content_hash(image)
-            recipe = Recipe(
-                source="original",
-                dataset=new.dataset,
-                class_index=0,
-                class_name=new.name,
-                corpus=f"{new.dataset}/{owner}" if owner else new.dataset,
-                key=key,
-            )
-            stored = Stored(data, key, image.shape[0], image.shape[1])
-            rows.append(Row(0, recipe, Made(stored=stored), make_seconds=0.0, stored=stored))
-            pixels.append(image)
+        rows, pixels = await asyncio.to_thread(_read, new, owner)
         columns: dict[str, np.ndarray] = {}
         if new.is_reference_only:
             seconds = 0.0
@@ -381,3 +364,26 @@ class GeneratorReplica:
 def _sample_recipe(generator: DiffusionGenerator) -> Recipe:
     fields = generator.spec.recipe_fields()
     return Recipe(source="generative", dataset="", class_index=0, class_name="", prompt="a photo", **fields)
+
+
+def _read(new: NewObject, owner: str | None) -> tuple[list[Row], list[np.ndarray]]:
+    """The rows of new images, and their pixels. Raises ApiError (400) for what is not an image."""
+    rows, pixels = [], []
+    for number, data in enumerate(new.images):
+        try:
+            image = decode_image(data)
+        except ValueError as error:
+            raise ApiError(400, f"image {number + 1}: {error}", code="invalid_image", param="image") from error
+        key = content_hash(image)
+        recipe = Recipe(
+            source="original",
+            dataset=new.dataset,
+            class_index=0,
+            class_name=new.name,
+            corpus=f"{new.dataset}/{owner}" if owner else new.dataset,
+            key=key,
+        )
+        stored = Stored(data, key, image.shape[0], image.shape[1])
+        rows.append(Row(0, recipe, Made(stored=stored), make_seconds=0.0, stored=stored))
+        pixels.append(image)
+    return rows, pixels

@@ -19,9 +19,16 @@ from engine.serving.admission import Admission, spent_from
 from engine.serving.callers import Caller
 from engine.serving.config import ServeConfig
 from engine.serving.errors import ApiError
+from engine.serving.known_ids import KnownIds
 from engine.store import Committer, Workspace, WorkspaceLost, write_fragments
+from engine.store.maintenance import ensure_id_index
+from engine.store.rows import quote
+from engine.store.schemas import TABLES, conform
 
-COMMITS_PER_COMPACTION = 100
+COMMITS_PER_MERGE = 24
+"""Every read goes through all files of the table, so the many small ones of a server are merged early."""
+COMMITS_PER_CLEANING = 512
+"""Commits until indices are brought up to date and old versions deleted, which takes a second per million images."""
 KEEP_VERSIONS_FOR = timedelta(minutes=2)
 """Older versions of the tables are deleted; a reader holds one for seconds."""
 OWNER = pa.schema([pa.field("owner", pa.string())])
@@ -35,6 +42,8 @@ class Batch:
     tables: Mapping[str, pa.Table]
     work: Sequence[Mapping[str, Any]]
     """Ledger rows of the work on these images."""
+    is_repeated: bool = False
+    """Whether a process that died may have written its rows."""
     landed: "Future[list[str]]" = field(default_factory=Future)
 
 
@@ -56,6 +65,8 @@ class TableWriter:
         self._stack.enter_context(self._workspace.lock(self.run_id))
         self._workspace.settle_runs()
         self._workspace.ensure_columns(OWNER)
+        ensure_id_index(self._workspace)
+        self._known = KnownIds(self._workspace)
         self._admission = Admission(spent_from(self._workspace))
         prices = PriceBook.load(config.price_book)
         self._accounts = Accounts(self._workspace, self.run_id, prices, config.instance, asdict(config))
@@ -77,15 +88,17 @@ class TableWriter:
         tables: Mapping[str, bytes],
         work: Sequence[Mapping[str, Any]] = (),
         counts: Mapping[str, Any] | None = None,
+        is_repeated: bool = False,
     ) -> "Future[list[str]]":
         """Commits rows, given as table name → Arrow IPC stream. `counts`: the newest counts of the process that sends them.
 
+        `is_repeated`: an earlier writer may have written these rows before it died; those that are there are left out.
         Returns the ids among `images` that the table had already, whose rows were not added again. Raises ApiError (503)
         if the store fails.
         """
         if counts:
             self._counts[counts["generator"], counts["process"]] = counts
-        batch = Batch({name: pa.ipc.open_stream(data).read_all() for name, data in tables.items()}, work)
+        batch = Batch({name: pa.ipc.open_stream(data).read_all() for name, data in tables.items()}, work, is_repeated)
         if self.problem:
             raise _failed(self.problem)
         self._waiting.put(batch)
@@ -138,7 +151,14 @@ class TableWriter:
                 return batches
 
     def _land(self, batches: Sequence[Batch]) -> None:
-        present = self._commit_images(batches)
+        for batch in batches:
+            if batch.is_repeated:
+                self._drop_written(batch)
+        try:
+            present = self._commit_images(batches)
+        except Exception:  # a commit may have landed nevertheless
+            self._known.read_again()
+            raise
         for name in sorted({name for batch in batches for name in batch.tables} - {"images", "errors"}):
             parts = [batch.tables[name] for batch in batches if name in batch.tables]
             self._workspace.add_rows(name, pa.concat_tables(parts, promote_options="default"))
@@ -152,8 +172,24 @@ class TableWriter:
                 [] if images is None else [one for one in images["id"].to_pylist() if one in present]
             )
         self._commits += 1
-        if self._commits % COMMITS_PER_COMPACTION == 0:
-            self._workspace.compact(keep_versions_for=KEEP_VERSIONS_FOR)
+        if self._commits % COMMITS_PER_CLEANING == 0:
+            try:
+                self._workspace.compact(keep_versions_for=KEEP_VERSIONS_FOR)
+            finally:
+                self._known.read_again()
+        elif self._commits % COMMITS_PER_MERGE == 0:
+            self._workspace.compact(clean=False)
+
+    def _drop_written(self, batch: Batch) -> None:
+        """Leaves out the rows of small tables that are there; images are always compared by id."""
+        tables = dict(batch.tables)
+        for name in tables.keys() - {"images", "errors"}:
+            rows = conform(tables[name], TABLES[name])
+            first = rows.column_names[0]
+            values = ", ".join(quote(value) for value in set(rows[first].to_pylist()))
+            there = self._workspace.read(name, f"{first} IN ({values})").to_pylist()
+            tables[name] = rows.filter(pa.array([row not in there for row in rows.to_pylist()], pa.bool_()))
+        batch.tables = tables
 
     def _commit_images(self, batches: Sequence[Batch]) -> set[str]:
         """Commits images and errors; returns the ids that had a row before, or twice among these."""
@@ -163,15 +199,16 @@ class TableWriter:
         if images:
             table = pa.concat_tables(images, promote_options="default")
             ids = table["id"].to_pylist()
-            known = set(self._workspace.fetch(ids, ["id"])["id"].to_pylist())
+            known = self._known.among(ids)
             keep, seen = [], set(known)
             for one in ids:
                 keep.append(one not in seen)
                 seen.add(one)
             present = known | {one for one, kept in zip(ids, keep, strict=True) if not kept}
             table = self._of_this_run(table.filter(pa.array(keep)))
-            missing = [one for one in table.schema if one.name not in self._workspace.image_schema().names]
-            self._workspace.ensure_columns(pa.schema(missing))
+            there = set(self._workspace.image_schema().names)
+            if missing := [field for field in table.schema if field.name not in there]:
+                self._workspace.ensure_columns(pa.schema(missing))
             self._accounts.images += table.num_rows
             receipts.append(write_fragments(uri, "images", table))
         errors = [batch.tables["errors"] for batch in batches if "errors" in batch.tables]
@@ -182,6 +219,7 @@ class TableWriter:
         with Committer(self._workspace) as committer:
             for receipt in receipts:
                 committer.add(receipt)
+        self._known.add(one for table in images for one in table["id"].to_pylist())
         return present
 
     def _of_this_run(self, table: pa.Table) -> pa.Table:

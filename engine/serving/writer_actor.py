@@ -5,6 +5,7 @@ written any more.
 """
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
@@ -40,11 +41,15 @@ class WriterActor:
         return self._writer.admit(caller, images)
 
     async def put(
-        self, tables: Mapping[str, bytes], work: list[dict[str, Any]], counts: dict[str, Any] | None
+        self,
+        tables: Mapping[str, bytes],
+        work: list[dict[str, Any]],
+        counts: dict[str, Any] | None,
+        is_repeated: bool,
     ) -> list[str]:
         """See `TableWriter.put`."""
         self._watch()
-        return await asyncio.wrap_future(self._writer.put(tables, work, counts))
+        return await asyncio.wrap_future(self._writer.put(tables, work, counts, is_repeated))
 
     async def metrics(self) -> dict[str, Any]:
         """See `TableWriter.metrics`."""
@@ -130,8 +135,9 @@ class WriterClient:
         work: list[dict[str, Any]] | None = None,
         counts: dict[str, Any] | None = None,
     ) -> list[str]:
-        """See `TableWriter.put`. Rows of images are added once, however often this is repeated."""
-        return await tried(lambda: self._actor.put.remote(dict(tables), work or [], counts))
+        """See `TableWriter.put`. Rows are added once, however often this is repeated."""
+        tries = itertools.count()
+        return await tried(lambda: self._actor.put.remote(dict(tables), work or [], counts, next(tries) > 0))
 
     async def metrics(self) -> dict[str, list[Mapping[str, Any]]]:
         """See `TableWriter.metrics`."""

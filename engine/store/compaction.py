@@ -1,4 +1,4 @@
-"""Merges small fragments in a few steps, so that at most three times the written bytes are rewritten."""
+"""Merges small fragments in a few steps, so that at most four times the written bytes are rewritten."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 BYTES_PER_FRAGMENT = 512 * 1024**2
 ROWS_PER_FRAGMENT = 100_000
 BATCH_ROWS = 256
-TIERS = (1.0, 1 / 16, 1 / 256)
+TIERS = (1.0, 1 / 16, 1 / 256, 1 / 4096)
 """Target sizes of merges, as fractions of a full fragment. Each merge lifts every row over one of them, so no row
-is rewritten more often than there are tiers."""
+is rewritten more often than there are tiers. The smallest is for a server, which commits single rows."""
 FRAGMENTS_PER_MERGE = 8
 """Fewer fragments are merged only if they make a full fragment."""
 

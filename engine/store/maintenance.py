@@ -1,6 +1,9 @@
 """Indices of the image table: on ids, on filter columns, and on embeddings."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.store.workspace import Workspace
 
 MIN_INDEXED_VECTORS = 5_000
 """Below this number of vectors an exact search takes a few milliseconds, as an indexed search does."""
@@ -15,6 +18,14 @@ def build_scalar_indices(images: Any) -> None:
     images.create_scalar_index("id", "BTREE", replace=True)
     for column in ("dataset", "source", "class_index"):
         images.create_scalar_index(column, "BITMAP", replace=True)
+
+
+def ensure_id_index(workspace: "Workspace") -> None:
+    """BTREE on `id`, unless there is one; `Workspace.compact` adds the rows that come later."""
+    if any(index["fields"] == ["id"] for index in workspace.dataset("images").list_indices()):
+        return
+    with workspace.writing("images") as images:
+        images.create_scalar_index("id", "BTREE")
 
 
 def build_vector_index(images: Any, column: str) -> None:

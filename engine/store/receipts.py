@@ -50,11 +50,11 @@ def write_fragments(uri: str, table_name: str, table: pa.Table, indices: Sequenc
 
     assert len(indices) in (0, table.num_rows), f"{len(indices)} plan indices for {table.num_rows} rows"
     path = f"{uri}/{table_name}.lance"
-    schema = lance.dataset(path).schema
-    rows = conform(table, schema)
+    dataset = lance.dataset(path)
+    rows = conform(table, dataset.schema)
     if not rows.num_rows:
         return Receipt(table_name=table_name, fragments=[], rows=0)
-    fragments = lance.fragment.write_fragments(rows, path, schema=schema, mode="append")
+    fragments = lance.fragment.write_fragments(rows, dataset, schema=rows.schema, mode="append")
     if "://" not in uri:
         sync_fragments(Path(path), fragments)
     return Receipt(

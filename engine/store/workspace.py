@@ -373,7 +373,7 @@ class Workspace:
         return bool(compaction.plan(self.dataset(name)))
 
     def compact(self, *, clean: bool = True, keep_versions_for: timedelta = timedelta(minutes=10)) -> int:
-        """Merges small files where that is worth it; returns the bytes written, over time at most three times those made.
+        """Merges small files where that is worth it; returns the bytes written, over time at most four times those made.
 
         With `clean`, for the end of a run, it also brings indices up to date and deletes old versions and what interrupted
         writers left; no worker may still be writing. Readers keep the versions of the last minutes. Without, it can run

@@ -1,5 +1,7 @@
 """Admission: images per minute and dollars of each key, with a clock that tests move."""
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,13 @@ def test_a_used_up_rate_is_refused_until_there_is_room_again(clock: Clock):
     error = refused(admission, ADA, 3)
     assert (error.status, error.code, error.retry_after) == (429, "rate_limit_exceeded", 6)
     assert error.body()["error"]["type"] == "rate_limit_error"
-    assert error.headers() == {"retry-after": "6"}
+    assert error.headers() == {
+        "retry-after": "6",
+        "x-ratelimit-limit-requests": "30",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1m0s",
+    }
+    assert pickle.loads(pickle.dumps(error)).headers() == error.headers()
     clock.wait(5.9)
     assert refused(admission, ADA, 3).retry_after == 1, "a client that comes at the time it was told must get in"
     clock.wait(0.1)

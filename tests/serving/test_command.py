@@ -2,15 +2,10 @@
 
 import base64
 import os
-import secrets
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,72 +20,14 @@ from engine.models import load_generator
 from engine.recipe import Recipe
 from engine.serving.entry import check_serve_file, config_from
 from engine.store import Workspace
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass
-class Server:
-    """A running command."""
-
-    process: "subprocess.Popen[str]"
-    url: str
-    key: str
-    workspace: str
-    lines: list[str]
-
-    def client(self, **more: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, timeout=120, **more)
-
-    def pids(self, part: str) -> list[int]:
-        """Processes of one part of this server: they carry its key in their environment."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if part in (folder / "cmdline").read_text() and self.key in (folder / "environ").read_text():
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-        return found
+from tests.serving.command import ROOT, Server, started
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: str, tiny_encoder: str) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    key = f"if-{secrets.token_hex(16)}"
-    workspace = str(tmp_path_factory.mktemp("served") / "workspace")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [
-        *(sys.executable, "-m", "engine", "serve", "--workspace", workspace, "--port", str(port), "--replicas", "2"),
-        *("--generators", tiny_pipeline, "--encoder", tiny_encoder, "--device", "cpu", "--no-warm-up"),
-    ]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment | {"IMAGEFOUNDRY_API_KEY": key},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    found = Server(process, f"http://127.0.0.1:{port}", key, workspace, [])
-    ready = threading.Event()
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            found.lines.append(line)
-            if line.startswith("Stop with"):
-                ready.set()
-        ready.set()
-
-    threading.Thread(target=read, daemon=True).start()
-    assert ready.wait(400), "".join(found.lines)
-    assert process.poll() is None, "".join(found.lines)
-    yield found
-    process.terminate()
-    process.wait(120)
+    options = ("--replicas", "2", "--device", "cpu")
+    with started(tmp_path_factory.mktemp("served"), tiny_pipeline, tiny_encoder, *options) as found:
+        yield found
 
 
 def listeners() -> list[str]:

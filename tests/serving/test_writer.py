@@ -159,7 +159,7 @@ def test_a_failing_store_is_an_answer_and_no_end(
 
 
 def test_versions_and_fragments_stay_few(config: ServeConfig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "COMMITS_PER_COMPACTION", 10)
+    monkeypatch.setattr(module, "COMMITS_PER_CLEANING", 10)
     monkeypatch.setattr(module, "KEEP_VERSIONS_FOR", module.timedelta(0))
     writer = TableWriter(config)
     for number in range(60):
@@ -170,3 +170,47 @@ def test_versions_and_fragments_stay_few(config: ServeConfig, monkeypatch: pytes
     for name in ("images", "requests"):
         assert len(workspace.dataset(name).versions()) <= 25
     assert workspace.verify().sound
+
+
+def test_an_image_whose_commit_landed_although_it_failed_is_not_written_again(
+    writer: TableWriter, config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+):
+    class Broken(module.Committer):
+        def __exit__(self, *arguments: Any) -> None:
+            super().__exit__(*arguments)
+            raise OSError("the answer is lost")
+
+    monkeypatch.setattr(module, "Committer", Broken)
+    with pytest.raises(ApiError):
+        writer.put({"images": images(1)}).result(60)
+    monkeypatch.undo()
+    assert writer.put({"images": images(1)}).result(60)
+    assert Workspace.open(config.workspace).count() == 1
+
+
+def test_images_of_an_earlier_server_are_known(config: ServeConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "COMMITS_PER_MERGE", 3)
+    monkeypatch.setattr(module, "COMMITS_PER_CLEANING", 7)
+    for _ in range(2):
+        writer = TableWriter(config)
+        for number in range(20):
+            writer.put({"images": images(number % 12)}).result(60)
+        writer.close()
+    assert Workspace.open(config.workspace).count() == 12
+
+
+def test_rows_that_a_dead_writer_has_written_are_not_doubled_by_a_repeated_put(config: ServeConfig):
+    first, second = request_row(1.0), request_row(2.0, "bob")
+    writer = TableWriter(config)
+    writer.put({"images": images(1), "requests": first}).result(60)
+    writer.close()
+    writer = TableWriter(config)
+    assert len(writer.put({"images": images(1), "requests": first}, is_repeated=True).result(60)) == 1
+    writer.put({"images": images(2), "requests": second}, is_repeated=True).result(60)
+    ann, bob = Caller("ann", "Ann", budget_usd=1.5), Caller("bob", "Bob", budget_usd=2.5)
+    writer.admit(ann, 1)  # a second dollar would have used up the budget
+    writer.admit(bob, 1)
+    writer.close()
+    workspace = Workspace.open(config.workspace)
+    assert workspace.count() == 2
+    assert sorted(workspace.read("requests")["usd"].to_pylist()) == [1.0, 2.0]

@@ -1,7 +1,7 @@
 import json
 import os
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +298,22 @@ def test_what_is_written_and_committed_is_forced_to_disk(workspace, monkeypatch)
         committer.add(receipt)
     assert set(table.rglob("*")) - before <= synced
     assert {table / "_versions", table / "_transactions"} <= synced
+
+
+def test_rows_of_a_small_table_are_forced_to_disk(workspace, monkeypatch):
+    synced = set()
+    fsync = os.fsync
+
+    def noted(fd):
+        synced.add(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    table = Path(workspace.table_uri("keys"))
+    before = set(table.rglob("*"))
+    row = {"key_id": "a", "name": "a", "hash": "a", "created_at": datetime.now(UTC), "rate_per_minute": 0}
+    workspace.add_rows("keys", pa.Table.from_pylist([row | {"budget_usd": 0.0, "revoked": False}]))
+    assert workspace.read("keys")["name"].to_pylist() == ["a"]
+    new = {path for path in set(table.rglob("*")) - before if path.is_file()}
+    assert {path.parent.name for path in new} == {"data", "_versions", "_transactions"}
+    assert new | {path.parent for path in new} <= synced

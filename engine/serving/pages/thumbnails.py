@@ -1,8 +1,8 @@
 """Thumbnails: small pictures are part of the page, others have an address."""
 
-import base64
 from typing import Any
 
+from engine.reports.page import data_uri
 from engine.serving.service import Service
 
 INLINE_PIXELS = 64 * 64
@@ -25,14 +25,6 @@ def inline_pictures(service: Service, rows: list[dict[str, Any]]) -> None:
 def content_address(image_id: str, width: int | None = WIDTH) -> str:
     """Address of an image's bytes, scaled down to `width`, or as they are."""
     return f"/v1/images/{image_id}/content" + (f"?width={width}" if width else "")
-
-
-def data_uri(data: bytes) -> str:
-    """The `data:` address of encoded bytes; empty for a format that no browser shows, which the API converts."""
-    for start, kind in ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"), (b"RIFF", "webp")):
-        if data.startswith(start):
-            return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return ""
 
 
 def caption(row: dict[str, Any]) -> str:
