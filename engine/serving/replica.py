@@ -70,7 +70,7 @@ class GeneratorReplica:
         self._database = ImageDatabase(self._workspace, self._encoder)
         self._device_name = device_name(device)
         prices = PriceBook.load(config.price_book)
-        accelerator = None if self._device_name == "cpu" else self._device_name
+        accelerator = self._device_name if self._device_name != "cpu" else "gpu" if num_gpus else None
         instance = prices.instance(config.instance) if config.instance else prices.for_device(accelerator)
         self._pricing = Pricing(
             usd_per_device_second(instance, num_gpus=num_gpus, num_cpus=0.0 if num_gpus else 1.0),

@@ -24,7 +24,7 @@ def test_a_generator_on_a_gpu_makes_the_engines_images_at_the_price_of_its_share
 ):
     prices = PriceBook.load(None)
     instance = prices.instances[prices.defaults["gpu"]]
-    options = ("--device", "gpu", "--instance", instance.name)
+    options = ("--device", "gpu")
     with started(tmp_path, tiny_pipeline, tiny_encoder, *options, variables=ONE_GPU) as server:
         with server.client() as client:
             entry = client.images.generate(prompt="a red apple", extra_body={"seed": 5}).data[0]
