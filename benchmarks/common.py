@@ -26,8 +26,14 @@ class Speed:
 
     @classmethod
     def of(cls, arrivals: Sequence[tuple[float, int]], clock: "TreeClock") -> "Speed":
-        """The speed of (monotonic time, rows so far) pairs, from the first quarter to the end."""
+        """The speed of (monotonic time, rows so far) pairs, from the first quarter to the end.
+
+        Raises:
+            ValueError: all rows arrived at once.
+        """
         start, end = next(pair for pair in arrivals if pair[1] >= arrivals[-1][1] / 4), arrivals[-1]
+        if start[1] == end[1]:
+            raise ValueError(f"all {end[1]} rows arrived at once, so there is no steady part; measure more rows")
         return cls(steady_rate(arrivals), (clock.at(end[0]) - clock.at(start[0])) / (end[1] - start[1]))
 
 
@@ -36,7 +42,8 @@ class TreeClock:
 
     def __init__(self) -> None:
         self._used: dict[tuple[int, float], float] = {}
-        self._samples: list[tuple[float, float]] = []
+        self.samples: list[tuple[float, float]] = []
+        """(Monotonic time, processor seconds so far)."""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -52,7 +59,7 @@ class TreeClock:
         """Processor seconds that were used until a moment of `time.monotonic`."""
         import numpy as np
 
-        times, used = zip(*self._samples, strict=True)
+        times, used = zip(*self.samples, strict=True)
         return float(np.interp(moment, times, used))
 
     def _sample(self) -> None:
@@ -60,12 +67,12 @@ class TreeClock:
 
         root = psutil.Process()
         while True:
-            is_last = self._is_over.wait(0 if not self._samples else 0.5)
+            is_last = self._is_over.wait(0 if not self.samples else 0.5)
             for process in (root, *root.children(recursive=True)):
                 with suppress(psutil.Error):  # a process that has just ended keeps its last sample
                     times = process.cpu_times()
                     self._used[process.pid, process.create_time()] = times.user + times.system
-            self._samples.append((time.monotonic(), sum(self._used.values())))
+            self.samples.append((time.monotonic(), sum(self._used.values())))
             if is_last:
                 return
 
