@@ -29,8 +29,9 @@ from engine.dataflow.worker import Report, WorkerJob
 from engine.failures import RunFailed
 from engine.images import PNG, ImageFormat
 from engine.models import ImageEncoder, load_encoder
+from engine.models.cpu_time import cpu_warning
 from engine.models.gpu_decoding import Decode
-from engine.sources import Maker, Plan, plan_ids
+from engine.sources import GeneratorMaker, Maker, MakerBySource, Plan, plan_ids
 from engine.store import Committer, Receipt, Workspace, write_fragments
 
 ERRORS_COUNT_FROM = 200
@@ -146,6 +147,7 @@ class Run:
             return result
         shares = [maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]
         ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
+        self._warn_of_processors(maker, backlog.most_left, ask)
         progress = Progress(name, backlog.most_left)
         job = WorkerJob(
             maker,
@@ -265,6 +267,14 @@ class Run:
     def _ask(self, gpus_per_actor: float, needs_gpu: bool) -> Ask:
         self.connect()
         return choose_ask(self._look(), gpus_per_actor, needs_gpu, self.device)
+
+    def _warn_of_processors(self, maker: Maker, num_images: int, ask: Ask) -> None:
+        makers = maker.makers.values() if isinstance(maker, MakerBySource) else [maker]
+        for one in makers:
+            if isinstance(one, GeneratorMaker) and ask.device == "cpu":
+                num_workers = min(max(1, self._look().room(ask)), self.max_workers or num_images)
+                if line := cpu_warning(one.spec, num_images, num_workers):
+                    self.say(line)
 
     def _look(self) -> Cluster:
         self._connection.check()

@@ -138,8 +138,8 @@ class Worker:
         if device == "cpu":
             torch.set_num_threads(1)  # one actor per core
         try:
+            self._job.maker.load(device)  # first, since its model is the one that may not fit
             self._stages = Stages(self._job.stages, device)
-            self._job.maker.load(device)
         except RuntimeError as error:
             if is_device_fault(error):
                 raise DeviceFault(device, str(error)) from None

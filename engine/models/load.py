@@ -11,7 +11,7 @@ from engine.models.loading_errors import loading_errors
 from engine.models.precision import check_dtype, native_dtype
 from engine.models.resolve import generator_spec
 from engine.models.spec import GeneratorSpec
-from engine.models.speed import apply_levers
+from engine.models.speed import apply_levers, check_compiler
 from engine.models.weights import check_memory, check_weights
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def load_generator(
 
     Raises:
         ValueError: unknown name; unsupported dtype; weights that are pickled, missing, do not fit the pipeline or exceed the
-            device's memory.
+            device's memory; a speed that compiles where nothing can.
     """
     import torch
     from diffusers.utils import logging
@@ -44,6 +44,7 @@ def load_generator(
         raise ValueError(f"generator {spec.name} does not support {dtype}; choose from: {', '.join(adapter.dtypes)}")
     if spec.is_local:
         check_weights(Path(spec.source))
+    check_compiler(spec, device)
     check_memory(spec.name, spec.weights_bytes(dtype), dtype, device)
     logging.disable_progress_bar()
     with loading_errors("generator", spec.name, spec.gated):

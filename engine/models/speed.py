@@ -9,7 +9,9 @@ decides by the mean of a batch, so that an image would depend on the rest of its
 """
 
 import os
+import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from engine.cache import cache_folder
@@ -18,20 +20,47 @@ if TYPE_CHECKING:
     from engine.models.spec import GeneratorSpec
 
 
-def apply_levers(pipeline: Any, denoiser: Any, spec: "GeneratorSpec", device: str) -> None:
-    """Turns on the levers of `spec.speed`, before the weights go to `device`.
+COMPILING = ("compile", "compile_blocks", "compile_vae")
+"""Levers that compile, which needs triton and a C compiler."""
+
+
+def active_levers(spec: "GeneratorSpec", device: str) -> list[tuple[str, str]]:
+    """(Speed, lever) of the levers that `spec.speed` turns on, in their order.
 
     Memory layouts and compilation speed up GPUs only, so they are skipped on a CPU.
     """
     # torch.compile cannot trace through the casts of fp8 (torch 2.15, diffusers 0.42.1)
     compiled = () if "fp8" in spec.levers.get("lossy", ()) else ("fast",)
     asked = {"exact": ("exact",), "fast": ("exact", "fast"), "lossy": ("exact", "lossy", *compiled)}[spec.speed]
+    return [
+        (speed, name)
+        for speed in asked
+        if speed == "lossy" or device.startswith("cuda")
+        for name in spec.levers.get(speed, ())
+    ]
+
+
+def check_compiler(spec: "GeneratorSpec", device: str) -> None:
+    """Raises ValueError if `spec.speed` compiles and this machine cannot, before weights are loaded and minutes are lost."""
+    if not any(name in COMPILING for _, name in active_levers(spec, device)):
+        return
+    compilers = [os.environ["CC"].split()[0]] if os.environ.get("CC", "").strip() else ["gcc", "clang"]
+    missing = "" if find_spec("triton") else "the package triton"
+    if not any(shutil.which(name) for name in compilers):
+        missing += f"{' or ' if missing else ''}a C compiler ({' or '.join(compilers)})"
+    if missing:
+        raise ValueError(
+            f"generator {spec.name} compiles itself at --speed {spec.speed}, and this machine is without {missing}; install it "
+            "there, or use --speed exact"
+        )
+
+
+def apply_levers(pipeline: Any, denoiser: Any, spec: "GeneratorSpec", device: str) -> None:
+    """Turns on `active_levers`, before the weights go to `device`. What is compiled is kept in the cache folder."""
     if device.startswith("cuda"):
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
-    for speed in asked:
-        for name in spec.levers.get(speed, ()):
-            if speed == "lossy" or device.startswith("cuda"):
-                LEVERS[name](pipeline, denoiser, spec)
+    for _, name in active_levers(spec, device):
+        LEVERS[name](pipeline, denoiser, spec)
 
 
 def _channels_last(pipeline: Any, denoiser: Any, spec: "GeneratorSpec") -> None:

@@ -12,6 +12,7 @@ from engine.models.faults import DeviceFault, is_device_fault
 from engine.models.generator import OnStep, Stopped, to_uint8
 from engine.models.load import load_generator
 from engine.models.preprocessing import Preprocessing
+from engine.models.resolve import generator_spec
 from engine.models.spec import GeneratorSpec
 from engine.recipe import Recipe
 from engine.store import Workspace
@@ -193,6 +194,11 @@ class GeneratorMaker(Generates):
     def rows_per_call(self) -> int:
         """Size of a model batch."""
         return self.batch_size
+
+    @property
+    def spec(self) -> GeneratorSpec:
+        """The generator's entry."""
+        return generator_spec(self.generator) if isinstance(self.generator, str) else self.generator
 
     def load(self, device: str) -> None:
         """Reads the pipeline's weights onto the device."""

@@ -20,6 +20,8 @@ from engine.dataflow.leases import Lease
 from engine.dataflow.run import FillResult, Run
 from engine.failures import RunFailed
 from engine.images import decode_image
+from engine.models import generator_spec
+from engine.sources import GeneratorMaker
 from engine.store import Workspace
 from engine.testing.makers import PaintEncoder, PaintMaker, PaintPlan, die_once, load_paint_encoder, paint_embed
 
@@ -337,6 +339,24 @@ def test_what_a_worker_cannot_load_is_one_sentence(workspace: Workspace):
     with pytest.raises(ValueError, match=r"^the weights are missing; download them again$"):
         fill(workspace, 10, PaintMaker(load_error="the weights are missing; download them again"))
     assert workspace.count() == 0
+
+
+def load_never(source: str, **options: Any) -> Any:
+    raise AssertionError("the encoder was loaded")
+
+
+def test_a_generator_too_large_for_its_device_is_told_with_both_sizes_before_anything_is_loaded(workspace: Workspace):
+    spec = replace(generator_spec("sd21"), parameters=1e15)
+    stage = paint_embed()
+    stage.load_encoder = load_never
+    said: list[str] = []
+    needs = r"generator sd21 needs \d+\.0 GB for its weights in \w+, and cpu has \d+\.\d GB; use a smaller"
+    with run_over(workspace, say=said.append) as run, pytest.raises(ValueError, match=needs):
+        run.fill("large", PaintPlan(1000), GeneratorMaker(spec, 2, spec.num_gpus, needs_gpu=spec.needs_gpu), [stage])
+    assert not workspace.count()
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert "sd21 on a processor takes about" in warning
+    assert "per image, and up to 1,000 images by 1 worker " in warning
 
 
 def test_workers_that_die_while_they_start_end_the_run(workspace: Workspace):

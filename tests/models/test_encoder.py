@@ -90,7 +90,10 @@ def test_out_of_memory_halves_the_batch(tiny_encoder: str, monkeypatch: pytest.M
     encoder = load_encoder(tiny_encoder, batch_size=8)
     real = encoder._model.encode_image
 
+    sizes: list[int] = []
+
     def at_most_two(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(batch)
@@ -99,6 +102,9 @@ def test_out_of_memory_halves_the_batch(tiny_encoder: str, monkeypatch: pytest.M
     expected = encoder.encode_images(images)
     monkeypatch.setattr(encoder._model, "encode_image", at_most_two)
     assert torch.allclose(encoder.encode_images(images), expected, atol=1e-5)
+    assert sizes == [8, 4, 2, 2, 2]
+    encoder.encode_images(images)
+    assert sizes[5:] == [2, 2, 2]  # a size that did not fit is not tried again
     assert encoder.batch_size == 2
     monkeypatch.setattr(
         encoder._model, "encode_image", lambda batch: (_ for _ in ()).throw(torch.OutOfMemoryError("full"))

@@ -59,6 +59,8 @@ class PipelineAdapter:
     """Whether every image requires a reference image."""
     max_batch: ClassVar[int | None] = None
     """Most images per pipeline call; None for no limit."""
+    guided_passes: ClassVar[int] = 2
+    """Passes of the denoiser per step at a guidance scale above 1: 1 if the scale is an input of the model."""
     supports_native_scale: ClassVar[bool] = False
     """Whether mode `native` has a `reference_scale`; without one only scale 1 is valid."""
     supports_prompt_weights: ClassVar[bool] = False

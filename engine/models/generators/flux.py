@@ -26,6 +26,7 @@ class Flux(PipelineAdapter):
         "redux": "",
     }
     controlnet_model = "FluxControlNetModel"
+    guided_passes = 1
     supports_prompt_weights = True
 
     @property
