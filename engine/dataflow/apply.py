@@ -4,6 +4,8 @@ No image is made here, and writing the same value twice does no harm, so Ray Dat
 """
 
 import logging
+import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from engine.dataflow.resources import Ask
 from engine.dataflow.stages import Embed, Stage, Stages, Views
 from engine.failures import RunFailed
 from engine.images import decode_image
+from engine.models.faults import is_device_fault
 from engine.models.gpu_decoding import decode_on_gpu
 from engine.models.preprocessing import Preprocessing
 from engine.store import Workspace
@@ -131,6 +134,15 @@ class _Apply:
         self._stages = Stages([stage], device)
 
     def __call__(self, lease: Lease) -> Lease:
+        try:
+            return self._process(lease)
+        except RuntimeError as error:
+            if not is_device_fault(error):
+                raise
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)  # Ray gives the images to a new process; an error would end the whole run
+
+    def _process(self, lease: Lease) -> Lease:
         import torch
 
         ids, size = list(lease["ids"]), self._stage.preprocessing

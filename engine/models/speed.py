@@ -1,11 +1,12 @@
 """Optimizations of a loaded pipeline, by name; a generator's entry in `registry.toml` lists those that it supports.
 
-`exact`: fewer kernels, with the same arithmetic up to rounding. `fast`: other memory layouts, and compiled, so the first batch
-takes a minute or two; what was compiled is kept in the cache folder for the next process. Memory layouts alone do not
-pay: channels-last made SD 2.1 18 % slower on an H100, and compiled 38 % faster (benchmarks/results). `lossy`: images that differ from the model's own. Its lever `fp8` saves memory, not time: the
-denoiser's weights are stored in 8 bits, half the bytes of `bfloat16`, and widened layer by layer. Always on: cached prompt
-embeddings, scaled dot product attention, decoding of whole batches, and half precision. FirstBlockCache is left out, since it
-decides by the mean of a batch, so that an image would depend on the rest of its batch.
+`exact`: fewer kernels, with the same arithmetic up to rounding. `fast`: compiled, with another memory layout, so the first batch
+takes a minute or two; what was compiled is kept in the cache folder for the next process. The layout alone does not pay:
+channels-last made steps of SD 2.1 18 % longer on an H100, and compiled 27 % shorter (benchmarks/results/2026-11-27-gpu.md). `lossy`:
+images that differ from the model's own. Its lever `fp8` saves memory, not time: the denoiser's weights are stored in 8 bits,
+half the bytes of `bfloat16`, and widened layer by layer. Always on: cached prompt embeddings, scaled dot product attention,
+decoding of whole batches, and half precision. FirstBlockCache is left out, since it decides by the mean of a batch, so that an
+image would depend on the rest of its batch.
 """
 
 import os

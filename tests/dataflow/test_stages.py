@@ -63,6 +63,19 @@ class KeepBright:
         return pa.RecordBatch.from_arrays([pa.array(reasons, pa.string())], ["reason"])
 
 
+@dataclass
+class FailsOnce(Brightness):
+    """Meets a fault of its device at its first call, in whatever process."""
+
+    marker: str = ""
+
+    def __call__(self, block: pa.RecordBatch, pixels: Any) -> pa.RecordBatch:
+        if not Path(self.marker).exists():
+            Path(self.marker).touch()
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().__call__(block, pixels)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
@@ -113,6 +126,18 @@ def test_a_stage_runs_over_what_is_committed_and_makes_nothing(workspace: Worksp
     rows = workspace.scan(["seed", "brightness", "caption", "embedding_other"]).read_all().to_pylist()
     assert sorted(row["seed"] for row in rows) == list(range(40))
     assert all(row["brightness"] == row["seed"] and row["embedding_other"] for row in rows)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_device_that_is_lost_while_a_stage_runs_over_committed_images_loses_none(
+    workspace: Workspace, tmp_path: Path
+):
+    with run_over(workspace) as run:
+        run.fill("paint", PaintPlan(12), PaintMaker())
+        assert run.apply(FailsOnce(marker=str(tmp_path / "failed")), PaintPlan(12)) == 12
+    assert (tmp_path / "failed").exists()
+    assert workspace.count("brightness IS NOT NULL") == 12
 
 
 @pytest.mark.cluster
