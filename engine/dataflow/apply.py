@@ -5,6 +5,7 @@ No image is made here, and writing the same value twice does no harm, so Ray Dat
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,9 @@ MAX_READERS = 64
 """Reading processes that may join where the cluster grows."""
 MAX_RESTARTS = 3
 """Number of times that Ray replaces a lost process before the run fails."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+"""Colour codes of a terminal, which Ray puts into its errors."""
 
 Lease = dict[str, Any]
 
@@ -97,11 +101,11 @@ def apply_stage(
         for row in stream.iter_rows():
             yield Applied(_read_ipc(row["table"]), int(row["num_images"]), float(row["seconds"]), row["reason"])
     except (ray.exceptions.RayError, RuntimeError) as error:
-        text = str(error)
+        text = _ANSI.sub("", str(error))
         if "ValueError: " not in text:
-            raise RunFailed(
-                f"stage {stage.name} stopped ({text.strip().splitlines()[0][:200]}); run it again to go on"
-            ) from error
+            lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+            why = lines[-1] if lines[0].startswith("ray::") else lines[0]  # the end of a traceback, or Ray's own words
+            raise RunFailed(f"stage {stage.name} stopped ({why[:200]}); run it again to go on") from error
         # the worker's one clear sentence stands at the end of two tracebacks
         raise ValueError(text.rsplit("ValueError: ", 1)[1].strip().splitlines()[0]) from error
 

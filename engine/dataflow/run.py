@@ -227,21 +227,23 @@ class Run:
         pool = (num_workers, most if cluster.may_grow else num_workers)
         pending: list[pa.Table] = []
         written = time.monotonic()
-        for part in apply_stage(missing, stage, self.workspace.uri, ask, pool, cluster.spare_cpus(ask)):
-            pending.append(part.table)
-            usd = self._accounts.add_stage(stage.name, part.table.num_rows, part.seconds, ask)
-            num_failed = part.num_images - part.table.num_rows
-            if num_failed:
-                self.say(f"{num_failed} images keep no {stage.columns.names[0]} ({part.reason})")
-            progress.add(part.table.num_rows, num_failed, usd)
-            progress.show()
-            rows = sum(table.num_rows for table in pending)
-            if rows >= ROWS_PER_FILL or time.monotonic() - written >= FILL_SECONDS:
+        try:
+            for part in apply_stage(missing, stage, self.workspace.uri, ask, pool, cluster.spare_cpus(ask)):
+                pending.append(part.table)
+                usd = self._accounts.add_stage(stage.name, part.table.num_rows, part.seconds, ask)
+                num_failed = part.num_images - part.table.num_rows
+                if num_failed:
+                    self.say(f"{num_failed} images keep no {stage.columns.names[0]} ({part.reason})")
+                progress.add(part.table.num_rows, num_failed, usd)
+                progress.show()
+                rows = sum(table.num_rows for table in pending)
+                if rows >= ROWS_PER_FILL or time.monotonic() - written >= FILL_SECONDS:
+                    self.workspace.fill_columns(pa.concat_tables(pending))
+                    pending, written = [], time.monotonic()
+                self._renew()
+        finally:  # what is finished is kept, however the others end
+            if pending:
                 self.workspace.fill_columns(pa.concat_tables(pending))
-                pending, written = [], time.monotonic()
-            self._renew()
-        if pending:
-            self.workspace.fill_columns(pa.concat_tables(pending))
         progress.close()
         return progress.rows
 

@@ -11,6 +11,7 @@ import torch
 from engine.costs import PriceBook
 from engine.dataflow.run import FillResult, Run
 from engine.dataflow.stages import Stages
+from engine.failures import RunFailed
 from engine.models.preprocessing import Preprocessing
 from engine.store import Workspace
 from engine.testing.makers import PaintMaker, PaintPlan, paint_embed
@@ -138,6 +139,31 @@ def test_a_device_that_is_lost_while_a_stage_runs_over_committed_images_loses_no
         assert run.apply(FailsOnce(marker=str(tmp_path / "failed")), PaintPlan(12)) == 12
     assert (tmp_path / "failed").exists()
     assert workspace.count("brightness IS NOT NULL") == 12
+
+
+@dataclass
+class FailsLate(Brightness):
+    """Fails with every block that holds the last image."""
+
+    def __call__(self, block: pa.RecordBatch, pixels: Any) -> pa.RecordBatch:
+        if 299 in block.column("seed").to_pylist():
+            raise RuntimeError("the model is out of luck")
+        return super().__call__(block, pixels)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_what_a_stage_has_finished_is_kept_when_it_fails_later(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.dataflow.apply.ROWS_PER_LEASE", 50)
+    with run_over(workspace) as run:
+        run.fill("paint", PaintPlan(300), PaintMaker(rows_per_call=50))
+        reason = r"stage brightness stopped \(RuntimeError: the model is out of luck\); run it again"
+        with pytest.raises(RunFailed, match=reason) as caught:
+            run.apply(FailsLate(), PaintPlan(300))
+        assert "\n" not in str(caught.value)
+        assert 50 <= workspace.count("brightness IS NOT NULL") <= 250
+        assert run.apply(Brightness(), PaintPlan(300)) >= 50
+    assert workspace.count("brightness IS NOT NULL") == 300
 
 
 @pytest.mark.cluster
