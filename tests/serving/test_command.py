@@ -1,7 +1,9 @@
 """`imagefoundry serve` on Ray Serve: a process of its own per part, killed and stopped in the middle of its work."""
 
 import base64
+import html
 import os
+import re
 import signal
 import threading
 import time
@@ -21,6 +23,8 @@ from engine.recipe import Recipe
 from engine.serving.entry import check_serve_file, config_from
 from engine.store import Workspace
 from tests.serving.command import ROOT, Server, started
+
+RATERS = ("Rita", "Rob", "Ruth", "Ray")
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +110,80 @@ def test_a_killed_process_loses_no_request(server: Server, part: str):
     ids = workspace.scan(["id"]).read_all()["id"].to_pylist()
     assert len(ids) == len(set(ids))
     assert {one.model_extra["image_id"] for one in answers} <= set(ids)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_a_study_goes_on_while_a_replica_and_the_writer_are_killed(server: Server):
+    """Four raters and four clients; both parts die in the middle: no acknowledged rating or image is lost, none is doubled."""
+    images: list[str] = []
+    failures: list[str] = []
+    acknowledged: dict[tuple[str, str], str] = {}
+    refused = 0
+
+    def draw(number: int, num: int) -> None:
+        with server.client(max_retries=5) as client:
+            for turn in range(num):
+                body = {"seed": 5000 + 100 * number + turn, "num_inference_steps": 20}
+                try:
+                    answer = client.images.generate(prompt=f"study {number % 2}", extra_body=body).data[0]
+                    images.append(answer.model_extra["image_id"])
+                except Exception as error:
+                    failures.append(repr(error))
+
+    def answer(rater: str, link: str, value: str) -> None:
+        nonlocal refused
+        with httpx.Client(base_url=server.url, timeout=120) as visitor:
+            for _ in range(200):  # a person who is told to try again does so
+                page = visitor.get(f"{link}&agreed=1")
+                if page.status_code != 200:
+                    refused += 1
+                    time.sleep(0.5)
+                    continue
+                if 'name="at"' not in page.text:
+                    return
+                at = re.findall(r'name="at" value="(\d+)"', page.text)[0]
+                names = sorted(set(re.findall(r'name="(answer-\d+)"', page.text)))
+                form = {"agreed": "1", "at": at, "started": "0", **dict.fromkeys(names, value)}
+                if visitor.post(link, data=form).status_code == 303:
+                    acknowledged.update({(rater, name): value for name in names})
+                else:
+                    refused += 1
+                    time.sleep(0.5)
+        failures.append(f"{rater} never came to the end")
+
+    draw(0, 6)
+    draw(1, 6)
+    with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {server.key}"}, timeout=120) as owner:
+        methods = {"name-1": "one", "source-1": "generative", "name-2": "other", "source-2": "generative"}
+        made = owner.post("/study", data={"task": "matching", "sets": "12", "seed": "1", "rows": "2", **methods})
+        assert made.status_code == 303, made.text
+        study = made.headers["location"]
+        page = owner.get(study, params={"raters": ", ".join(RATERS)}).text
+    links = [html.unescape(link) for link in re.findall(r'data-copy="([^"]+)"', page)]
+    paths = [link[link.index("/rate/") :] for link in links]
+    assert len(paths) == len(RATERS)
+    threads = [threading.Thread(target=answer, args=each) for each in zip(RATERS, paths, "1357", strict=True)]
+    threads += [threading.Thread(target=draw, args=(number, 4)) for number in range(2, 6)]
+    for thread in threads:
+        thread.start()
+    for part, begun in (("Generator", 8), ("WriterActor", 40)):
+        while len(acknowledged) < begun and not failures:
+            time.sleep(0.01)
+        os.kill(server.pids(part)[0], signal.SIGKILL)
+    for thread in threads:
+        thread.join(400)
+    assert failures == []
+    workspace = Workspace.open(server.workspace)
+    rows = workspace.read("ratings", f"study_id = '{study.rsplit('/', 1)[1]}'").to_pylist()
+    given = {(row["rater"], row["item"]): str(row["answer"]) for row in rows}
+    assert len(given) == len(acknowledged) == 24 * len(RATERS)
+    assert all(value == dict(zip(RATERS, "1357", strict=True))[rater] for (rater, _), value in given.items())
+    assert len(rows) <= len(given) + 2 * refused  # one whose answer was lost on its way may be there twice
+    ids = workspace.scan(["id"]).read_all()["id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    assert len(images) == 28
+    assert set(images) <= set(ids)
 
 
 @pytest.mark.cluster
