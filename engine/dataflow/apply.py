@@ -33,6 +33,9 @@ MAX_RESTARTS = 3
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 """Colour codes of a terminal, which Ray puts into its errors."""
 
+_END = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception): .+)$", re.MULTILINE)
+"""The line that ends a traceback."""
+
 Lease = dict[str, Any]
 
 
@@ -103,8 +106,10 @@ def apply_stage(
     except (ray.exceptions.RayError, RuntimeError) as error:
         text = _ANSI.sub("", str(error))
         if "ValueError: " not in text:
-            lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-            why = lines[-1] if lines[0].startswith("ray::") else lines[0]  # the end of a traceback, or Ray's own words
+            # the end of a traceback, or Ray's own words
+            is_traceback = text.lstrip().startswith("ray::")
+            ends = [end for end in _END.findall(text) if is_traceback and not end.startswith("ray.")]
+            why = ends[-1] if ends else (text.strip() or type(error).__name__).splitlines()[0]
             raise RunFailed(f"stage {stage.name} stopped ({why[:200]}); run it again to go on") from error
         # the worker's one clear sentence stands at the end of two tracebacks
         raise ValueError(text.rsplit("ValueError: ", 1)[1].strip().splitlines()[0]) from error
