@@ -189,7 +189,7 @@ def test_a_study_goes_on_while_a_replica_and_the_writer_are_killed(server: Serve
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 def test_a_stop_answers_what_is_in_flight(server: Server):
-    body = {"seed": 1, "num_inference_steps": 150, "queue_events": True}
+    body = {"seed": 1, "num_inference_steps": 100, "queue_events": True}
     kinds: list[str] = []
     with server.client(max_retries=0) as client:
         for event in client.images.generate(prompt="the last one", n=4, size="64x64", stream=True, extra_body=body):
