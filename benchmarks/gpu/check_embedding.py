@@ -17,6 +17,7 @@ from engine.models import ImageEncoder, load_encoder
 from engine.models.preprocessing import Preprocessing
 from engine.recipe import Recipe
 from engine.sources import Generates, Made, Stored
+from engine.testing.makers import FlatPlan
 
 PICTURES = 64
 """Distinct JPEGs; a table repeats them."""
@@ -75,27 +76,6 @@ def encode(machine: Machine) -> Iterator[Row]:
     yield Row("encode_images, 512x384 on the device ÷ bare model", rate / bare, "", least=0.9, on_any_card=True)
 
 
-@dataclass(frozen=True)
-class JpegPlan:
-    """`num` pictures."""
-
-    num: int
-
-    def __len__(self) -> int:
-        return self.num
-
-    def __getitem__(self, index: int) -> Recipe:
-        return Recipe(
-            source="generative",
-            dataset="check",
-            class_index=index % 10,
-            class_name="shape",
-            prompt="a shape",
-            generator="check",
-            seed=index,
-        )
-
-
 @dataclass
 class JpegMaker(Generates):
     """Stores the same pictures again and again, as a source that keeps its files does."""
@@ -148,7 +128,7 @@ def embed(machine: Machine) -> Iterator[Row]:
     num = 512 if machine.tiny else 98_304
     workspace = Workspace.open(machine.folder / "jpegs")
     with Run(workspace, PriceBook.load()) as run:
-        run.fill("pictures", JpegPlan(num), JpegMaker())
+        run.fill("pictures", FlatPlan(num), JpegMaker())
     ids = workspace.scan(["id"]).read_all()["id"].to_pylist()
     cluster = current_cluster(may_grow=False)
     for decode in ("cpu", "gpu"):

@@ -1,4 +1,4 @@
-"""Merges small fragments in a few steps, so that at most four times the written bytes are rewritten."""
+"""Merges small fragments in a few steps, so that at most three times a run's bytes are rewritten, four times a server's."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,7 +14,8 @@ ROWS_PER_FRAGMENT = 100_000
 BATCH_ROWS = 256
 TIERS = (1.0, 1 / 16, 1 / 256, 1 / 4096)
 """Target sizes of merges, as fractions of a full fragment. Each merge lifts every row over one of them, so no row
-is rewritten more often than there are tiers. The smallest is for a server, which commits single rows."""
+is rewritten more often than there are tiers above its fragment. The smallest (25 rows or 128 kB) is for a server, which
+commits single rows; fragments of runs are larger."""
 FRAGMENTS_PER_MERGE = 8
 """Fewer fragments are merged only if they make a full fragment."""
 

@@ -134,7 +134,7 @@ def test_a_study_goes_on_while_a_replica_and_the_writer_are_killed(server: Serve
     def answer(rater: str, link: str, value: str) -> None:
         nonlocal refused
         with httpx.Client(base_url=server.url, timeout=120) as visitor:
-            for _ in range(200):  # a person who is told to try again does so
+            for _ in range(200):  # a refused rater tries again
                 page = visitor.get(f"{link}&agreed=1")
                 if page.status_code != 200:
                     refused += 1
