@@ -18,6 +18,7 @@ from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
 from engine.store.repair import remove_damage
 from engine.store.schemas import TABLES, conform
+from engine.store.session import bounded_session
 from engine.store.verify import VerifyReport, check_files, damaged, find_damage
 
 
@@ -30,6 +31,7 @@ class Workspace:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._datasets: dict[str, Any] = {}
+        self._session = bounded_session()
         self._held: Held | None = None
         self._fences: dict[str, Fence] = {}
 
@@ -45,9 +47,7 @@ class Workspace:
             check_folder(Path(workspace.uri))
         if not workspace._exists():
             if not create:
-                raise ValueError(
-                    f"there is no workspace at {workspace.uri}; give the path of one, or make it with a run"
-                )
+                raise ValueError(f"there is no workspace at {workspace.uri}; give the path of one, or make it with a run")
             workspace._create()
         check_schema(workspace.uri, workspace.image_schema())
         return workspace
@@ -75,12 +75,12 @@ class Workspace:
         cached = self._datasets.get(name)
         if cached is None:
             try:
-                cached = lance.dataset(self.table_uri(name))
+                cached = lance.dataset(self.table_uri(name), session=self._session)
             except ValueError as error:
                 if name == "images" or "was not found" not in str(error):
                     raise
                 self._create_table(name)  # an older release without this table made the workspace
-                cached = lance.dataset(self.table_uri(name))
+                cached = lance.dataset(self.table_uri(name), session=self._session)
         elif (latest := cached.latest_version) != cached.version:
             # keeps the index cache of the previous handle; a fresh handle would start cold
             cached = cached.checkout_version(latest)
