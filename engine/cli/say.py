@@ -93,6 +93,12 @@ def shown(config: Any, result: Any) -> None:
     print(f"\nContact sheet: {result.page.resolve()}")
 
 
+def regenerated(config: Any, result: Any) -> int:
+    """A `Regenerated`; exit code 1 if an image differs."""
+    code: int = result.print()
+    return code
+
+
 def table(config: Any, result: Any) -> None:
     """A `rich` table; a pipe is as wide as the table needs."""
     from rich.console import Console

@@ -135,6 +135,13 @@ COMMANDS = {
         "show",
         say.shown,
     ),
+    "regenerate": Command(
+        "Make images of a workspace again from their recipes, and compare them with the stored ones bit for bit.",
+        "engine.cli.regenerate",
+        "RegenerateConfig",
+        "regenerate",
+        say.regenerated,
+    ),
     "keys": Command(
         "API keys of a server: add one with a rate and a budget, list them with the dollars spent, revoke one.",
         "engine.cli.keys",
