@@ -149,6 +149,7 @@ class Run:
         ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
         self._warn_of_processors(maker, backlog.most_left, ask)
         progress = Progress(name, backlog.most_left)
+        planned_before = self._accounts.planned or 0
         job = WorkerJob(
             maker,
             tuple(stages),
@@ -171,6 +172,7 @@ class Run:
                     with ticker.guard:
                         result.present = backlog.num_present
                         progress.total = len(plan) - backlog.num_present
+                        self._accounts.planned = planned_before + progress.total
                         filling.take(report)
                         filling.check_errors(self.max_errors)
                 missing = committer.missing(np.flatnonzero(backlog.is_pending))

@@ -25,12 +25,13 @@ RUN_SCHEMA = _required(
     errors=pa.int64(),
     status=pa.string(),
     config=pa.string(),
-)
+).append(pa.field("planned", pa.int64()))
 """One row per run, renewed while it goes on.
 
 `busy_seconds`, `usd_busy`: busy time of the devices, and its price. `nodes`: size of the cluster in
 units of the priced instance. `usd_billed`: price of `nodes` x `wall_seconds`.
 `status`: `running` (or killed while it was), `finished`, `interrupted` or `failed`. `config`: the run's configuration as JSON.
+`planned`: images that the run has found missing or not looked at so far; null for a server and for releases without the column.
 """
 
 LEDGER_SCHEMA = _required(

@@ -71,7 +71,7 @@ def test_a_plan_becomes_priced_embedded_rows_and_errors(workspace: Workspace):
     assert sorted(error["seed"] for error in errors) == [3, 17]
     assert {error["reason"] for error in errors} == {"this colour does not exist"}
     (run,) = workspace.runs().to_pylist()
-    assert (run["status"], run["images"], run["errors"]) == ("finished", 28, 2)
+    assert (run["status"], run["images"], run["errors"], run["planned"]) == ("finished", 28, 2, 30)
     assert run["usd_billed"] > run["usd_busy"] > 0
     ledger = {entry["stage"]: entry for entry in workspace.ledger().to_pylist()}
     assert ledger["make"]["rows"] == ledger["embed"]["rows"] == 28

@@ -28,6 +28,7 @@ RUN = {
     "errors": 1,
     "status": "finished",
     "config": "{}",
+    "planned": 120,
 }
 
 
