@@ -19,6 +19,7 @@ from engine.dataflow.accounts import Accounts
 from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
 from engine.dataflow.leases import Backlog
+from engine.dataflow.metrics import RunMetrics
 from engine.dataflow.pool import Pool
 from engine.dataflow.progress import Progress
 from engine.dataflow.resources import Ask, Cluster, Device, choose_ask, current_cluster
@@ -324,11 +325,13 @@ class _Filling:
     ):
         self._run, self._plan, self._job, self._pool = run, plan, job, pool
         self._committer, self._progress, self._result = committer, progress, result
+        self._metrics = RunMetrics(run.run_id, progress.name)
         self._tried = self._failed = 0
         self._reason = ""
 
     def take(self, report: Report) -> None:
         """Hands receipts to the committer and counts what it accepts."""
+        self._metrics.show(self._progress.total, self._pool.num_ready, self._committer.lag_seconds)
         self._take_killers()
         self._tried += report.rows
         self._failed += report.failed
@@ -358,7 +361,9 @@ class _Filling:
         accounts.errors += errors
         for entry in work:
             accounts.add(entry)
-        self._progress.add(images, errors, sum(entry["usd_compute"] + entry["usd_labels"] for entry in work))
+        usd = sum(entry["usd_compute"] + entry["usd_labels"] for entry in work)
+        self._progress.add(images, errors, usd)
+        self._metrics.count(images, errors, sum(entry["busy_seconds"] for entry in work), usd)
 
     def _take_killers(self) -> None:
         """Writes the error rows of recipes that killed every worker that made them."""

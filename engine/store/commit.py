@@ -52,6 +52,7 @@ class Committer:
         self._attempts: dict[str, tuple[Any, list[Receipt]]] = {}
         self._due_at = clock() + every_seconds
         self._failures = 0
+        self._waiting_since: float | None = None
         self.rows: dict[str, int] = {"images": 0, "errors": 0}
         """Number of rows made visible so far, by table."""
         self.refused = 0
@@ -77,7 +78,13 @@ class Committer:
             self._accepted[indices] = True
         if receipt.rows:
             self._pending[receipt.table_name].append(receipt)
+            self._waiting_since = self._clock() if self._waiting_since is None else self._waiting_since
         return []
+
+    @property
+    def lag_seconds(self) -> float:
+        """Seconds that the oldest receipt has waited for its commit; 0 if none waits."""
+        return 0.0 if self._waiting_since is None else self._clock() - self._waiting_since
 
     def missing(self, expected: np.ndarray) -> np.ndarray:
         """Returns the plan indices among `expected` `[N] int64` that no accepted receipt names, in their order."""
@@ -139,6 +146,7 @@ class Committer:
             self._begin(name)
             self._finish(name)
         self._failures = 0
+        self._waiting_since = None
         self.problem = ""
         self._due_at = self._clock() + self._every_seconds
 
