@@ -23,7 +23,8 @@ install: .venv/ready
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(RUN)/pip install --quiet --disable-pip-version-check "uv>=0.9"
-	$(RUN)/uv pip install --quiet --python $(RUN)/python --require-hashes -r requirements.lock
+	# compiled once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch for ten seconds
+	$(RUN)/uv pip install --quiet --python $(RUN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(RUN)/uv pip install --quiet --python $(RUN)/python --no-deps -e .
 	@touch $@
 

@@ -62,6 +62,7 @@ class Backlog:
         self._earlier: list[np.ndarray] = []
         self.is_pending = np.zeros(len(plan), bool)
         """`[len(plan)]`: number of recipes found missing so far."""
+        self._num_pending = 0
         self.num_present = 0
         """Number of recipes found in the table, or repeated, so far."""
         self._look_ahead()
@@ -76,7 +77,7 @@ class Backlog:
     def most_left(self) -> int:
         """An upper bound on the recipes left to hand out."""
         ready = sum(len(indices) for indices, _ in self._ready) + sum(len(lease) for lease in self._again)
-        return ready + len(self._plan) - self.num_present - int(self.is_pending.sum())
+        return ready + len(self._plan) - self.num_present - self._num_pending
 
     def take(self, num_rows: Callable[[bool], int]) -> Lease | None:
         """The next lease of about `num_rows(reads)` recipes; put-back recipes come first. None if no work is left."""
@@ -141,6 +142,7 @@ class Backlog:
         indices, reads = found.indices[fresh][order], found.reads[fresh][order]
         self.num_present += found.size - len(indices)
         self.is_pending[indices] = True
+        self._num_pending += len(indices)
         if len(indices):
             self._ready.append((indices, reads))
 
