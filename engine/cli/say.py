@@ -49,6 +49,20 @@ def database(config: Any, result: Any) -> None:
         )
 
 
+def corpus(config: Any, result: Any) -> None:
+    """A `CorpusReport`."""
+    print(
+        f"Corpus {result.corpus}: {result.captions:,} captions, {result.added:,} of them added now, from {result.rows:,} rows. "
+        f"Workspace: {config.workspace}"
+    )
+    for reason, number in result.left.items():
+        print(f"  rows {reason}: {number:,}")
+    for row in result.files.rows():
+        print(f"  files {row['verdict']}{': ' + row['reason'] if row['reason'] else ''}: {row['count']:,}")
+    if result.earlier:
+        print(f"  {result.earlier:,} captions are of files that are no longer there, or of earlier versions of a file")
+
+
 def embedded(config: Any, result: Any) -> None:
     """An `Embedded`."""
     print(
