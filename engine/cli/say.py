@@ -63,6 +63,20 @@ def corpus(config: Any, result: Any) -> None:
         print(f"  {result.earlier:,} captions are of files that are no longer there, or of earlier versions of a file")
 
 
+def fetched(config: Any, result: Any) -> int:
+    """A list of `FetchedSet`; exit code 3 if a class has no picture at all."""
+    for one in result:
+        num = sum(map(len, one.kept))
+        print(
+            f"{one.dataset}: {num:,} pictures of {len(one.kept):,} classes, {one.fetched:,} of them fetched now; "
+            f"{one.short:,} classes have fewer than {one.shots}"
+        )
+        for reason, count in one.reasons.items():
+            print(f"  failed: {reason}: {count:,}")
+    print(f"Workspace: {config.workspace}")
+    return 3 if any(not found for one in result for found in one.kept) else 0
+
+
 def embedded(config: Any, result: Any) -> None:
     """An `Embedded`."""
     print(

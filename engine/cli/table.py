@@ -82,6 +82,14 @@ COMMANDS = {
         say.corpus,
         "build_corpus",
     ),
+    "fetch": Command(
+        "Retrieve and fetch the pictures of a corpus that are nearest to the classes of data sets, politely (GenBench section 2.2).",
+        "engine.studies.fetch",
+        "FetchConfig",
+        "fetch_pictures",
+        say.fetched,
+        "fetch_pictures",
+    ),
     "mine-negatives": Command(
         "Reflective negatives: generate an image for each training prompt and find the nearest database images (RealRAG Eq. 3-4).",
         "engine.studies.realrag.negatives",

@@ -19,7 +19,24 @@ from engine.studies.corpus import CorpusConfig, CorpusReport, build_corpus
 
 pytestmark = pytest.mark.cluster
 
-WORDS = ["red", "green", "blue", "old", "new", "small", "large", "shiny", "apple", "tree", "boat", "house", "cat", "dog", "bird", "car"]
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "old",
+    "new",
+    "small",
+    "large",
+    "shiny",
+    "apple",
+    "tree",
+    "boat",
+    "house",
+    "cat",
+    "dog",
+    "bird",
+    "car",
+]
 
 
 def write_tables(folder: Path, numbers: range) -> Path:
