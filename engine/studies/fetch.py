@@ -37,6 +37,14 @@ class FetchConfig:
     """Try pictures again that failed in an earlier run; otherwise the next best stand in for them."""
     limits: tyro.conf.OmitArgPrefixes[FetchLimits] = field(default_factory=FetchLimits)
     """Limits of politeness, time and size."""
+    filter: bool = False
+    """Reject pictures whose own caption (by a captioner) is unlike the class name, as GenBench does before Textual Inversion."""
+    filter_threshold: float = 0.8
+    """Least similarity of that caption and the class name; the paper's is 0.8."""
+    captioner: str = "blip2"
+    """Captioner of the filter: a name, a Hub id or a folder."""
+    similarity: str = "bert"
+    """Language model of the filter that compares texts: a name, a Hub id or a folder."""
     price_book: Path | None = None
     """Price book (TOML); the shipped one if not given."""
     instance: str | None = None
@@ -52,6 +60,8 @@ class FetchConfig:
         """Raises ValueError if the configuration is invalid."""
         check_not_empty(datasets=self.datasets)
         check_place("workspace", self.workspace)
+        if not -1 <= self.filter_threshold <= 1:
+            raise ValueError(f"filter threshold {self.filter_threshold} is no cosine; give a number from -1 to 1")
         if self.shots < 1 or self.reserve < 1:
             raise ValueError("shots and reserve must be 1 or more; give larger numbers")
         self.limits.check()
@@ -100,7 +110,15 @@ def fetch_pictures(config: FetchConfig) -> list[FetchedSet]:
     corpus_encoder(workspace, config.corpus, encoder.name)
     found = []
     # one worker, since the limits per host hold within it; fetching waits for servers and needs no other
-    with Run(workspace, prices, config.instance, asdict(config), device="cpu", max_errors=1.0, max_workers=1) as run:
+    with Run(
+        workspace,
+        prices,
+        config.instance,
+        asdict(config),
+        device="auto" if config.filter else "cpu",
+        max_errors=1.0,
+        max_workers=1,
+    ) as run:
         for dataset in datasets:
             search = cluster_search(run, config.corpus, encoder.name)
             texts = class_text_features(encoder, dataset)
@@ -121,8 +139,10 @@ def fetch_pictures(config: FetchConfig) -> list[FetchedSet]:
 def _fetch(
     config: FetchConfig, run: "Run", workspace: "Workspace", dataset: "Dataset", candidates: "Candidates"
 ) -> FetchedSet:
+    from engine.dataflow.caption_filter import CaptionFilter
     from engine.sources.fetching.pictures import WebMaker
 
+    stages = [CaptionFilter(config.captioner, config.similarity, config.filter_threshold)] if config.filter else []
     ids = list(candidates.ids)
     fetched, tried = 0, False
     while True:
@@ -134,7 +154,7 @@ def _fetch(
         if not len(plan):
             break
         tried = True
-        fetched += run.fill(f"fetch {dataset.name}", plan, WebMaker(config.limits)).made
+        fetched += run.fill(f"fetch {dataset.name}", plan, WebMaker(config.limits), stages).made
     return FetchedSet(
         dataset.name,
         config.shots,

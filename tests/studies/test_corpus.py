@@ -1,5 +1,6 @@
 """`imagefoundry build-corpus`: a corpus has each caption once, however often it was cut off and gone on with, and is searched exactly."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import lance
@@ -8,14 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.catalog.caption_tables import RowRules
 from engine.costs import PriceBook
 from engine.dataflow.run import Run
+from engine.evaluation import class_embeddings, mean_text_similarity
 from engine.models import load_encoder
 from engine.retriever.class_captions import class_pictures, corpus_similarity, local_search, mean_queries
 from engine.retriever.ray_captions import cluster_search
 from engine.store import Workspace
 from engine.store.captions import caption_vectors, captions_at, corpus_parts, nearest_captions
 from engine.studies.corpus import CorpusConfig, CorpusReport, build_corpus
+from engine.studies.genbench.metrics import MetricsConfig, MetricStudy
 
 pytestmark = pytest.mark.cluster
 
@@ -113,8 +117,6 @@ def test_another_encoder_or_other_rules_are_refused(whole: tuple[Path, CorpusRep
     place, _ = whole
     with pytest.raises(ValueError, match=r"was built with encoder .* or another --corpus"):
         build(place / "tables", place / "workspace", "mini-clip")
-    from engine.catalog.caption_tables import RowRules
-
     with pytest.raises(ValueError, match="was built with settings"):
         build(place / "tables", place / "workspace", tiny_encoder, rows=RowRules(least_pixels=32))
 
@@ -151,6 +153,26 @@ def test_the_cluster_finds_what_one_process_finds_and_the_table_finds(
     assert (corpus_similarity(local, texts, 5) > corpus_similarity(local, texts, 50)).all()
     with pytest.raises(ValueError, match="fewer than 999 captions"):
         corpus_similarity(local, texts, 999)
+
+
+def test_the_similarity_of_a_corpus_is_that_of_its_captions_each_once(
+    whole: tuple[Path, CorpusReport], tiny_encoder: str
+):
+    workspace, encoder = Workspace.open(whole[0] / "workspace"), load_encoder(tiny_encoder)
+    texts = encoder.encode_texts(["a red apple", "an old boat", "a cat", "one more cat"]).reshape(2, 2, -1)
+    vectors = np.concatenate([vectors for _, vectors in caption_vectors(workspace, "web", encoder.name)])
+    found = corpus_similarity(local_search(workspace, "web", encoder.name), texts, 9)
+    expected = mean_text_similarity(class_embeddings(texts), vectors, k=9)
+    assert np.allclose(found, expected, atol=1e-3)  # the stored vectors are float16, not quite of unit norm
+
+
+def test_the_metric_study_refuses_a_corpus_that_it_cannot_use(whole: tuple[Path, CorpusReport], tmp_path: Path):
+    place = str(whole[0] / "workspace")
+    config = MetricsConfig(workspace=place, corpus="web", report=tmp_path / "report")
+    with pytest.raises(ValueError, match="use the same encoder"):
+        MetricStudy(config).check()
+    with pytest.raises(ValueError, match="has no corpus 'laion'"):
+        MetricStudy(replace(config, corpus="laion")).check()
 
 
 def test_a_corpus_that_is_not_there_or_of_another_encoder_is_one_sentence(whole: tuple[Path, CorpusReport]):

@@ -132,7 +132,8 @@ class Img2Dataset:
                 yield Sample(f"{quoted(name)}:0:{file.size or 0}:", str(caption).strip(), file.problem)
 
     def _table(self, part: str, rows: Sequence[dict[str, Any]]) -> Iterator[Sample | Left]:
-        if not picture_column(open_table(self.folder, part).schema):
+        came = [row for row in rows if row.get("status", "success") == "success"]
+        if came and not picture_column(open_table(self.folder, part).schema):
             raise ValueError(
                 f"{self.folder.location}/{part} has no pictures, and neither a folder nor a tar has them; fetch them again"
             )
