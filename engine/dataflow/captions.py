@@ -82,7 +82,7 @@ def ingest(run: "Run", job: CaptionJob, parts: Sequence[TablePart], settings: st
     Which of several near-duplicates is kept depends on the order of the parts alone: keys are claimed in that order.
 
     Args:
-        run: an open run over the workspace, whose caption tables it guards.
+        run: an open run over the workspace, whose caption tables are guarded (`guard_captions`).
         job: what the workers need.
         parts: in the order of the corpus.
         settings: kept with each part.

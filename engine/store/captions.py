@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 
 from engine.recipe import embedding_column
 from engine.store import search
+from engine.store.fence import Fence
 from engine.store.rows import SCAN_ROWS, quote
 from engine.store.vectors import to_matrix
+from engine.store.verify import check_files
 from engine.store.workspace import Workspace
 
 TABLES_OF_CAPTIONS = ("captions", "caption_parts")
@@ -18,6 +20,18 @@ VECTOR_ROWS = 65_536
 ROWS_PER_PARTITION = 2_048
 """Rows per partition of the vector index."""
 PARTS_PER_DELETE = 500
+
+
+def guard_captions(workspace: Workspace) -> None:
+    """Lets nobody but the run that holds the lock commit captions until the lock ends, and checks their files.
+
+    Raises ValueError if files of them are damaged.
+    """
+    assert workspace._held is not None, "only the run that holds the lock can keep others out"
+    check_files(workspace, TABLES_OF_CAPTIONS)
+    for name in TABLES_OF_CAPTIONS:
+        if name not in workspace._fences:
+            workspace._fences[name] = Fence(workspace.uri, workspace.dataset(name))
 
 
 def vector_type(dimension: int) -> pa.DataType:
@@ -54,8 +68,8 @@ def corpus_parts(workspace: Workspace, corpus: str) -> pa.Table:
 def drop_halves(workspace: Workspace, corpus: str) -> int:
     """Removes what a killed or damaged run left of parts whose captions and account do not agree; returns their number.
 
-    Captions are committed before the account of their part, so that a part without one was cut off between the two. Needs the
-    lock and `Workspace.guard`.
+    Captions are committed before the account of their part, so that a part without one was cut off between the two. Needs
+    `guard_captions`.
     """
     counts: dict[int, int] = {}
     columns, where = ["part"], f"corpus = {quote(corpus)}"

@@ -292,17 +292,6 @@ class Workspace:
             finally:
                 self._held, self._fences = None, {}
 
-    def guard(self, *names: str) -> None:
-        """Under the lock, lets nobody else commit to these tables either, and checks their files.
-
-        Raises ValueError if files of them are damaged.
-        """
-        assert self._held is not None, "only the run that holds the lock can keep others out"
-        check_files(self, names)
-        for name in names:
-            if name not in self._fences:
-                self._fences[name] = Fence(self.uri, self.dataset(name))
-
     def check_lock(self) -> None:
         """Raises WorkspaceLost if this workspace held its lock and another run has taken it over since."""
         if self._held is not None and self._held.lost:

@@ -87,11 +87,11 @@ def build_corpus(config: CorpusConfig) -> CorpusReport:
     from engine.models.reach import check_encoder
     from engine.store import Workspace
     from engine.store.captions import (
-        TABLES_OF_CAPTIONS,
         build_caption_index,
         corpus_parts,
         drop_halves,
         ensure_caption_encoder,
+        guard_captions,
     )
 
     config.check()
@@ -104,7 +104,7 @@ def build_corpus(config: CorpusConfig) -> CorpusReport:
     workspace = Workspace.open(config.workspace)
     _check_same(config, corpus_parts(workspace, config.corpus).to_pylist(), encoder.name, settings)
     with Run(workspace, prices, config.instance, asdict(config), device=config.device) as run:
-        workspace.guard(*TABLES_OF_CAPTIONS)
+        guard_captions(workspace)
         ensure_caption_encoder(workspace, encoder.name, encoder.dimension)
         drop_halves(workspace, config.corpus)
         done = set(corpus_parts(workspace, config.corpus)["part"].to_pylist())
