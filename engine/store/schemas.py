@@ -146,7 +146,42 @@ RATING_SCHEMA = _required(
 )
 """One row per answer of a rater; the newest answer to an item counts. `seconds`: time that the rater took."""
 
+CAPTION_SCHEMA = pa.schema(
+    [
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("part", pa.int64(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("key", pa.int64(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+)
+"""One row per distinct caption of a web corpus and the first picture that has it, without the embedding columns.
+
+`part`: part of a file that the row came from (`caption_parts`). `row`: its number in that file. `key`: hash that
+near-duplicate captions share. `similarity`: of picture and caption, as the corpus has it. `width`, `height`: pixels, as it has them.
+"""
+
+CAPTION_PART_SCHEMA = _required(
+    corpus=pa.string(),
+    encoder=pa.string(),
+    part=pa.int64(),
+    file=pa.string(),
+    start=pa.int64(),
+    rows=pa.int64(),
+    used=pa.int64(),
+    left=pa.string(),
+    settings=pa.string(),
+    run_id=pa.string(),
+)
+"""One row per part of a caption table that is done. `used`: its rows in `captions`. `left`: JSON, reason → number of other rows."""
+
 TABLES = {
+    "captions": CAPTION_SCHEMA,
+    "caption_parts": CAPTION_PART_SCHEMA,
     "errors": ERROR_SCHEMA,
     "keys": KEY_SCHEMA,
     "requests": REQUEST_SCHEMA,

@@ -26,6 +26,8 @@ class MetricFindings:
     """Mean text similarity and change of CLER, one per data set."""
     classes: list[Row] = field(default_factory=list)
     """The same, one per class."""
+    captions: str = "captions of the pool"
+    """Captions that the mean text similarity averages over."""
 
 
 def metric_report(found: MetricFindings, errors: Sequence[Row] = ()) -> Report:
@@ -93,7 +95,7 @@ def _figures(
             label="seconds",
             log=True,
         ),
-        "GenBench Figure 6: mean text similarity of a class against the change of its CLER by generated images.": scatter_figure(
+        f"GenBench Figure 6: mean text similarity of a class ({found.captions}) against the change of its CLER by generated images.": scatter_figure(
             found.classes, "mts", "cler_change", note=_correlation(tables["figure_6"], "mts")
         ),
         f"GenBench Figure 9: CLER against the linear probe at {shots} generated shots, encoder by encoder.": scatter_figure(

@@ -17,6 +17,7 @@ from engine.models.reach import check_encoder
 from engine.prompts import Strategy, strategy_name
 from engine.recipe import Recipe
 from engine.reports import Report
+from engine.retriever.class_captions import corpus_encoder, corpus_similarity, local_search
 from engine.sources.kinds import SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
@@ -52,7 +53,9 @@ class MetricsConfig(StudyConfig):
     inception: Path | None = None
     """Inception weights (`pt_inception-2015-12-05` as safetensors) for the FID of the literature."""
     nearest_captions: int = 100
-    """Captions of the pool that the mean text similarity of a class averages over."""
+    """Captions that the mean text similarity of a class averages over."""
+    corpus: str = ""
+    """Corpus of the workspace (`imagefoundry build-corpus`) whose captions these are; those of the pool if not given."""
 
     def check(self) -> None:
         """Raises ValueError if the configuration is invalid."""
@@ -87,6 +90,8 @@ class MetricStudy(SourceStudy):
         super().check()
         for name in (*self.config.other_encoders, self.config.fid_encoder):
             check_encoder(name)
+        if self.config.corpus:
+            corpus_encoder(Workspace.open(self.config.workspace, create=False), self.config.corpus, self.encoder.name)
         _ = self.inception
 
     @cached_property
@@ -145,6 +150,8 @@ class MetricStudy(SourceStudy):
                 of_set, of_classes = self._similarities(evaluation)
                 found.sets.append(of_set)
                 found.classes += of_classes
+        source = f"corpus {self.config.corpus}" if self.config.corpus else "the pool"
+        found.captions = f"{self.config.nearest_captions} nearest captions of {source}"
         report = metric_report(found, error_rows(workspace, self.every_plan()))
         report.tables["files"] = self.files()
         return report
@@ -214,11 +221,9 @@ class MetricStudy(SourceStudy):
 
     def _similarities(self, evaluation: EvaluationSet) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Mean text similarity of the data set and its classes, and CLER of generated images less zero-shot (Fig. 6)."""
-        dataset, test, captions = evaluation.dataset, evaluation.test, self.pool
+        dataset, test = evaluation.dataset, evaluation.test
         queries = class_embeddings(evaluation.texts)
-        counts = np.bincount(captions.caption_of, minlength=len(captions.captions))
-        k = min(self.config.nearest_captions, int(counts.sum()))
-        mts = mean_text_similarity(queries, captions.captions, k=k, counts=counts).numpy()
+        mts = self._mean_text_similarity(evaluation)
         num_classes = len(dataset.class_names)
         before = recall_by_class(predict(test.features, queries).numpy(), test.labels, num_classes)
         after = []
@@ -236,6 +241,17 @@ class MetricStudy(SourceStudy):
             for label, name in enumerate(dataset.class_names)
         ]
         return where | {"mts": float(mts.mean()), "cler_change": float(np.nanmean(change))}, rows
+
+    def _mean_text_similarity(self, evaluation: EvaluationSet) -> np.ndarray:
+        """`[C]`, by the captions of the corpus, each once, or by those of the pool, once for each image."""
+        if self.config.corpus:
+            search = local_search(evaluation.workspace, self.config.corpus, self.encoder.name)
+            return corpus_similarity(search, np.asarray(evaluation.texts), self.config.nearest_captions)
+        captions = self.pool
+        counts = np.bincount(captions.caption_of, minlength=len(captions.captions))
+        k = min(self.config.nearest_captions, int(counts.sum()))
+        queries = class_embeddings(evaluation.texts)
+        return mean_text_similarity(queries, captions.captions, k=k, counts=counts).numpy()
 
 
 def measure_point(inputs: MetricInputs) -> dict[str, Any]:
