@@ -150,6 +150,14 @@ COMMANDS = {
         say.damage,
         "verify_workspace",
     ),
+    "export": Command(
+        "Export images of a workspace as Hugging Face parquet, webdataset shards or image folders, with marks and a data card.",
+        "engine.export.export",
+        "ExportConfig",
+        "export_images",
+        say.exported,
+        "export_images",
+    ),
     "models": Command(
         "List the generators: pipeline class, reference modes, licence, memory, default settings.",
         "engine.cli.models",

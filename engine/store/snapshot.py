@@ -1,0 +1,44 @@
+"""One version of the table of images, for work that reads it more than once while others may write."""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from engine.store.workspace import Workspace
+
+PIXEL_ROWS = 256
+"""Rows per batch where the encoded images are read."""
+ROWS = 8_192
+"""Rows per batch otherwise."""
+
+
+class Snapshot:
+    """The images of a workspace as they are now, all or those for which the SQL condition `where` holds.
+
+    Raises ValueError, one sentence, if `where` is no condition on the images.
+    """
+
+    def __init__(self, workspace: Workspace, where: str | None = None) -> None:
+        self._images = workspace.dataset("images")
+        self.where = where
+        self.schema: pa.Schema = self._images.schema
+        try:
+            self.num_rows: int = self._images.count_rows(where)
+        except (ValueError, OSError) as error:
+            if not where:
+                raise
+            reason = str(error).splitlines()[0][:200]
+            raise ValueError(f"where {where!r} is no condition on the images ({reason})") from None
+        self.num_left_out: int = self._images.count_rows() - self.num_rows
+        """Images for which `where` does not hold."""
+
+    def scan(self, columns: Sequence[str], where: str = "") -> Iterator[pa.RecordBatch]:
+        """The rows, batch by batch, in the order of the table; `where` narrows them further."""
+        condition = " AND ".join(f"({one})" for one in (self.where, where) if one) or None
+        rows = PIXEL_ROWS if "image" in columns else ROWS
+        yield from self._images.scanner(columns=list(columns), filter=condition, batch_size=rows).to_batches()
+
+    def scan_all(self, columns: Sequence[str], where: str = "") -> Iterator[pa.RecordBatch]:
+        """As `scan`, over all images of the workspace, whatever the snapshot's own condition."""
+        rows = PIXEL_ROWS if "image" in columns else ROWS
+        yield from self._images.scanner(columns=list(columns), filter=where or None, batch_size=rows).to_batches()
