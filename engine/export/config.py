@@ -46,7 +46,8 @@ class ExportConfig:
     audit_images: int = 2_000
     """Images that the slow checks of the audit look at, sampled at random; 0 for all."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises ValueError for values that cannot be, or do not go together."""
         check_place("workspace", self.workspace)
         check_place("output", self.output)
         if self.shard_mb < 1 or self.row_group_mb < 1:

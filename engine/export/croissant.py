@@ -64,6 +64,7 @@ def croissant(facts: CroissantFacts, root: Path) -> dict[str, Any]:
         "license": facts.licence,
         "datePublished": facts.published.isoformat(),
         "version": "1.0.0",
+        "citeAs": f"@misc{{export, title = {{{facts.name}}}, year = {{{facts.published.year}}}, note = {{imagefoundry {__version__}}}}}",
         "creator": {"@type": "sc:Organization", "name": f"imagefoundry {__version__}"},
         **_responsible(facts),
         "distribution": distribution,
@@ -184,7 +185,8 @@ def _members(path: Path) -> list[Path]:
 
 def _files(facts: CroissantFacts, root: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     includes = [f"{one.split}/*/*" for one in facts.written]
-    images = {"@type": "cr:FileSet", "@id": "image-files", "name": "image-files", "encodingFormat": "image/*"}
+    # of the formats that readers know; they open each file by its content
+    images = {"@type": "cr:FileSet", "@id": "image-files", "name": "image-files", "encodingFormat": ["image/png", "image/jpeg"]}
     source = {"fileSet": {"@id": "image-files"}}
     names = "|".join(sorted(map(re.escape, facts.folders), key=len, reverse=True))
     pattern = f"(?:.*(?:{_names(facts)})/)?({names})(?:/[0-9a-f]{{32}}.*)?$"

@@ -75,6 +75,7 @@ def export_images(config: ExportConfig) -> Exported:
         ValueError: there is no workspace, no image fits, the output exists, a licence forbids the mix, a key is refused, or an
             image cannot be marked.
     """
+    config.check()
     check_output(config.output)
     declared = parse_declared(config.licence_of)
     signer = _signer(config)
@@ -146,7 +147,7 @@ def _stream(
     label_of = {key: number for number, key in enumerate(contents.classes)}
     progress = ExportProgress(contents.num_images)
     for batch in snapshot.scan(columns_to_read(snapshot)):
-        for split in sorted(set(batch.column("split").to_pylist())):
+        for split in sorted(set(batch.column("split").to_pylist()), key=lambda name: (name != "train", name)):
             part = batch.filter(pc.equal(batch.column("split"), split))
             keys = zip(*(part.column(name).to_pylist() for name in ClassKey._fields), strict=True)
             rows = Rows(
