@@ -116,6 +116,17 @@ def exported(config: Any, result: Any) -> None:
         print(line)
 
 
+def audited(config: Any, result: Any) -> None:
+    """An `Audit` as sentences, or as JSON."""
+    if config.json:
+        import json
+
+        print(json.dumps(result.as_dict(), indent=1))
+        return
+    for line in result.lines():
+        print(line)
+
+
 def folder(config: Any, result: Any) -> None:
     """The folder that was written."""
     print(f"Wrote {result}")

@@ -158,6 +158,13 @@ COMMANDS = {
         say.exported,
         "export_images",
     ),
+    "audit": Command(
+        "Audit the images of a workspace: leakage of test images, duplicates, balance, diversity, errors, dollars, human ratings.",
+        "engine.export.audit",
+        "AuditConfig",
+        "audit",
+        say.audited,
+    ),
     "models": Command(
         "List the generators: pipeline class, reference modes, licence, memory, default settings.",
         "engine.cli.models",

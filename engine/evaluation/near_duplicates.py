@@ -28,6 +28,11 @@ REFINED = 3
 """Candidates of each query whose alignment is refined."""
 CLIPPED = (2.0, 253.0)
 """Levels beyond which a pixel counts as clipped."""
+NOISE, NOISE_SHARE = 50.0, 0.1
+"""Variance that compression is expected to add (7 grey levels, as JPEG of quality 50 at 32 pixels does), at most this share of the
+query's own: as much difference is not held against a match."""
+GAINS = (1.0, 1.15, 1.3, 1.5, 2.0)
+"""Factors of brightness that are tried, clipped at white, where most of a query is clipped."""
 QUERIES_AT_ONCE = 128
 ALIGNED_AT_ONCE = 256
 MIN_VARIANCE = 1e-6
@@ -42,7 +47,7 @@ class Matches:
     index: np.ndarray
     """`[N] int64`: which."""
     score: np.ndarray
-    """`[N] float32`: correlation after alignment."""
+    """`[N] float32`: correlation after alignment, less the noise of compression."""
     coarse: np.ndarray
     """`[N] float32`: best correlation of the small versions."""
 
@@ -100,7 +105,8 @@ class CopyFinder:
         crops = crops.gather(1, order[:, :, None].expand(-1, -1, 3))
         _, scores = self._aligned(queries, proposed, is_mirrored, crops, scores)
         best = scores.argmax(1, keepdim=True)
-        return proposed.gather(1, best)[:, 0], scores.gather(1, best)[:, 0], coarse[:, 0]
+        score = without_noise(scores.gather(1, best)[:, 0], Target.of(queries).variance)
+        return proposed.gather(1, best)[:, 0], score, coarse[:, 0]
 
     def _aligned(
         self,
@@ -147,7 +153,9 @@ class Target:
     centred: torch.Tensor
     """`[N, D]` float32 levels less their mean, 0 where a pixel is clipped."""
     mask: torch.Tensor
-    """`[N, D]` float32: 1 where a pixel is not clipped."""
+    """`[N, D]` float32: 1 where a pixel is not clipped; all 1 where most are."""
+    is_clipped: torch.Tensor
+    """`[N]` bool: most pixels are."""
 
     @classmethod
     def of(cls, queries: torch.Tensor) -> "Target":
@@ -156,12 +164,27 @@ class Target:
         blocks = queries.reshape(len(queries), ALIGNED, factor, ALIGNED, factor, 3)
         is_clipped = ((blocks <= CLIPPED[0]) | (blocks >= CLIPPED[1])).any(4).any(2)
         mask = (~is_clipped).float().flatten(1)
-        mask = torch.where(mask.mean(1, keepdim=True) < MIN_SEEN, torch.ones_like(mask), mask)
+        is_most = mask.mean(1) < MIN_SEEN
+        mask = torch.where(is_most[:, None], torch.ones_like(mask), mask)
         levels = blocks.mean((2, 4)).flatten(1)
-        return cls((levels - (levels * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)) * mask, mask)
+        return cls((levels - (levels * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)) * mask, mask, is_most)
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """`[N]`: mean square of the levels, less their mean, over the pixels that are not clipped."""
+        return (self.centred**2).sum(1) / self.mask.sum(1)
 
     def correlate(self, warped: torch.Tensor) -> torch.Tensor:
         """Correlations `[N, V]` with images `[N, V, D]`, over the pixels that are not clipped."""
+        found = self._correlate(warped)
+        if self.is_clipped.any():
+            rows = self.is_clipped.nonzero()[:, 0]
+            part = Target(self.centred[rows], self.mask[rows], self.is_clipped[rows])
+            tries = [part._correlate((gain * warped[rows]).clamp(max=255.0)) for gain in GAINS]
+            found[rows] = torch.stack(tries).amax(0)
+        return found
+
+    def _correlate(self, warped: torch.Tensor) -> torch.Tensor:
         number = self.mask.sum(1, keepdim=True)
         sums = torch.bmm(warped, self.mask[:, :, None])[:, :, 0]
         squares = torch.bmm(warped**2, self.mask[:, :, None])[:, :, 0]
@@ -204,6 +227,13 @@ def refine(
         crops = torch.where((score > scores)[:, None], options[torch.arange(len(options)), which], crops)
         scores = torch.maximum(score, scores)
     return crops, scores
+
+
+def without_noise(score: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """Correlations `[N]` as they would be without the noise that compression is expected to add to queries of a variance `[N]`."""
+    variance = variance.clamp(min=MIN_VARIANCE)
+    unexplained = (1 - score.clamp(min=0) ** 2) * variance - torch.minimum(torch.full_like(variance, NOISE), NOISE_SHARE * variance)
+    return torch.where(score > 0, (1 - unexplained.clamp(min=0) / variance).clamp(min=0).sqrt(), score)
 
 
 def _neighbours(crops: torch.Tensor, step: float) -> torch.Tensor:

@@ -44,7 +44,7 @@ class CardFacts:
     features: Sequence[dict[str, Any]] = ()
     """Columns for `dataset_info`, where the format has them."""
     audit: Sequence[str] = field(default_factory=tuple)
-    """Lines of Markdown."""
+    """Findings, one sentence or two each."""
 
 
 def write_card(facts: CardFacts) -> str:
@@ -152,7 +152,7 @@ def _prose(facts: CardFacts) -> str:
         *_table(("Part", "Licence", "Note"), [_licence(use) for use in facts.licences]),
         "",
         *(f"Put aside on request of whoever exported: {_text(reason)}.\n" for reason in facts.put_aside),
-        *facts.audit,
+        *(["## Audit", "", *(f"- {_text(line)}" for line in facts.audit), ""] if facts.audit else []),
         "## Limits",
         "",
         "Labels of generated images are the classes that their prompts name, and those of retrieved images the classes that their "

@@ -9,6 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.export.audit import audit_snapshot
 from engine.export.card import CardFacts, card_features, write_card
 from engine.export.classes import folder_names, label_names
 from engine.export.config import ExportConfig
@@ -86,7 +87,7 @@ def export_images(config: ExportConfig) -> Exported:
     contents = count_contents(snapshot)
     uses = licences_of(contents, declared)
     put_aside = check_licences(uses, config.allow_licence, commercial=config.commercial)
-    findings: list[str] = []
+    findings = audit_snapshot(workspace, snapshot, contents, config.audit_images).lines() if config.audit else []
     num_errors = workspace.errors().num_rows
     labels = label_names(contents.classes)
     folders = folder_names(labels) if config.format == "folder" else []

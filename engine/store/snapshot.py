@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from engine.store import rows
 from engine.store.workspace import Workspace
 
 PIXEL_ROWS = 256
@@ -35,10 +36,16 @@ class Snapshot:
     def scan(self, columns: Sequence[str], where: str = "") -> Iterator[pa.RecordBatch]:
         """The rows, batch by batch, in the order of the table; `where` narrows them further."""
         condition = " AND ".join(f"({one})" for one in (self.where, where) if one) or None
-        rows = PIXEL_ROWS if "image" in columns else ROWS
-        yield from self._images.scanner(columns=list(columns), filter=condition, batch_size=rows).to_batches()
+        yield from self._scan(columns, condition)
 
     def scan_all(self, columns: Sequence[str], where: str = "") -> Iterator[pa.RecordBatch]:
         """As `scan`, over all images of the workspace, whatever the snapshot's own condition."""
-        rows = PIXEL_ROWS if "image" in columns else ROWS
-        yield from self._images.scanner(columns=list(columns), filter=where or None, batch_size=rows).to_batches()
+        yield from self._scan(columns, where or None)
+
+    def _scan(self, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
+        size = PIXEL_ROWS if "image" in columns else ROWS
+        yield from self._images.scanner(columns=list(columns), filter=where, batch_size=size).to_batches()
+
+    def fetch(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """`id` and `columns` of these images, in the order of `ids`; ids that are not in the table are left out."""
+        return rows.fetch(self._images, ids, columns)
