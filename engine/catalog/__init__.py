@@ -10,4 +10,12 @@ from engine.catalog.datasets import (
     load_dataset,
 )
 
-__all__ = ["Dataset", "DatasetFacts", "dataset_licence", "dataset_names", "genbench_datasets", "listed_class_names", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetFacts",
+    "dataset_licence",
+    "dataset_names",
+    "genbench_datasets",
+    "listed_class_names",
+    "load_dataset",
+]

@@ -104,7 +104,9 @@ def table(config: Any, result: Any) -> None:
 def exported(config: Any, result: Any) -> None:
     """An `Exported`."""
     splits = ", ".join(f"{count:,} {split}" for split, count in result.splits.items())
-    print(f"Exported {sum(result.splits.values()):,} images ({splits}) of {result.num_classes:,} classes to {result.output}.")
+    print(
+        f"Exported {sum(result.splits.values()):,} images ({splits}) of {result.num_classes:,} classes to {result.output}."
+    )
     left_out = f"{result.num_left_out:,} images were left out by --where; " if config.where else ""
     print(f"{left_out}{result.num_errors:,} recipes could not be made and are not part of it.")
     print(result.marks)

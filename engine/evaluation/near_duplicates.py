@@ -68,9 +68,7 @@ class CopyFinder:
         """`[T, V, 192]` unit norm; even variants as they are, odd ones mirrored."""
         crop, rest = CROP * SIDE, (1 - CROP) * SIDE
         starts = [(0.0, 0.0, float(SIDE))] + [(y * rest, x * rest, crop) for y in (0, 0.5, 1) for x in (0, 0.5, 1)]
-        weights = [
-            (crop_weights(SIDE, y, size, COARSE), crop_weights(SIDE, x, size, COARSE)) for y, x, size in starts
-        ]
+        weights = [(crop_weights(SIDE, y, size, COARSE), crop_weights(SIDE, x, size, COARSE)) for y, x, size in starts]
         found = []
         for part in self._known.split(4096):
             images = part.float()
@@ -202,7 +200,9 @@ def best_of_grid(target: Target, images: torch.Tensor) -> tuple[torch.Tensor, to
         weights = torch.cat([crop_weights(SIDE, float(place) * SIDE, scale * SIDE, ALIGNED) for place in places])
         weights = weights.to(images.device)  # [places * ALIGNED, SIDE]
         rows = torch.matmul(weights, images.flatten(2)).reshape(len(images), -1, SIDE, 3)
-        warped = torch.matmul(weights, rows.flatten(0, 1)).reshape(len(images), places_along, ALIGNED, places_along, ALIGNED, 3)
+        warped = torch.matmul(weights, rows.flatten(0, 1)).reshape(
+            len(images), places_along, ALIGNED, places_along, ALIGNED, 3
+        )
         score, which = target.correlate(warped.transpose(2, 3).flatten(3).flatten(1, 2)).max(1)
         options = torch.tensor([[scale, float(y), float(x)] for y in places for x in places], device=images.device)
         crops = torch.where((score > best)[:, None], options[which], crops)
@@ -232,7 +232,9 @@ def refine(
 def without_noise(score: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """Correlations `[N]` as they would be without the noise that compression is expected to add to queries of a variance `[N]`."""
     variance = variance.clamp(min=MIN_VARIANCE)
-    unexplained = (1 - score.clamp(min=0) ** 2) * variance - torch.minimum(torch.full_like(variance, NOISE), NOISE_SHARE * variance)
+    unexplained = (1 - score.clamp(min=0) ** 2) * variance - torch.minimum(
+        torch.full_like(variance, NOISE), NOISE_SHARE * variance
+    )
     return torch.where(score > 0, (1 - unexplained.clamp(min=0) / variance).clamp(min=0).sqrt(), score)
 
 
@@ -276,4 +278,8 @@ def resized(pixels: np.ndarray) -> np.ndarray:
 
     if pixels.shape == (SIDE, SIDE, 3):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX if min(pixels.shape[:2]) >= SIDE else Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.fromarray(pixels).resize(
+            (SIDE, SIDE), Image.Resampling.BOX if min(pixels.shape[:2]) >= SIDE else Image.Resampling.BILINEAR
+        )
+    )

@@ -61,7 +61,11 @@ class Audit:
         return [
             *(_balance_line(split, found) for split, found in self.balance.items()),
             *_equal_lines(self.equal_pixels),
-            *(self.copies.lines() if self.copies else ["Leakage was not checked: there are no training images with test images."]),
+            *(
+                self.copies.lines()
+                if self.copies
+                else ["Leakage was not checked: there are no training images with test images."]
+            ),
             _vendi_line(self.vendi),
             f"Errors: {self.num_errors:,} recipes of the workspace could not be made, "
             f"{self.num_errors / max(self.num_errors + self.num_images, 1):.2%} of recipes.",
@@ -157,7 +161,9 @@ def _usd(workspace: Workspace, snapshot: Snapshot, contents: Contents) -> dict[s
     billed = attribute_billed(table.select(list(COST_COLUMNS)), workspace.runs())
     ids = pl.concat([pl.Series(batch.column("id")) for batch in snapshot.scan(["id"])])
     # attribute_billed keeps the order of the rows
-    own = billed.with_columns(pl.Series("id", table.column("id"))).filter(pl.col("id").is_in(ids.implode()))["usd_billed"]
+    own = billed.with_columns(pl.Series("id", table.column("id"))).filter(pl.col("id").is_in(ids.implode()))[
+        "usd_billed"
+    ]
     return {
         "compute": sum(one.usd_compute for one in kinds),
         "labels": sum(one.usd_labels for one in kinds),

@@ -74,7 +74,8 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
             {
                 "config_name": "default",
                 "data_files": [
-                    {"split": one.split, "path": PATTERNS[facts.format].format(split=one.split)} for one in facts.written
+                    {"split": one.split, "path": PATTERNS[facts.format].format(split=one.split)}
+                    for one in facts.written
                 ],
             }
         ],
@@ -84,7 +85,8 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         found["dataset_info"] = {
             "features": list(facts.features),
             "splits": [
-                {"name": one.split, "num_bytes": one.num_bytes, "num_examples": one.num_examples} for one in facts.written
+                {"name": one.split, "num_bytes": one.num_bytes, "num_examples": one.num_examples}
+                for one in facts.written
             ],
             "download_size": num_bytes,
             "dataset_size": num_bytes,
@@ -166,7 +168,9 @@ def _prose(facts: CardFacts) -> str:
 def _left_out(facts: CardFacts) -> str:
     found = [f"{facts.num_errors:,} recipes that could not be made are not part of it."]
     if facts.where:
-        found.append(f"The condition `{_text(facts.where)}` left out {facts.num_left_out:,} other images of the workspace.")
+        found.append(
+            f"The condition `{_text(facts.where)}` left out {facts.num_left_out:,} other images of the workspace."
+        )
     return " ".join(found)
 
 

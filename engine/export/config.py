@@ -57,6 +57,8 @@ class ExportConfig:
         if self.audit_images < 0:
             raise ValueError(f"audit images is {self.audit_images}; give 0 for all, or more")
         if (self.c2pa_key is None) != (self.c2pa_chain is None):
-            raise ValueError("a C2PA key and its certificate chain belong together; give both --c2pa-key and --c2pa-chain")
+            raise ValueError(
+                "a C2PA key and its certificate chain belong together; give both --c2pa-key and --c2pa-chain"
+            )
         if self.c2pa_key is not None and self.c2pa_test_credential:
             raise ValueError("--c2pa-key and --c2pa-test-credential exclude each other; leave one out")

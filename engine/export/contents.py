@@ -82,9 +82,7 @@ def count_contents(snapshot: Snapshot) -> Contents:
             totals.images += row["count_all"]
             for name in SUMS:
                 setattr(totals, name, getattr(totals, name) + row[f"{name}_sum"])
-        for row in (
-            table.group_by([*ClassKey._fields, "split"]).aggregate([([], "count_all")]).to_pylist()
-        ):
+        for row in table.group_by([*ClassKey._fields, "split"]).aggregate([([], "count_all")]).to_pylist():
             key = ClassKey(*(row[name] for name in ClassKey._fields))
             classes.setdefault(key, Counter())[row["split"]] += row["count_all"]
         references = pa.concat_arrays([references, batch.column("reference_id")]).unique()

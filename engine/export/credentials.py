@@ -16,7 +16,9 @@ from engine.export.xmp import COMPOSITE, Provenance
 MIME_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 RECIPE_LABEL = "org.imagefoundry.recipe"
 SETTINGS = {"builder": {"thumbnail": {"enabled": False}}, "verify": {"verify_after_sign": False}}
-MISSING = "C2PA manifests need the packages of imagefoundry[export]; install them with pip install 'imagefoundry[export]'"
+MISSING = (
+    "C2PA manifests need the packages of imagefoundry[export]; install them with pip install 'imagefoundry[export]'"
+)
 
 
 class Signer:
@@ -68,7 +70,9 @@ class Signer:
             builder.set_intent(c2pa.C2paBuilderIntent.CREATE, kind)
             builder.sign(self._signer, MIME_TYPES[suffix_of(image)], io.BytesIO(image), signed)
         except c2pa.C2paError as error:
-            raise ValueError(f"a C2PA manifest cannot be signed ({_first_line(error)}); check the key and its chain") from None
+            raise ValueError(
+                f"a C2PA manifest cannot be signed ({_first_line(error)}); check the key and its chain"
+            ) from None
         return signed.getvalue()
 
     def check(self, image: bytes) -> None:
@@ -118,9 +122,7 @@ def make_test_credential() -> tuple[bytes, bytes]:
             .not_valid_before(now - timedelta(minutes=5))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=is_root, path_length=None), critical=True)
-            .add_extension(
-                x509.KeyUsage(digital_signature=not is_root, key_cert_sign=is_root, **usage), critical=True
-            )
+            .add_extension(x509.KeyUsage(digital_signature=not is_root, key_cert_sign=is_root, **usage), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
         )

@@ -149,10 +149,17 @@ def _parquet(facts: CroissantFacts, root: Path) -> tuple[list[dict[str, Any]], d
     def column(name: str) -> dict[str, Any]:
         return source | {"extract": {"column": name}}
 
-    label = _field("images", "label", "sc:Integer", references={"field": {"@id": "labels/index"}}, source=column("label"))
+    label = _field(
+        "images", "label", "sc:Integer", references={"field": {"@id": "labels/index"}}, source=column("label")
+    )
     image = _field("images", "image", "sc:ImageObject", source=column("image") | {"transform": {"jsonPath": "bytes"}})
     others = [
-        _field("images", one.name, {WHOLE: "sc:Integer", REAL: "sc:Float"}.get(one.type, "sc:Text"), source=column(one.name))
+        _field(
+            "images",
+            one.name,
+            {WHOLE: "sc:Integer", REAL: "sc:Float"}.get(one.type, "sc:Text"),
+            source=column(one.name),
+        )
         for one in COLUMNS
     ]
     split = _split_field(source, "(?:.*data/)?({names}).*", _names(facts))
@@ -186,7 +193,12 @@ def _members(path: Path) -> list[Path]:
 def _files(facts: CroissantFacts, root: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     includes = [f"{one.split}/*/*" for one in facts.written]
     # of the formats that readers know; they open each file by its content
-    images = {"@type": "cr:FileSet", "@id": "image-files", "name": "image-files", "encodingFormat": ["image/png", "image/jpeg"]}
+    images = {
+        "@type": "cr:FileSet",
+        "@id": "image-files",
+        "name": "image-files",
+        "encodingFormat": ["image/png", "image/jpeg"],
+    }
     source = {"fileSet": {"@id": "image-files"}}
     names = "|".join(sorted(map(re.escape, facts.folders), key=len, reverse=True))
     pattern = f"(?:.*(?:{_names(facts)})/)?({names})(?:/[0-9a-f]{{32}}.*)?$"

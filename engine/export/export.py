@@ -119,7 +119,13 @@ def export_images(config: ExportConfig) -> Exported:
         (folder / "README.md").write_text(write_card(facts), "utf-8")
     unknown = [str(use) for use in uses if not use.licence]
     return Exported(
-        *(config.output, {one.split: one.num_examples for one in written}, len(labels), snapshot.num_left_out, num_errors),
+        *(
+            config.output,
+            {one.split: one.num_examples for one in written},
+            len(labels),
+            snapshot.num_left_out,
+            num_errors,
+        ),
         *(marker.num_marked, marks, put_aside, unknown, findings),
     )
 
@@ -132,9 +138,7 @@ def _signer(config: ExportConfig) -> Signer | None:
     return Signer.from_files(config.c2pa_key, config.c2pa_chain)
 
 
-def _writer(
-    config: ExportConfig, folder: Path, labels: list[str], folders: list[str], extra: list[pa.Field]
-) -> Writer:
+def _writer(config: ExportConfig, folder: Path, labels: list[str], folders: list[str], extra: list[pa.Field]) -> Writer:
     if config.format == "parquet":
         return ParquetWriter(folder, labels, extra, config.shard_mb * MB, config.row_group_mb * MB)
     if config.format == "webdataset":
@@ -142,9 +146,7 @@ def _writer(
     return FolderWriter(folder, folders)
 
 
-def _stream(
-    snapshot: Snapshot, contents: Contents, writer: Writer, marker: Marker, extra: list[pa.Field]
-) -> None:
+def _stream(snapshot: Snapshot, contents: Contents, writer: Writer, marker: Marker, extra: list[pa.Field]) -> None:
     label_of = {key: number for number, key in enumerate(contents.classes)}
     progress = ExportProgress(contents.num_images)
     for batch in snapshot.scan(columns_to_read(snapshot)):
@@ -175,5 +177,3 @@ def _marks(marker: Marker, signer: Signer | None, config: ExportConfig) -> str:
         return f"{xmp} {XMP_ALONE}. {weight}"
     trust = " by a test credential that no reader trusts" if config.c2pa_test_credential else ""
     return f"{xmp} They also carry a C2PA manifest, signed{trust}. {weight}"
-
-

@@ -39,7 +39,9 @@ class CopyReport:
     def lines(self) -> list[str]:
         """Findings as sentences."""
         share = self.leaked / max(self.num_checked, 1)
-        named = "; ".join(f"{pair['train_id']} shows {pair['test_id']} ({pair['score']:.3f})" for pair in self.pairs[:3])
+        named = "; ".join(
+            f"{pair['train_id']} shows {pair['test_id']} ({pair['score']:.3f})" for pair in self.pairs[:3]
+        )
         return [
             f"Leakage: {self.leaked:,} of {self.num_checked:,} sampled training images ({share:.2%}) look like copies of one of "
             f"{self.num_test:,} test images, compared at 32 pixels after alignment of crops down to 80 % and mirroring "
@@ -69,7 +71,8 @@ def audit_copies(snapshot: Snapshot, images: int, seed: int) -> CopyReport | Non
     flagged = np.flatnonzero(found.score >= threshold)
     order = flagged[np.argsort(-found.score[flagged], kind="stable")][:SHOWN]
     pairs = [
-        {"train_id": train_ids[one], "test_id": test_ids[found.index[one]], "score": float(found.score[one])} for one in order
+        {"train_id": train_ids[one], "test_id": test_ids[found.index[one]], "score": float(found.score[one])}
+        for one in order
     ]
     own = CopyFinder(train).find(train, np.arange(len(train))).score if len(train) > 1 else np.zeros(0)
     return CopyReport(len(test), len(train), threshold, len(flagged), int((own >= threshold).sum()), pairs)

@@ -52,7 +52,8 @@ def known_licences() -> Mapping[str, Licence]:
     """Name → entry."""
     text = files("engine.export").joinpath("licences.toml").read_text("utf-8")
     return {
-        name: Licence(name, **entry | {"forbids": tuple(entry["forbids"])}) for name, entry in tomllib.loads(text).items()
+        name: Licence(name, **entry | {"forbids": tuple(entry["forbids"])})
+        for name, entry in tomllib.loads(text).items()
     }
 
 
@@ -62,7 +63,9 @@ def parse_declared(declared: Iterable[str]) -> dict[str, str]:
     for text in declared:
         name, _, licence = text.partition("=")
         if not name or not licence:
-            raise ValueError(f"licence-of {text!r} is not NAME=LICENCE; give a data set, a pool or a generator and its licence")
+            raise ValueError(
+                f"licence-of {text!r} is not NAME=LICENCE; give a data set, a pool or a generator and its licence"
+            )
         if licence not in known_licences():
             raise ValueError(unknown_name("licence", licence, list(known_licences())))
         found[name] = licence
@@ -127,7 +130,9 @@ def check_licences(uses: Sequence[Use], allowed: Collection[str], *, commercial:
     """The reasons that `allowed` licences put aside. Raises ValueError for the first that is not allowed."""
     for name in allowed:
         if name not in {use.licence for use in uses}:
-            raise ValueError(unknown_name("licence in this export", name, sorted({use.licence for use in uses if use.licence})))
+            raise ValueError(
+                unknown_name("licence in this export", name, sorted({use.licence for use in uses if use.licence}))
+            )
     put_aside = []
     for names, reason in conflicts(uses, commercial=commercial):
         if not names & set(allowed):

@@ -60,9 +60,7 @@ class ParquetWriter:
         """Adds rows of one split."""
         shard = self._shards.setdefault(rows.split, _Shard(self._folder / FOLDER, rows.split))
         names = [f"{one}.{suffix}" for one, suffix in zip(rows.ids, rows.suffixes, strict=True)]
-        images = pa.StructArray.from_arrays(
-            [pa.array(rows.images, pa.binary()), pa.array(names)], fields=list(IMAGE)
-        )
+        images = pa.StructArray.from_arrays([pa.array(rows.images, pa.binary()), pa.array(names)], fields=list(IMAGE))
         table = pa.table([images, pa.array(rows.labels, pa.int64()), *rows.table.columns], schema=self._schema)
         start, total = 0, 0
         sizes = _row_sizes(rows, table)
@@ -94,7 +92,9 @@ class ParquetWriter:
                 path,
                 self._schema,
                 compression={name: compression.get(name, "snappy") for name in _leaves(self._schema)},
-                use_dictionary=[name for name in _leaves(self._schema) if name not in ("image.bytes", "image.path", "id")],
+                use_dictionary=[
+                    name for name in _leaves(self._schema) if name not in ("image.bytes", "image.path", "id")
+                ],
                 write_page_index=True,
             )
         group = pa.concat_tables(shard.waiting)

@@ -38,7 +38,9 @@ def written_whole(output: Path) -> Iterator[Path]:
         folder.chmod(0o777 & ~_umask())
         os.replace(folder, output)
     except OSError as error:
-        raise ValueError(f"cannot write {output} ({error.strerror or error}); free some space, or give another output") from error
+        raise ValueError(
+            f"cannot write {output} ({error.strerror or error}); free some space, or give another output"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -57,7 +57,9 @@ def add_xmp(image: bytes, xmp: bytes) -> bytes:
         return _in_jpeg(image, xmp)
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
         return _in_webp(image, xmp)
-    raise ValueError("a generated image is no PNG, JPEG or WebP, so it cannot hold its marks; store images in one of these")
+    raise ValueError(
+        "a generated image is no PNG, JPEG or WebP, so it cannot hold its marks; store images in one of these"
+    )
 
 
 def _in_png(image: bytes, xmp: bytes) -> bytes:

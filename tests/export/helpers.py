@@ -47,7 +47,11 @@ def row(recipe: Recipe, image_format: str = "png", size: int = 12, **more) -> di
         **{"id": recipe.id, "image": image, "content_hash": content_hash(pixels)},
         **{"image_height": pixels.shape[0], "image_width": pixels.shape[1], "device_seconds": 0.5, "usd_compute": 1e-6},
         **{"usd_labels": 0.12 if recipe.source == "original" else 0.0, "run_id": "run-1", "batch_size": 8},
-        **{"dtype": "float32", "device": "cpu", "image_format": None if recipe.source != "generative" else image_format},
+        **{
+            "dtype": "float32",
+            "device": "cpu",
+            "image_format": None if recipe.source != "generative" else image_format,
+        },
         **more,
     }
 
@@ -72,7 +76,7 @@ def every_kind() -> list[dict]:
             rows.append(row(Recipe(source="original", **where, split="test", corpus=dataset, key=f"t{index}"), "jpeg"))
             rows.append(row(Recipe(source="retrieval", **where, corpus="pool", key=f"r{index}", prompt=name), "png"))
             for seed, image_format in enumerate(("png", "webp", "lossless", "jpeg")):
-                prompt = f"a photo of {name}, \"quoted\" & <b>bold</b> é\n"
+                prompt = f'a photo of {name}, "quoted" & <b>bold</b> é\n'
                 rows.append(row(Recipe(source="generative", **where, **MINI, seed=seed, prompt=prompt), image_format))
             guided = {"reference_id": original["id"], "reference_mode": "controlnet", "reference_scale": 1.0}
             rows.append(row(Recipe(source="generative", **where, **MINI, **guided, seed=9)))

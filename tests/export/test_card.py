@@ -19,7 +19,18 @@ from engine.store.snapshot import Snapshot
 from tests.export.helpers import MINI, Filled, fill, row
 from tests.store.helpers import add
 
-LICENSES = {"apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "openrail++", "other", "unknown"}
+LICENSES = {
+    "apache-2.0",
+    "mit",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nd-4.0",
+    "openrail++",
+    "other",
+    "unknown",
+}
 """Identifiers of the Hub's list that we write (huggingface.co/docs/hub/repositories-licenses)."""
 
 
@@ -145,7 +156,10 @@ def test_an_output_that_holds_files_is_refused_and_an_empty_one_is_filled(filled
 
 
 def test_an_export_that_fails_half_way_leaves_nothing(tmp_path: Path):
-    rows = [row(Recipe(source="generative", dataset="d", class_index=0, class_name="a", **MINI, seed=seed)) for seed in range(3)]
+    rows = [
+        row(Recipe(source="generative", dataset="d", class_index=0, class_name="a", **MINI, seed=seed))
+        for seed in range(3)
+    ]
     rows[2]["image"] = b"GIF89a"
     workspace = fill(tmp_path / "workspace", rows).workspace
     with pytest.raises(ValueError, match="cannot hold its marks"):
@@ -177,7 +191,10 @@ def test_every_licence_of_the_registry_and_the_catalog_is_known():
     stated |= {licence for name in dataset_names() if (licence := dataset_licence(name))}
     assert stated <= set(known_licences())
     assert {one.hub for one in known_licences().values()} <= LICENSES
-    assert all(set(one.forbids) <= {"commercial", "redistribution", "derivatives", "other-terms"} for one in known_licences().values())
+    assert all(
+        set(one.forbids) <= {"commercial", "redistribution", "derivatives", "other-terms"}
+        for one in known_licences().values()
+    )
     assert all(one.why and one.source and one.date for one in known_licences().values())
 
 

@@ -46,9 +46,7 @@ def test_our_own_reader_finds_equal_pixels_labels_and_class_names(filled: Filled
     index = dataset.index(split)
     labels = index.labels(dataset.class_names, dataset.location)
     pixels = [decode_image(image) for image in read_images(dataset.location, list(index.keys))]
-    found = Counter(
-        (image.tobytes(), dataset.class_names[label]) for image, label in zip(pixels, labels, strict=True)
-    )
+    found = Counter((image.tobytes(), dataset.class_names[label]) for image, label in zip(pixels, labels, strict=True))
     assert found == expected(filled, split)
     assert not [tally for _, tally in index.account.lost()]
 
@@ -59,7 +57,9 @@ def test_datasets_reads_images_labels_and_recipes(filled: Filled, exported, load
         found = {}
         for one in rows:
             recipe = one if name == "parquet" else one["json"]
-            image = one["image"] if name == "parquet" else next(one[key] for key in ("png", "webp", "jpg") if key in one)
+            image = (
+                one["image"] if name == "parquet" else next(one[key] for key in ("png", "webp", "jpg") if key in one)
+            )
             label = rows.features["label"].int2str(one["label"]) if name == "parquet" else one["cls"]
             found[recipe["id"]] = np.asarray(image.convert("RGB")), label, recipe
         names = names_of(filled)
@@ -147,7 +147,10 @@ def test_recipes_beside_folders_name_every_file(filled: Filled, exported):
     output = exported("folder").output
     lines = [json.loads(line) for line in (output / "recipes.jsonl").read_text("utf-8").splitlines()]
     assert {line["id"] for line in lines} == set(filled.rows)
-    assert all(decode_image((output / line["file_name"]).read_bytes()).tobytes() == filled.pixels(line["id"]).tobytes() for line in lines)
+    assert all(
+        decode_image((output / line["file_name"]).read_bytes()).tobytes() == filled.pixels(line["id"]).tobytes()
+        for line in lines
+    )
 
 
 def test_columns_that_stages_added_are_exported_and_embeddings_are_not(filled: Filled, tmp_path: Path, load_dataset):
@@ -158,7 +161,9 @@ def test_columns_that_stages_added_are_exported_and_embeddings_are_not(filled: F
     workspace.ensure_encoder("a", 4)
     workspace.ensure_columns(pa.schema([pa.field("safety", pa.float32()), pa.field("caption", pa.string())]))
     ids = [row["id"] for row in rows]
-    workspace.fill_columns(pa.table({"id": ids, "safety": pa.array([0.5, None, 1, 0], pa.float32()), "caption": ["a", "b", None, "d"]}))
+    workspace.fill_columns(
+        pa.table({"id": ids, "safety": pa.array([0.5, None, 1, 0], pa.float32()), "caption": ["a", "b", None, "d"]})
+    )
     export_images(ExportConfig(workspace=workspace.uri, output=tmp_path / "out", audit=False))
     found = {row["id"]: row for row in load_dataset(tmp_path / "out", split="train")}
     assert [found[one]["safety"] for one in ids] == [0.5, None, 1.0, 0.0]

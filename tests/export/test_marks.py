@@ -20,7 +20,7 @@ from engine.images import decode_image
 from tests.export.helpers import FORMATS, Filled
 
 TYPES = {True: "compositeWithTrainedAlgorithmicMedia", False: "trainedAlgorithmicMedia"}
-PLAIN = Provenance(GENERATED, "a <b> & c", "rev\"1")
+PLAIN = Provenance(GENERATED, "a <b> & c", 'rev"1')
 
 
 def source_type(image: bytes) -> str:
