@@ -104,13 +104,8 @@ def make_test_credential() -> tuple[bytes, bytes]:
 
     now = datetime.now(UTC)
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    usage = {
-        name: False
-        for name in (
-            *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-            *("crl_sign", "encipher_only", "decipher_only"),
-        )
-    }
+    unused = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign")
+    usage = dict.fromkeys((*unused, "encipher_only", "decipher_only"), False)
 
     def certificate(subject: str, own: Any, days: int, is_root: bool) -> "x509.Certificate":
         builder = (

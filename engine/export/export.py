@@ -100,34 +100,57 @@ def export_images(config: ExportConfig) -> Exported:
         finally:
             marker.close()
         written = sorted(writer.finish(), key=lambda one: (one.split != "train", one.split))
-        # the order of the lines is that of the labels
-        (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in labels), "utf-8")
-        title = config.title or config.output.name
-        marks = _marks(marker, signer, config)
-        generators = sorted({f"{kind.generator} {kind.revision}".strip() for kind in contents.kinds if kind.generator})
-        croissant_facts = CroissantFacts(
-            *(title, f"{contents.num_images:,} labelled images of {len(labels):,} classes.", hub_licence(uses)),
-            *(config.format, labels, folders, written, generators, datetime.now(UTC).date()),
-        )
-        document = json.dumps(croissant(croissant_facts, folder), indent=1, ensure_ascii=False)
-        (folder / "croissant.json").write_text(document, "utf-8")
-        columns = card_features(features(labels, extra)) if config.format == "parquet" else []
         facts = CardFacts(
-            *(title, config.format, config.where, snapshot.num_left_out, num_errors, contents, labels, written),
-            *(uses, put_aside, marks, columns, findings),
+            title=config.title or config.output.name,
+            format=config.format,
+            where=config.where,
+            num_left_out=snapshot.num_left_out,
+            num_errors=num_errors,
+            contents=contents,
+            labels=labels,
+            written=written,
+            licences=uses,
+            put_aside=put_aside,
+            marks=_marks(marker, signer, config),
+            features=card_features(features(labels, extra)) if config.format == "parquet" else [],
+            audit=findings,
         )
-        (folder / "README.md").write_text(write_card(facts), "utf-8")
-    unknown = [str(use) for use in uses if not use.licence]
+        _describe(folder, facts, folders)
     return Exported(
-        *(
-            config.output,
-            {one.split: one.num_examples for one in written},
-            len(labels),
-            snapshot.num_left_out,
-            num_errors,
-        ),
-        *(marker.num_marked, marks, put_aside, unknown, findings),
+        output=config.output,
+        splits={one.split: one.num_examples for one in written},
+        num_classes=len(labels),
+        num_left_out=snapshot.num_left_out,
+        num_errors=num_errors,
+        num_marked=marker.num_marked,
+        marks=facts.marks,
+        put_aside=put_aside,
+        unknown_licences=[str(use) for use in uses if not use.licence],
+        audit=findings,
     )
+
+
+def _describe(folder: Path, facts: CardFacts, folders: list[str]) -> None:
+    """Writes the class names, the card and the Croissant metadata beside the files."""
+    # the order of the lines is that of the labels
+    (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in facts.labels), "utf-8")
+    (folder / "README.md").write_text(write_card(facts), "utf-8")
+    kinds = facts.contents.kinds
+    document = croissant(
+        CroissantFacts(
+            name=facts.title,
+            description=f"{facts.contents.num_images:,} labelled images of {len(facts.labels):,} classes.",
+            licence=hub_licence(facts.licences),
+            format=facts.format,
+            labels=facts.labels,
+            folders=folders,
+            written=facts.written,
+            generators=sorted({f"{kind.generator} {kind.revision}".strip() for kind in kinds if kind.generator}),
+            published=datetime.now(UTC).date(),
+        ),
+        folder,
+    )
+    (folder / "croissant.json").write_text(json.dumps(document, indent=1, ensure_ascii=False), "utf-8")
 
 
 def _signer(config: ExportConfig) -> Signer | None:

@@ -53,7 +53,8 @@ class WebDatasetWriter:
             shard.tar = None
         if shard.tar is None:
             name = f"{len(shard.names)}.tar"
-            shard.tar, shard.tar_bytes = tarfile.open(shard.folder / name, "w", format=tarfile.GNU_FORMAT), 0
+            shard.tar = tarfile.open(shard.folder / name, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115  (closed when full)
+            shard.tar_bytes = 0
             shard.names.append(f"{shard.folder.name}/{name}")
         for suffix, content in members.items():
             member = tarfile.TarInfo(f"{key}.{suffix}")
