@@ -1,14 +1,15 @@
 """One version of the table of images, for work that reads it more than once while others may write."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import pyarrow as pa
 
 from engine.store import rows
 from engine.store.workspace import Workspace
 
-PIXEL_ROWS = 256
-"""Rows per batch where the encoded images are read."""
+PIXEL_ROWS, PIXEL_BYTES, READAHEAD = 256, 32 * 2**20, 2
+"""Where the encoded images are read: rows and bytes per batch, at most, and batches that are read ahead."""
 ROWS = 8_192
 """Rows per batch otherwise."""
 
@@ -43,8 +44,18 @@ class Snapshot:
         yield from self._scan(columns, where or None)
 
     def _scan(self, columns: Sequence[str], where: str | None) -> Iterator[pa.RecordBatch]:
-        size = PIXEL_ROWS if "image" in columns else ROWS
-        yield from self._images.scanner(columns=list(columns), filter=where, batch_size=size).to_batches()
+        options: dict[str, int] = {"batch_size": ROWS}
+        if "image" in columns:
+            options = {"batch_size": self._pixel_rows, "batch_readahead": READAHEAD, "io_buffer_size": 2 * PIXEL_BYTES}
+        yield from self._images.scanner(columns=list(columns), filter=where, **options).to_batches()
+
+    @cached_property
+    def _pixel_rows(self) -> int:
+        """Rows per batch, by the mean size of a row on disk."""
+        fragments = self._images.get_fragments()
+        num_bytes = sum(file.file_size_bytes or 0 for one in fragments for file in one.metadata.files)
+        mean = num_bytes / max(self._images.count_rows(), 1)
+        return max(1, min(PIXEL_ROWS, int(PIXEL_BYTES / max(mean, 1))))
 
     def fetch(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """`id` and `columns` of these images, in the order of `ids`; ids that are not in the table are left out."""
