@@ -58,7 +58,7 @@ format: .venv/ready
 	$(RUN)/ruff check --fix .
 
 lock: .venv/ready
-	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra dev --extra s3 pyproject.toml -o requirements.lock
+	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra dev --extra s3 --extra export pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf .venv report report-realrag report-submit workspace

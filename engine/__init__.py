@@ -76,6 +76,11 @@ _MODULES = {
     "mine_negatives": "engine.studies.realrag.negatives",
     "Report": "engine.reports",
     "ContactSheet": "engine.reports",
+    # taking images away
+    "ExportConfig": "engine.export.config",
+    "export_images": "engine.export.export",
+    "AuditConfig": "engine.export.audit",
+    "audit": "engine.export.audit",
     # looking at a workspace
     "StatusConfig": "engine.cli.status",
     "status": "engine.cli.status",

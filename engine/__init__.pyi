@@ -27,6 +27,12 @@ from engine.evaluation import linear_probe_score as linear_probe_score
 
 # scores
 from engine.evaluation import zero_shot_score as zero_shot_score
+
+# taking images away
+from engine.export.audit import AuditConfig as AuditConfig
+from engine.export.audit import audit as audit
+from engine.export.config import ExportConfig as ExportConfig
+from engine.export.export import export_images as export_images
 from engine.failures import RunFailed as RunFailed
 from engine.images import ImageFormat as ImageFormat
 from engine.models import DiffusionGenerator as DiffusionGenerator
@@ -88,6 +94,7 @@ from engine.studies.realrag.study import run_realrag as run_realrag
 __version__: str
 
 __all__ = [
+    "AuditConfig",
     "BudgetConfig",
     "CheckConfig",
     "ConcatenatedPlan",
@@ -97,6 +104,7 @@ __all__ = [
     "Dataset",
     "DiffusionGenerator",
     "Embed",
+    "ExportConfig",
     "GenBenchConfig",
     "GenerativePlan",
     "GeneratorMaker",
@@ -128,11 +136,13 @@ __all__ = [
     "VerifyConfig",
     "Workspace",
     "__version__",
+    "audit",
     "build_database",
     "check_data",
     "cler_score",
     "dataset_names",
     "encoder_names",
+    "export_images",
     "fid_score",
     "generator_names",
     "generator_spec",

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from engine.failures import RunFailed
@@ -60,6 +61,16 @@ def run_command(
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def check_place(name: str, path: str | Path) -> None:
+    """Raises ValueError for a relative path inside a Ray job, whose folder is a copy that is deleted with the job."""
+    text = str(path)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in text and not Path(text).expanduser().is_absolute():
+        raise ValueError(
+            f"{name} {text!r} is a relative path, and a Ray job runs in a copy of the project that is deleted with it; "
+            f"give an absolute path that all nodes see{', or s3://…' if name == 'workspace' else ''}"
+        )
 
 
 def _is_of_ray(error: Exception) -> bool:

@@ -19,6 +19,10 @@ import pytest
         ("engine.sources", ("ray", "lance", "lancedb", "torch", "diffusers")),
         ("engine.costs", ("ray", "torch", "matplotlib")),
         ("engine.reports", ("ray", "torch", "matplotlib")),
+        (
+            "engine.export.export",
+            ("ray", "lance", "lancedb", "torch", "c2pa", "cryptography", "datasets", "mlcroissant"),
+        ),
         ("engine.serving.pages", ("ray", "lance", "torch", "diffusers", "transformers", "matplotlib")),
         ("engine.serving.access", ("ray", "lance", "lancedb", "torch", "fastapi")),
         ("engine.serving.admission", ("ray", "lance", "lancedb", "torch")),

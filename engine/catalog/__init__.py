@@ -3,10 +3,19 @@
 from engine.catalog.datasets import (
     Dataset,
     DatasetFacts,
+    dataset_licence,
     dataset_names,
     genbench_datasets,
     listed_class_names,
     load_dataset,
 )
 
-__all__ = ["Dataset", "DatasetFacts", "dataset_names", "genbench_datasets", "listed_class_names", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetFacts",
+    "dataset_licence",
+    "dataset_names",
+    "genbench_datasets",
+    "listed_class_names",
+    "load_dataset",
+]

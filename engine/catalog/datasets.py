@@ -138,6 +138,11 @@ def listed_class_names(name: str) -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
+def dataset_licence(name: str) -> str:
+    """Licence of the images of a data set of the catalog; empty if no source states one, or the catalog does not know it."""
+    return str(_catalog().get(name, {}).get("licence") or "")
+
+
 def load_dataset(name: str) -> Dataset:
     """A data set by catalog name, by the path or URL of a folder, or as `NAME=PATH`, a catalog entry read elsewhere.
 

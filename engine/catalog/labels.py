@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -48,13 +49,13 @@ def misfit(kind: str, text: str, class_names: tuple[str, ...]) -> str:
 
 
 def match_name(name: str, class_names: Sequence[str], kind: str = "class") -> int:
-    """Index of the class that a folder or a table names: the very name, or it with blanks for underscores, or else the only one
-    that is the same in lower case and without punctuation.
+    """Index of the class that a folder or a table names: the very name, or it with blanks for underscores, or read like a URL (`a%2Fb`
+    is `a/b`, as exported folders have it), or else the only one that is the same in lower case and without punctuation.
 
     Raises:
         ValueError: none is, or several are.
     """
-    for written in (name, name.replace("_", " "), name.replace("_", " ").strip()):
+    for written in (name, name.replace("_", " "), name.replace("_", " ").strip(), unquote(name)):
         if class_names.count(written) == 1:
             return class_names.index(written)
     alike = [number for number, each in enumerate(class_names) if _plain(each) == _plain(name)]

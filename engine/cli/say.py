@@ -135,6 +135,34 @@ def table(config: Any, result: Any) -> None:
     (console if console.is_terminal else Console(width=200)).print(result)
 
 
+def exported(config: Any, result: Any) -> None:
+    """An `Exported`."""
+    splits = ", ".join(f"{count:,} {split}" for split, count in result.splits.items())
+    print(
+        f"Exported {sum(result.splits.values()):,} images ({splits}) of {result.num_classes:,} classes to {result.output}."
+    )
+    left_out = f"{result.num_left_out:,} images were left out by --where; " if config.where else ""
+    print(f"{left_out}{result.num_errors:,} recipes could not be made and are not part of it.")
+    print(result.marks)
+    for reason in result.put_aside:
+        print(f"Put aside: {reason}.")
+    if result.unknown_licences:
+        print(f"No licence is stated for {', '.join(result.unknown_licences)}; give it with --licence-of NAME=LICENCE.")
+    for line in result.audit:
+        print(line)
+
+
+def audited(config: Any, result: Any) -> None:
+    """An `Audit` as sentences, or as JSON."""
+    if config.json:
+        import json
+
+        print(json.dumps(result.as_dict(), indent=1))
+        return
+    for line in result.lines():
+        print(line)
+
+
 def folder(config: Any, result: Any) -> None:
     """The folder that was written."""
     print(f"Wrote {result}")

@@ -173,6 +173,21 @@ COMMANDS = {
         say.damage,
         "verify_workspace",
     ),
+    "export": Command(
+        "Export images of a workspace as Hugging Face parquet, webdataset shards or image folders, with marks and a data card.",
+        "engine.export.export",
+        "ExportConfig",
+        "export_images",
+        say.exported,
+        "export_images",
+    ),
+    "audit": Command(
+        "Audit the images of a workspace: leakage of test images, duplicates, balance, diversity, errors, dollars, human ratings.",
+        "engine.export.audit",
+        "AuditConfig",
+        "audit",
+        say.audited,
+    ),
     "models": Command(
         "List the generators: pipeline class, reference modes, licence, memory, default settings.",
         "engine.cli.models",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from engine.evaluation.class_scores import DATASET_METRICS, score_classes, score_predictions
     from engine.evaluation.cler import ClerScore, class_centers, cler_score
     from engine.evaluation.correlation import correlation_rows
+    from engine.evaluation.diversity import vendi_score
     from engine.evaluation.fid import FidScore, Inception, check_inception, fid_score
     from engine.evaluation.finetune import FinetuneScore, finetune_score
     from engine.evaluation.linear_probe import (
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         fit_paper_probe,
         linear_probe_score,
     )
+    from engine.evaluation.near_duplicates import CopyFinder, Matches
     from engine.evaluation.similarity import (
         RetrievalScore,
         clip_score,
@@ -35,10 +37,12 @@ __all__ = [
     "PROTOCOLS",
     "ClassChoice",
     "ClerScore",
+    "CopyFinder",
     "FidScore",
     "FinetuneScore",
     "Inception",
     "LinearProbe",
+    "Matches",
     "Metric",
     "MetricInputs",
     "PaperProbe",
@@ -63,6 +67,7 @@ __all__ = [
     "predict",
     "score_classes",
     "score_predictions",
+    "vendi_score",
     "zero_shot_score",
 ]
 
@@ -71,9 +76,11 @@ _FILES = (
     "class_scores",
     "cler",
     "correlation",
+    "diversity",
     "fid",
     "finetune",
     "linear_probe",
+    "near_duplicates",
     "similarity",
     "zero_shot",
 )

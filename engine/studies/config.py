@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.cache import check_cache_folder
 from engine.catalog import Dataset, load_dataset
+from engine.command import check_place
 from engine.costs import PriceBook
 from engine.images import ImageFormat
 from engine.models import ImageEncoder
@@ -127,16 +128,6 @@ def load_datasets(names: Sequence[str]) -> list[Dataset]:
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise ValueError("two data sets have the same name; give each once, and folders different names")
     return datasets
-
-
-def check_place(name: str, path: str | Path) -> None:
-    """Raises ValueError for a relative path inside a Ray job, whose folder is a copy that is deleted with the job."""
-    text = str(path)
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in text and not Path(text).expanduser().is_absolute():
-        raise ValueError(
-            f"{name} {text!r} is a relative path, and a Ray job runs in a copy of the project that is deleted with it; "
-            f"give an absolute path that all nodes see{', or s3://…' if name == 'workspace' else ''}"
-        )
 
 
 def check_not_empty(**values: tuple[Any, ...]) -> None:

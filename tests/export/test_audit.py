@@ -1,0 +1,154 @@
+"""The audit counts what was planted, and says what it could not check."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.cli.main import main
+from engine.export.audit import AuditConfig, audit
+from engine.images import content_hash, encode_png
+from engine.recipe import Recipe
+from engine.store import Workspace
+from tests.evaluation.test_near_duplicates import crop, scenes
+from tests.export.helpers import MINI, Filled, fill, row
+
+TEST = scenes(30, 7)
+
+
+def stored(recipe: Recipe, pixels: np.ndarray) -> dict:
+    return row(recipe, image=encode_png(pixels), content_hash=content_hash(pixels), image_height=32, image_width=32)
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """30 test images; 20 training images, of which three are cropped, mirrored and equal copies of test images, and two are equal."""
+    named = {"dataset": "d", "class_name": "a"}
+    rows = [
+        stored(Recipe(source="original", split="test", class_index=0, key=f"t{number}", **named), pixels)
+        for number, pixels in enumerate(TEST)
+    ]
+    train = list(scenes(20, 8))
+    train[0], train[1], train[2] = crop(TEST[4], 0.3, 0.9, 0.9), np.ascontiguousarray(TEST[5][:, ::-1]), TEST[6]
+    train[10] = train[11]
+    for number, pixels in enumerate(train):
+        recipe = Recipe(source="generative", class_index=number % 4 and 1, seed=number, **named, **MINI)
+        rows.append(stored(recipe, pixels))
+    return fill(tmp_path_factory.mktemp("audit") / "workspace", rows, errors=5)
+
+
+def test_planted_copies_are_found_with_their_test_images(leaky: Filled):
+    found = audit(AuditConfig(leaky.workspace.uri))
+    assert found.copies is not None
+    assert found.copies.leaked == 3
+    assert found.copies.repeated == 2
+    assert found.equal_pixels == {"within_train": 1, "train_in_test": 1}
+    keys = {leaky.rows[pair["test_id"]]["key"] for pair in found.copies.pairs}
+    assert keys == {"t4", "t5", "t6"}
+    assert found.copies.num_test == 30
+
+
+def test_where_narrows_what_is_audited_but_not_what_it_is_compared_with(leaky: Filled):
+    found = audit(AuditConfig(leaky.workspace.uri, where="split = 'train' AND seed < 2"))
+    assert found.num_images == 2
+    assert found.copies is not None
+    assert (found.copies.num_checked, found.copies.leaked, found.copies.num_test) == (2, 2, 30)
+
+
+def test_a_sample_is_said_to_be_one(leaky: Filled):
+    found = audit(AuditConfig(leaky.workspace.uri, images=6))
+    assert found.copies is not None
+    assert found.copies.num_checked == 6
+    assert any("of 6 sampled training images" in line for line in found.lines())
+
+
+def test_balance_errors_and_dollars_are_counted(leaky: Filled):
+    found = audit(AuditConfig(leaky.workspace.uri))
+    train = found.balance["train"]
+    assert (train["classes"], train["fewest"], train["most"]) == (2, 5, 15)
+    shares = np.array([5, 15]) / 20
+    assert train["evenness"] == pytest.approx(-(shares * np.log(shares)).sum() / np.log(2), abs=1e-4)
+    assert found.num_errors == 5
+    assert found.usd["compute"] == pytest.approx(50e-6)
+    assert found.usd["labels"] == pytest.approx(30 * 0.12)
+    assert found.usd["billed"] is None, "the run has no record"
+
+
+def test_bills_and_embeddings_are_read_where_they_are(leaky: Filled, tmp_path: Path):
+    rows = list(leaky.rows.values())
+    workspace = fill(tmp_path / "workspace", rows).workspace
+    run = {"run_id": "run-1", "started_at": 0, "wall_seconds": 60.0, "nodes": 1.0, "instance": "x", "usd_per_hour": 0.2}
+    run |= {"busy_seconds": 30.0, "usd_busy": 0.5, "usd_billed": 5.0, "images": 50, "errors": 0}
+    workspace.put_run(run | {"status": "finished", "config": "{}"})
+    workspace.ensure_encoder("e", 4)
+    ids = [one["id"] for one in rows]
+    workspace.fill_embeddings("e", ids, np.eye(4, dtype=np.float32)[np.arange(50) % 4])
+    found = audit(AuditConfig(workspace.uri, where="split = 'train'"))
+    assert found.usd["billed"] == pytest.approx(5.0 * 20 / 50)
+    assert found.vendi is not None
+    assert found.vendi["score"] == pytest.approx(4.0, rel=1e-3)
+    assert (found.vendi["images"], found.vendi["column"]) == (20, "embedding_e")
+
+
+def test_ratings_have_their_interval(leaky: Filled, tmp_path: Path):
+    import pyarrow as pa
+
+    from engine.store.schemas import RATING_SCHEMA, STUDY_SCHEMA
+
+    workspace = fill(tmp_path / "workspace", list(leaky.rows.values())).workspace
+    items = [
+        {"study_id": "s", "task": "matching", "created_at": 0, "key_id": "k", "item": f"i{number}", "set": number}
+        | {"prompt": "p", "image_id": "x", "method": "mini", "class_name": "a"}
+        for number in range(3)
+    ]
+    workspace.add_rows("studies", pa.Table.from_pylist(items, schema=STUDY_SCHEMA))
+    answers = [
+        {"study_id": "s", "rater": rater, "item": f"i{number}", "answer": answer, "seconds": 1.0, "answered_at": when}
+        for when, (rater, number, answer) in enumerate(
+            [("ann", 0, 1), ("ann", 0, 6), ("ann", 1, 6), ("bob", 0, 4), ("bob", 2, 4), ("eve", 1, 5)]
+        )
+    ]
+    workspace.add_rows("ratings", pa.Table.from_pylist(answers, schema=RATING_SCHEMA))
+    found = audit(AuditConfig(workspace.uri))
+    (rating,) = found.ratings
+    assert (rating["method"], rating["raters"], rating["answers"]) == ("mini", 3, 5)
+    assert rating["mean"] == pytest.approx(5.0), "the newest answer to an item counts"
+    assert 4.0 <= rating["bootstrap_low"] < 5.0 < rating["bootstrap_high"] <= 6.0
+    assert any(line.startswith("Human ratings of mini") and "95 % interval" in line for line in found.lines())
+
+
+def test_what_cannot_be_checked_is_said(tmp_path: Path):
+    recipe = Recipe(source="generative", dataset="d", class_index=0, class_name="a", **MINI)
+    found = audit(AuditConfig(fill(tmp_path / "workspace", [row(recipe)]).workspace.uri))
+    said = "\n".join(found.lines())
+    assert found.copies is None
+    assert "Leakage was not checked" in said
+    assert "Diversity was not measured" in said
+
+
+def test_the_command_prints_sentences_or_json(leaky: Filled, capsys):
+    assert main(["audit", leaky.workspace.uri]) == 0
+    said = capsys.readouterr().out
+    for words in ("Balance (train)", "Leakage: 3 of 20", "Equal pixels: 1", "Errors: 5", "USD busy"):
+        assert words in said
+    assert main(["audit", leaky.workspace.uri, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["copies"]["leaked"] == 3
+
+
+def test_the_card_of_an_export_has_the_audit(leaky: Filled, tmp_path: Path):
+    command = ["export", "--workspace", leaky.workspace.uri, "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    text = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "## Audit" in text
+    assert "Leakage: 3 of 20 sampled training images" in text
+
+
+def test_no_workspace_and_no_images_are_one_sentence(tmp_path: Path, capsys):
+    assert main(["audit", str(tmp_path / "none")]) == 2
+    Workspace.open(tmp_path / "empty")
+    assert main(["audit", str(tmp_path / "empty")]) == 2
+    said = capsys.readouterr().err
+    assert "there is no workspace at" in said
+    assert "has no images" in said
+    assert said.count("\n") == 2
