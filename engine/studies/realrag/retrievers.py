@@ -16,8 +16,9 @@ from engine.sources import ConcatenatedPlan, CorpusMaker, GeneratorMaker, Plan
 from engine.store import Workspace
 from engine.studies.base import Phase, Study, run_study
 from engine.studies.realrag.config import TRAINED, RetrieverSettings, TrainRetrieverConfig
-from engine.studies.realrag.judge import Row, retrieval_rows, summary
+from engine.studies.realrag.judge import Row, retrieval_rows
 from engine.studies.realrag.lessons import Lessons, MiningHalf
+from engine.studies.realrag.tables import summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:

@@ -21,14 +21,12 @@ from engine.studies.realrag.judge import (
     class_prompts,
     encode_prompts,
     load_images,
-    paired_tests,
-    paper_tables,
     score_rows,
-    summary,
 )
 from engine.studies.realrag.options import Option, compare_options, option_lessons
 from engine.studies.realrag.pictures import reference_sheet, space_sheet
 from engine.studies.realrag.retrievers import Key, RetrieverStudy
+from engine.studies.realrag.tables import paired_tests, paper_tables, summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:
@@ -217,10 +215,10 @@ class RealRag(RetrieverStudy):
             dataset.name: Judge.of(
                 workspace,
                 dataset,
-                ConcatenatedPlan([self.mining[dataset.name], self.retrieval[dataset.name]]),
+                self.mining[dataset.name],
                 self.tests[dataset.name],
                 self.encoder,
-                self.judge.name,
+                self.judge,
                 self.inception,
             )
             for dataset in self.datasets
@@ -267,7 +265,7 @@ class RealRag(RetrieverStudy):
             sheets=sheets,
             notes=[
                 f"FID is of {next(iter(judges.values())).fid_features}; only distances of equal features and numbers compare.",
-                f"Accuracy is that of a linear probe on {self.judge.name}'s features of real images, fitted on each data set's database.",
+                f"Accuracy is that of a linear probe on {self.judge.name}'s features of real images, fitted on the mining half of each data set's database; it has seen neither references nor test images.",
                 "Accuracies and precisions are in percent (shares in report.json); CLIP-I, CLIP-T and Judge-I are cosines times 100; ± is over seeds.",
             ],
         )

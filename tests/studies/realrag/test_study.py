@@ -9,20 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.models import generator_spec
+from engine.catalog import load_dataset
+from engine.evaluation import fit_linear_probe
+from engine.models import generator_spec, load_encoder
 from engine.recipe import Recipe
 from engine.retriever.database import Database
 from engine.retriever.fit import TrainingConfig
 from engine.retriever.heads import load_kept_head
 from engine.sources import GeneratorMaker, Made, plan_ids
+from engine.sources.retrieval import class_queries
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.realrag.config import RealRagConfig, RetrieverSettings, TrainRetrieverConfig
-from engine.studies.realrag.judge import ImageSet, load_images, paired_tests, paper_tables, summary
+from engine.studies.realrag.judge import ImageSet, Judge, load_images
 from engine.studies.realrag.options import OPTIONS
 from engine.studies.realrag.pictures import project
 from engine.studies.realrag.retrievers import train_retriever
 from engine.studies.realrag.study import RealRag, run_realrag
+from engine.studies.realrag.tables import paired_tests, paper_tables, summary
 from engine.testing.models import save_encoder
 from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
@@ -76,6 +80,7 @@ def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig
     for (method, _), row in by_method.items():
         assert row["images"] == 6
         assert 0 <= row["accuracy"] <= 1
+        assert 0 <= row["zero_shot_accuracy"] <= 1
         assert row["fid"] >= 0
         assert -100 <= row["clip_i"] <= 100
         assert (row["right_references"] is None) == (method == "none")
@@ -89,6 +94,8 @@ def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig
     assert referred
     assert not referred & mined
     assert referred <= {name for plan in RealRag(config).retrieval.values() for name in plan.ids()}
+    # the judge has learnt from the other half alone: no reference is known to it
+    assert tables["judge"][0]["probe_images"] == len(mined) == 9
     assert {(row["method"], row["epoch"]) for row in tables["figure_7"]} == {("normal", 1), ("realrag", 1)}
     assert {row["method"] for row in tables["retrieval"]} == {"zero", "normal", "realrag"}
     assert all(row["index_recall"] == 1 for row in tables["retrieval"])
@@ -219,6 +226,7 @@ def test_inceptions_features_are_made_once_by_workers(
 def seed_row(method: str, seed: int, accuracy: float, dataset: str = "birds", **changes) -> dict:
     row = {"generator": "mini", "method": method, "seed": seed, "dataset": dataset, "group": "fine", "images": 10}
     row |= {"clip_i": 50 + accuracy, "clip_t": 20.0, "fid": 2 - accuracy, "accuracy": accuracy, "judge_i": 1.0}
+    row |= {"zero_shot_accuracy": accuracy / 2}
     return row | {"_by_class": {0: accuracy, 1: accuracy / 2}} | changes
 
 
@@ -233,16 +241,34 @@ ROWS = [
 def test_the_papers_tables_are_means_over_seeds_and_averages_over_data_sets():
     tables = paper_tables(ROWS, {"mini": generator_spec("mini")})
     ours = tables["realrag_table_1"][1]
-    assert (ours["type"], ours["generator"], ours["method"]) == ("StableDiffusionPipeline", "mini", "realrag")
+    assert (ours["type"], ours["generator"], ours["method"]) == ("U-Net", "mini", "realrag")
     assert ours["birds clip_i"] == pytest.approx(50.51)
     assert ours["birds clip_i_sd"] == pytest.approx(0.1)
     assert ours["seeds"] == 3
     assert "birds accuracy" not in ours
-    assert [row["average accuracy"] for row in tables["realrag_table_2"]] == pytest.approx([0.3, 0.61])
+    assert [row["average accuracy"] for row in tables["realrag_table_2"]] == pytest.approx([0.3, 0.61, 0.31])
+    assert [row["average zero_shot_accuracy"] for row in tables["realrag_table_2"]][:2] == pytest.approx([0.15, 0.305])
+    assert "birds accuracy" not in tables["realrag_table_2"][0]
     assert set(tables["realrag_table_2"][0]) >= {"average accuracy", "average accuracy_sd"}
-    assert [row["method"] for row in tables["realrag_table_3"]] == ["zero", "normal", "realrag"]
+    assert [row["method"] for row in tables["realrag_table_3"]] == ["zero", "normal", "realrag", "Δ realrag - normal"]
     assert tables["realrag_table_4"][0]["cars accuracy"] == pytest.approx(0.4)
-    assert [row["average accuracy"] for row in tables["realrag_table_5"]] == pytest.approx([0.4, 0.6, 0.61])
+    assert [row["average accuracy"] for row in tables["realrag_table_5"]] == pytest.approx([0.4, 0.6, 0.61, 0.01])
+
+
+def test_delta_is_the_mean_gain_of_a_types_generators():
+    other = [row | {"generator": "sdxl", "fid": row["fid"] - (row["method"] == "realrag")} for row in ROWS]
+    third = [row | {"generator": "omnigen"} for row in ROWS]
+    specs = {name: generator_spec(name) for name in ("mini", "sdxl", "omnigen")}
+    rows = paper_tables([*ROWS, *other, *third], specs)["realrag_table_1"]
+    assert [(row["type"], row["generator"], row["method"]) for row in rows if row["method"].startswith("Δ")] == [
+        ("AR", "", "Δ realrag - none"),
+        ("U-Net", "mean", "Δ realrag - none"),
+    ]
+    assert [row["type"] for row in rows] == ["AR"] * 3 + ["U-Net"] * 5
+    gain = rows[-1]
+    assert gain["birds fid"] == pytest.approx((-0.31 + -1.31) / 2)
+    assert gain["birds fid_sd"] == pytest.approx(0)  # every seed gains alike, although the seeds themselves differ
+    assert rows[-2]["birds fid_sd"] == pytest.approx(0.1)
 
 
 def test_a_missing_score_is_left_out_of_the_mean():
@@ -313,3 +339,21 @@ def test_bad_settings_are_told_before_anything_starts(config: RealRagConfig, cha
     with pytest.raises(ValueError, match=message):
         RealRag(replace(config, **changes)).check()
     assert not Path(config.workspace).exists()
+
+
+def test_the_judge_also_goes_by_the_class_names(tmp_path: Path, tiny_dataset: Path):
+    """An image in the direction of a class's name is named right, whatever the probe has learnt."""
+    dataset = load_dataset(str(tiny_dataset))
+    encoder = load_encoder(str(save_encoder(tmp_path / "judge", seed=1)))
+    names = class_queries(encoder, dataset)
+    images = ImageSet(
+        ids=list("abc"),
+        classes=[(dataset.name, number) for number in (0, 1, 2)],
+        prompts=[""] * 3,
+        reference_ids=[""] * 3,
+        features={encoder.name: names[[0, 1, 1]]},
+    )
+    probe = fit_linear_probe(-names, np.arange(3), num_classes=3)
+    judge = Judge(dataset, Workspace.open(str(tmp_path / "workspace")), encoder, encoder, images, probe, frozenset())
+    assert judge.is_named(images).tolist() == [True, True, False]
+    assert judge.row()["zero_shot_accuracy"] == pytest.approx(2 / 3)
