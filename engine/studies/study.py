@@ -118,6 +118,8 @@ class Variant(NamedTuple):
     """Prompt strategy of generated images; empty for the others."""
     shots: int
     """Maximum images per class."""
+    guidance_scale: float | None = None
+    """Guidance of generated images; the generator's own choice if None."""
 
     @property
     def needs_references(self) -> bool:
@@ -241,7 +243,7 @@ class SourceStudy(Study):
         }
 
     def _plan(self, variant: Variant, dataset: Dataset, seed: int) -> Any:
-        request = PlanRequest(dataset, variant.shots, seed, variant.strategy, self)
+        request = PlanRequest(dataset, variant.shots, seed, variant.strategy, self, variant.guidance_scale)
         return source_kind(variant.source).make_plan(request)
 
     @property

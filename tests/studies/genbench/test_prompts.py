@@ -189,3 +189,31 @@ def test_strategies_and_then_metrics_are_compared_in_one_workspace(
     assert len(measured.tables["figure_6_classes"]) == 3
     saved = json.loads((metrics.report / "report.json").read_text())["tables"]
     assert {"figure_4", "figure_5", "figure_10", "section_12_2"} <= set(saved)
+
+
+def test_negative_prompts_stand_beside_the_same_prompts_at_the_same_guidance(parts: dict[str, Any]):
+    """Otherwise the effect of guidance is taken for that of negative prompts."""
+    strategies = ("class_name", "defined_template+negative_prompts", "class_name+negative_prompts")
+    compared = PromptStudy(
+        PromptsConfig(**parts | {"generator": "mini"}, strategies=strategies, shots=2, pilot_shots=1)
+    )
+    generated = {name: each for name, each in compared.variants.items() if each.is_generated}
+    assert list(generated) == [
+        "class_name",
+        "defined_template (guidance 2)",
+        "defined_template+negative_prompts",
+        "class_name (guidance 2)",
+        "class_name+negative_prompts",
+    ]
+    (dataset,) = compared.datasets
+    first = {name: compared.plans[name][dataset.name, 0][0] for name in generated}
+    assert {name: recipe.guidance_scale for name, recipe in first.items()} == {
+        name: 1.0 if name == "class_name" else 2.0 for name in generated
+    }
+    plain, negative = first["class_name (guidance 2)"], first["class_name+negative_prompts"]
+    assert (plain.prompt, plain.seed) == (negative.prompt, negative.seed)
+    assert not plain.negative_prompt
+    assert negative.negative_prompt
+    assert any("compare them with the row of the same guidance" in note for note in compared._notes([]))
+    # a generator that is guided by default needs no second row
+    assert list(PromptStudy(PromptsConfig(**parts, strategies=strategies)).variants)[:3] == list(strategies)
