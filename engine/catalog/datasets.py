@@ -18,7 +18,7 @@ from engine.catalog.worlds import resolve_location
 from engine.names import unknown_name
 
 Task: TypeAlias = Literal["multiclass", "multilabel", "binary"]
-Metric: TypeAlias = Literal["accuracy", "mean_per_class", "map_11_point", "roc_auc"]
+Metric: TypeAlias = Literal["accuracy", "mean_per_class", "map_11_point", "map_11_point_toolkit", "roc_auc"]
 
 TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 

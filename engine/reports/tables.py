@@ -21,6 +21,7 @@ _HEADINGS = {
     "realrag_by_seed": "RealRAG: scores by method and seed",
     "retrieval": "Retrieval: precision and recall by method",
     "judge": "Judge: accuracy on real images",
+    "genbench_figure_3": "Figure 3: dollars of 500 shots of the common concepts",
     "table_2": "Table 2: CLER by prompt strategy",
     "choice": "Strategies chosen class by class",
     "choice_by_class": "Strategy chosen for each class",
