@@ -29,6 +29,8 @@ _HEADINGS = {
     "points": "All points of the metric study",
     "figure_4": "Figure 4: correlation of each metric with the linear probe",
     "figure_4_at_equal_shots": "Figure 4 at equal shots",
+    "figure_4_without_small_sets": "Figure 4 without data sets of two categories, at the most shots",
+    "figure_2": "Figure 2: the best strategy of each data set",
     "figure_5": "Figure 5: processor seconds of each metric",
     "figure_6": "Figure 6: correlation of text similarity with the change of CLER",
     "figure_6_data_sets": "Figure 6: data sets",

@@ -9,7 +9,7 @@ import pytest
 from engine.evaluation import MetricInputs
 from engine.sources import plan_ids
 from engine.store import Workspace
-from engine.studies.genbench.metric_report import MetricFindings, metric_report, times
+from engine.studies.genbench.metric_report import MetricFindings, metric_report, small_sets, times
 from engine.studies.genbench.metrics import MetricsConfig, MetricStudy, measure_point, recall_by_class, run_metrics
 from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
@@ -99,6 +99,28 @@ def test_the_report_holds_every_correlation_and_figure():
     captions = " ".join(report.figures)
     assert all(f"Figure {number}" in captions for number in (4, 5, 6, 9, 10))
     assert any("r = 1.00 [1.00, 1.00], n = 8" in svg for svg in report.figures.values())
+
+
+def test_figure_4_is_also_shown_for_the_papers_eighteen_sets():
+    """Sets of two categories are left out there; a correlation that they alone make disappears."""
+    assert small_sets() == {"pcam", "renderedsst2", "fer2013", "hateful_memes"}
+    points = [row | {"dataset": "cars"} for row in _points()]
+    assert "figure_4_without_small_sets" not in metric_report(MetricFindings(5, points, [], [], [])).tables
+    planted = [row | {"dataset": "pcam", "cler": 1 - row["cler"]} for row in _points()]
+    tables = metric_report(MetricFindings(5, [*points, *planted], [], [], [])).tables
+    kept = {row["score"]: row for row in tables["figure_4_without_small_sets"]}
+    most = max(row["shots"] for row in points)
+    assert kept["cler"]["n"] == sum(row["shots"] == most and row["source"] == "generative" for row in points)
+    assert kept["cler"]["pearson"] == pytest.approx(1)
+    assert {row["score"]: row for row in tables["figure_4"]}["cler"]["pearson"] < 0.9
+
+
+def test_correlations_at_equal_shots_are_also_shown_within_each_group():
+    rows = metric_report(MetricFindings(5, _points(), [], [], [])).tables["figure_4_at_equal_shots"]
+    groups = {row["group"] for row in _points()}
+    assert {(row["shots"], row["group"]) for row in rows} == {
+        (shots, group) for shots in {row["shots"] for row in _points()} for group in {"all", *groups}
+    }
 
 
 def test_times_are_means_and_say_how_much_longer_the_probe_takes():

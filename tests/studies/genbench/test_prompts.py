@@ -19,6 +19,7 @@ from engine.studies.genbench.prompts import (
     SINGLE,
     PromptsConfig,
     PromptStudy,
+    best_by_dataset,
     choice_by_class,
     gains,
     join,
@@ -56,6 +57,17 @@ def test_table_2_has_a_row_a_strategy_with_its_spread_and_marks_the_best():
     assert first == {"strategy": "x", "d": "55.0 ± 7.1", "e": "75.0 ± 7.1 *", "mean": "65.0 ± 7.1 *"}
     assert second == {"strategy": "y", "d": "65.0 ± 7.1 *", "e": "25.0 ± 7.1", "mean": "45.0 ± 7.1"}
     assert table_2([row | {"cler": None} for row in _rows()]) == []
+
+
+def test_figure_2_takes_the_best_strategy_of_each_data_set():
+    rows = [
+        row | {"group": "fine", "shots": 20, "zero_shot": 0.5, "linear_probe": row["cler"] - 0.05}
+        for row in [*_rows(), *(row | {"source": "retrieval", "strategy": "", "cler": 0.99} for row in _rows())]
+    ]
+    assert [(row["dataset"], row["strategy"], row["improvement"]) for row in best_by_dataset(rows)] == [
+        ("e", "x", pytest.approx(0.2)),
+        ("d", "y", pytest.approx(0.1)),
+    ]
 
 
 def test_gains_are_paired_by_seed_and_choices_counted():
