@@ -7,6 +7,15 @@ from engine.catalog.datasets import (
     genbench_datasets,
     listed_class_names,
     load_dataset,
+    published_datasets,
 )
 
-__all__ = ["Dataset", "DatasetFacts", "dataset_names", "genbench_datasets", "listed_class_names", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetFacts",
+    "dataset_names",
+    "genbench_datasets",
+    "listed_class_names",
+    "load_dataset",
+    "published_datasets",
+]

@@ -68,7 +68,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """What the catalog knows of one of GenBench's data sets (Table 4)."""
+    """What the catalog knows of a published data set: GenBench's (Table 4), and RealRAG's Stanford Dogs."""
 
     name: str
     """Name in the catalog."""
@@ -102,11 +102,19 @@ class DatasetFacts:
     """Where that is stated."""
     licence_date: str | None = None
     """When it was read there."""
+    in_genbench: bool = True
+    """Whether it is one of GenBench's 22."""
 
 
 @cache
 def _catalog() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(files("engine.catalog").joinpath("datasets.toml").read_text("utf-8"))
+    read = {
+        name: files("engine.catalog").joinpath(f"{name}.toml").read_text("utf-8") for name in ("datasets", "templates")
+    }
+    entries, templates = (tomllib.loads(text) for text in read.values())
+    return {
+        name: ({"templates": templates[name]} if name in templates else {}) | entry for name, entry in entries.items()
+    }
 
 
 def dataset_names() -> list[str]:
@@ -117,6 +125,12 @@ def dataset_names() -> list[str]:
 @cache
 def genbench_datasets() -> dict[str, DatasetFacts]:
     """GenBench's 22 data sets by name, in the order of its Table 4."""
+    return {name: facts for name, facts in published_datasets().items() if facts.in_genbench}
+
+
+@cache
+def published_datasets() -> dict[str, DatasetFacts]:
+    """The data sets of both papers by name."""
     return {
         name: DatasetFacts(name=name, **entry | {"templates": tuple(entry.get("templates", ()))})
         for name, entry in _catalog().items()
@@ -125,15 +139,15 @@ def genbench_datasets() -> dict[str, DatasetFacts]:
 
 
 def listed_class_names(name: str) -> tuple[str, ...]:
-    """Our own list of a GenBench data set's class names, for where its folder is not at hand.
+    """Our own list of a published data set's class names, for where its folder is not at hand.
 
     Its order need not be that of a folder's labels: match the two by name (`engine.names.plain_name`).
 
     Raises:
         ValueError: no such data set.
     """
-    if name not in genbench_datasets():
-        raise ValueError(unknown_name("data set", name, list(genbench_datasets())))
+    if name not in published_datasets():
+        raise ValueError(unknown_name("data set", name, list(published_datasets())))
     text = files("engine.catalog").joinpath("class_names", f"{name}.txt").read_text("utf-8")
     return tuple(text.splitlines())
 
