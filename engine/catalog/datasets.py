@@ -43,6 +43,8 @@ class Dataset:
     """Whether an image has one label of `C`, several (`multilabel`), or one of two (`binary`)."""
     test_only: bool = False
     """Whether it has no images to train on (SUN397)."""
+    prompts: tuple[tuple[str, ...], ...] = ()
+    """Prompts written for each of the `C` classes, for the strategy `written_prompt`; empty if there are none."""
 
     def index(self, split: str) -> SplitIndex:
         """Keys and labels of a split; images whose label fits no class name are left out of it, and in its account.

@@ -31,6 +31,8 @@ class RetrieverSettings(Settings):
     """Prompt strategy of the training prompts."""
     strategy: str = "simple_template"
     """Prompt strategy of queries and of the judged images ("A photo of a [CLASS NAME]")."""
+    prompts: Path | None = None
+    """JSON file, class name → prompts: queries and prompts of the data sets whose classes it names (novel objects)."""
     max_distance: float | None = None
     """References farther than this cosine distance are left out, and the image is generated from text alone."""
     negatives_mined: int = 4

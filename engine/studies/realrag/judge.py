@@ -1,6 +1,6 @@
 """Scores of RealRAG's images and retrievers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -206,7 +206,7 @@ def _by_class(right: np.ndarray, images: ImageSet) -> dict[int, float]:
 def retrieval_rows(
     retrievers: Mapping[tuple[str, str, int], Retriever],
     database: Mapping[Dataset, Plan],
-    strategy: str,
+    strategy_of: Callable[[Dataset], str],
     workspace: Workspace,
 ) -> list[Row]:
     """P@k and recall@k of every retriever on each data set; all search the whole database with the class's first prompt.
@@ -224,7 +224,7 @@ def retrieval_rows(
             whole = Retriever(retriever.workspace, retriever.encoder, retriever.head)  # without a limit on the distance
             known[retriever.name] = []
             for dataset in database:
-                texts = [read_weights(prompt).text for prompt in class_prompts(dataset, strategy)]
+                texts = [read_weights(prompt).text for prompt in class_prompts(dataset, strategy_of(dataset))]
                 hits = whole.search(texts, max(TOP))
                 wanted = [(dataset.name, number) for number in range(len(texts))]
                 row: Row = {"dataset": dataset.name, "group": dataset.group}

@@ -5,9 +5,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from engine.catalog import Dataset
+from engine.catalog.written_prompts import with_prompts
 from engine.models import generator_spec
 from engine.models.generators import adapter_of
 from engine.models.spec import GeneratorSpec
+from engine.prompts.written_prompt import WRITTEN_PROMPT
 from engine.reports import Report
 from engine.retriever.database import DatabasePlan
 from engine.retriever.fit import Trained
@@ -67,6 +70,16 @@ class RetrieverStudy(Study):
             if dataset.task == "multilabel":
                 raise ValueError(f"{dataset.name} has several labels an image, and a reference has one; leave it out")
         _ = self.mining, self.retrieval
+
+    @cached_property
+    def datasets(self) -> list[Dataset]:
+        """The data sets, those of the configured file with its prompts."""
+        datasets = super().datasets
+        return with_prompts(datasets, self.config.prompts) if self.config.prompts else datasets
+
+    def strategy_of(self, dataset: Dataset) -> str:
+        """Prompt strategy of a data set's queries and judged images."""
+        return WRITTEN_PROMPT.name if dataset.prompts else self.config.strategy
 
     @cached_property
     def generators(self) -> dict[str, GeneratorSpec]:
@@ -189,7 +202,7 @@ class RetrieverStudy(Study):
     def retrieval_table(self, workspace: Workspace) -> list[Row]:
         """P@k and recall@k of every retriever on each data set."""
         database: Mapping[Any, Plan] = {dataset: self.retrieval[dataset.name] for dataset in self.datasets}
-        return retrieval_rows(self.retrievers, database, self.config.strategy, workspace)
+        return retrieval_rows(self.retrievers, database, self.strategy_of, workspace)
 
     def training_curves(self) -> list[Row]:
         """One row per epoch of every head."""

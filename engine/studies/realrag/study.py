@@ -155,7 +155,7 @@ class RealRag(RetrieverStudy):
     def _plan_without(self, generator: str, seed: int) -> None:
         spec, config = self.generators[generator], self.config
         self.plans[generator, "none", seed] = {
-            dataset.name: GenerativePlan(dataset, spec, config.strategy, config.images, seed)
+            dataset.name: GenerativePlan(dataset, spec, self.strategy_of(dataset), config.images, seed)
             for dataset in self.datasets
         }
 
@@ -165,14 +165,14 @@ class RealRag(RetrieverStudy):
         images = config.checkpoint_images if "@" in method else config.images
         retriever = self.retrievers[key]
         found = {
-            dataset.name: retriever.references(dataset, config.strategy, images, config.references, seed)
+            dataset.name: retriever.references(dataset, self.strategy_of(dataset), images, config.references, seed)
             for dataset in self.datasets
         }
         self.plans[key] = {
             dataset.name: GenerativePlan(
                 dataset,
                 spec,
-                f"{config.strategy}+retrieval_augmented",
+                f"{self.strategy_of(dataset)}+retrieval_augmented",
                 images,
                 seed,
                 Materials(references=found),
@@ -191,7 +191,7 @@ class RealRag(RetrieverStudy):
                 for dataset in self.datasets
             },
             {
-                dataset.name: encode_prompts(self.encoder, class_prompts(dataset, self.config.strategy))
+                dataset.name: encode_prompts(self.encoder, class_prompts(dataset, self.strategy_of(dataset)))
                 for dataset in self.datasets
             },
             self.encoder.name,

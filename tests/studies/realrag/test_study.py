@@ -21,7 +21,7 @@ from engine.sources.retrieval import class_queries
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.realrag.config import RealRagConfig, RetrieverSettings, TrainRetrieverConfig
-from engine.studies.realrag.judge import ImageSet, Judge, load_images
+from engine.studies.realrag.judge import ImageSet, Judge, class_prompts, load_images
 from engine.studies.realrag.options import OPTIONS
 from engine.studies.realrag.pictures import project
 from engine.studies.realrag.retrievers import train_retriever
@@ -357,3 +357,22 @@ def test_the_judge_also_goes_by_the_class_names(tmp_path: Path, tiny_dataset: Pa
     judge = Judge(dataset, Workspace.open(str(tmp_path / "workspace")), encoder, encoder, images, probe, frozenset())
     assert judge.is_named(images).tolist() == [True, True, False]
     assert judge.row()["zero_shot_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_written_prompts_are_queries_and_prompts_of_their_data_set(config: RealRagConfig, tmp_path: Path):
+    dataset = load_dataset(config.datasets[0])
+    written = {name: [f"a {name} on the moon", f"a {name} at sea"] for name in dataset.class_names}
+    (tmp_path / "prompts.json").write_text(json.dumps(written))
+    study = RealRag(
+        replace(config, prompts=tmp_path / "prompts.json", methods=("none",), checkpoints=(), options=False)
+    )
+    study.check()
+    (given,) = study.datasets
+    study._plan_without(next(iter(study.generators)), 0)
+    ((plan,),) = (plans.values() for plans in study.plans.values())
+    shown = {plan[index].prompt for index in range(len(plan))}
+    assert shown == {prompt for prompts in written.values() for prompt in prompts}
+    assert plan[0].strategy == study.strategy_of(given) == "written_prompt"
+    assert class_prompts(given, study.strategy_of(given)) == [prompts[0] for prompts in written.values()]
+    with pytest.raises(ValueError, match="nowhere.json cannot be read"):
+        RealRag(replace(config, prompts=Path("/nowhere.json"))).check()
