@@ -39,9 +39,9 @@ def test_an_unknown_name_brings_the_nearest():
 
 
 def test_the_catalog_has_a_group_a_metric_and_a_place_for_each():
-    assert {"mini-common", "mini-fine", "mini-rare", "mini-novel", "mini-many", "dogs", "novel"} | set(GENBENCH) == set(
-        dataset_names()
-    )
+    assert {"mini-common", "mini-fine", "mini-rare", "mini-novel", "mini-many", "mini-pairs", "dogs", "novel"} | set(
+        GENBENCH
+    ) == set(dataset_names())
     for name, entry in _catalog().items():
         assert entry["group"] in {"common", "fine", "rare", "novel"}
         if name not in ("hateful_memes", "dogs", "novel"):

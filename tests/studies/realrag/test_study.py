@@ -374,5 +374,5 @@ def test_written_prompts_are_queries_and_prompts_of_their_data_set(config: RealR
     assert shown == {prompt for prompts in written.values() for prompt in prompts}
     assert plan[0].strategy == study.strategy_of(given) == "written_prompt"
     assert class_prompts(given, study.strategy_of(given)) == [prompts[0] for prompts in written.values()]
-    with pytest.raises(ValueError, match="nowhere.json cannot be read"):
+    with pytest.raises(ValueError, match=r"nowhere\.json cannot be read"):
         RealRag(replace(config, prompts=Path("/nowhere.json"))).check()
