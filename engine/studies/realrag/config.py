@@ -11,7 +11,11 @@ from engine.studies.config import Settings, check_not_empty, check_place, check_
 
 METHODS = ("none", "zero", "normal", "realrag")
 """No reference; references by plain CLIP, by a head without and with reflective negatives (RealRAG section 5)."""
-TRAINED = ("normal", "realrag")
+TRAINED = ("normal", "random", "image_hard", "realrag", "oracle", "selective")
+"""Methods with a head. `random`, `image_hard` and `oracle` are controls of the negatives, `selective` takes some of the
+reflective ones (`negative_choices.py`)."""
+MINED = ("realrag", "selective")
+"""Methods whose negatives are mined from generated images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +24,7 @@ class RetrieverSettings(Settings):
     model whose frozen towers the retrievers use."""
 
     methods: tuple[str, ...] = METHODS
-    """Any of `none`, `zero`, `normal`, `realrag`."""
+    """Any of `none`, `zero`, `normal`, `realrag`, and the other negatives: `random`, `image_hard`, `oracle`, `selective`."""
     seeds: tuple[int, ...] = (0, 1)
     """Each seed trains its own heads and generates its own images."""
     database_shots: int = 120
@@ -48,14 +52,20 @@ class RetrieverSettings(Settings):
     report: Path = Path("report")
     """Folder for report.json and index.html."""
 
+    @property
+    def needs_mining(self) -> bool:
+        """Whether a method's negatives are mined from generated images."""
+        return any(method in MINED for method in self.methods)
+
     def check(self) -> None:
         """Raises ValueError if the configuration is invalid."""
         super().check()
         check_place("report", self.report)
         check_not_empty(methods=self.methods)
+        known = ("none", "zero", *TRAINED)
         for name in self.methods:
-            if name not in METHODS:
-                raise ValueError(unknown_name("method", name, METHODS))
+            if name not in known:
+                raise ValueError(unknown_name("method", name, known))
         for name in ("texts", "negatives_mined"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")

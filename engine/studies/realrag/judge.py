@@ -231,6 +231,7 @@ def retrieval_rows(
                 for k in TOP:
                     precision, recall = precision_and_recall(hits, wanted, num_relevant, k)
                     row |= {f"precision_at_{k}": float(precision.mean()), f"recall_at_{k}": float(recall.mean())}
+                row["_precision_by_class"] = dict(enumerate(precision.tolist()))  # of the largest k
                 known[retriever.name].append(row | {"index_recall": whole.recall(texts, max(TOP))})
         rows += [dict(zip(("generator", "method", "seed"), key, strict=True)) | row for row in known[retriever.name]]
     return rows

@@ -1,7 +1,7 @@
 """Lessons of a retriever: training prompts, the mining half of the database, and the negatives mined for one generator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,12 @@ from engine.sources import ConcatenatedPlan, GenerativePlan
 from engine.store import Workspace
 from engine.studies.realrag.config import RetrieverSettings
 from engine.studies.realrag.judge import ImageSet, encode_prompts, load_images
+from engine.studies.realrag.negative_choices import (
+    image_hard_negatives,
+    oracle_negatives,
+    random_negatives,
+    selective_negatives,
+)
 
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
@@ -90,6 +96,20 @@ class Lessons:
             generated=self._generated(),
         )
 
+    def data_for(self, method: str) -> RetrieverData:
+        """The training data of a method: the same prompts and images, with its own negatives. Raises ValueError as they do."""
+        data, k = self.data, self.config.negatives_mined
+        match method:
+            case "random":
+                return replace(data, negatives=random_negatives(data, k))
+            case "image_hard":
+                return replace(data, negatives=image_hard_negatives(data, k))
+            case "oracle":
+                return replace(data, negatives=oracle_negatives(data, self._class_names, k))
+            case "selective":
+                return replace(data, negatives=selective_negatives(data))
+        return data
+
     def negatives(self, *, mask: bool) -> np.ndarray:
         """`[T, K]` rows of the mining half's images nearest to the image generated for each prompt; -1 for none."""
         row_of = {name: row for row, name in enumerate(self.half.images.ids)}
@@ -112,6 +132,11 @@ class Lessons:
         embeddings: np.ndarray = np.zeros((len(ids), self.encoder.dimension), np.float32)
         embeddings[[text_of[name] for name in drawn.ids]] = drawn.features[self.encoder.name]
         return embeddings
+
+    @property
+    def _class_names(self) -> list[str]:
+        """Class number → data set and name."""
+        return [f"{dataset.name}/{name}" for dataset in self.datasets for name in dataset.class_names]
 
     @property
     def _classes(self) -> list[tuple[str, int]]:

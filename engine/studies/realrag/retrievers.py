@@ -62,7 +62,7 @@ class RetrieverStudy(Study):
         """
         super().check()
         for spec in self.generators.values():
-            if adapter_of(spec.pipeline).needs_reference and "realrag" in self.config.methods:
+            if adapter_of(spec.pipeline).needs_reference and self.config.needs_mining:
                 raise ValueError(
                     f"generator {spec.name} requires a reference image; leave out the methods none and realrag"
                 )
@@ -129,7 +129,7 @@ class RetrieverStudy(Study):
     def phases(self) -> Iterator[Phase]:
         """Database, training prompts, negatives, heads."""
         yield "database", self.fill_database
-        if "realrag" in self.config.methods:
+        if self.config.needs_mining:
             yield "training prompts", self._fill_prompts
             yield "negatives", self._mine
         yield "heads", self._train
@@ -168,14 +168,15 @@ class RetrieverStudy(Study):
         wanted: dict[Key, Any] = {}
         for generator, lessons in self.lessons.items():
             methods = [method for method in TRAINED if method in self.config.methods]
-            data = lessons.data if methods else None
+            data = {method: lessons.data_for(method) for method in methods}
             for seed in self.config.seeds:
                 kept = self.kept_epochs if seed == self.config.seeds[0] else ()
                 for method in methods:
                     training = replace(self.config.training, label=method, seed=seed, keep_epochs=kept)
-                    if method == "normal":
+                    # a generator that is right everywhere leaves no selective negative, and the head is that of `normal`
+                    if method == "normal" or (method == "selective" and (data[method].negatives < 0).all()):
                         training = replace(training, num_negatives=0)
-                    wanted[generator, method, seed] = data, training
+                    wanted[generator, method, seed] = data[method], training
         self.trained = train_missing(run, wanted)
 
     def _embed(self, run: "Run") -> None:
@@ -232,7 +233,7 @@ class RetrieverStudy(Study):
 
     def every_plan(self) -> list[Plan]:
         """Database and training prompts."""
-        mined = self.lessons.values() if "realrag" in self.config.methods else ()
+        mined = self.lessons.values() if self.config.needs_mining else ()
         return [self.database_plan, *(lessons.plan for lessons in mined)]
 
     def build_report(self, workspace: Workspace) -> Report:

@@ -26,7 +26,7 @@ from engine.studies.realrag.judge import (
 from engine.studies.realrag.options import Option, compare_options, option_lessons
 from engine.studies.realrag.pictures import reference_sheet, space_sheet
 from engine.studies.realrag.retrievers import Key, RetrieverStudy
-from engine.studies.realrag.tables import paired_tests, paper_tables, summary
+from engine.studies.realrag.tables import by_knowledge, paired_tests, paper_tables, summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:
@@ -239,6 +239,7 @@ class RealRag(RetrieverStudy):
                 [row for row in retrieval if "@" not in row["method"]], ("generator", "method", "dataset", "group")
             ),
             "paired_tests": paired_tests(whole, [row for row in retrieval if "@" not in row["method"]]),
+            "by_knowledge": by_knowledge(whole, [row for row in retrieval if "@" not in row["method"]]),
             "figure_7": _figure_7(rows, retrieval),
             "training_curves": self.training_curves(),
             "heads": self.head_rows(),

@@ -12,7 +12,12 @@ from engine.studies.realrag.judge import SCORES, Row
 
 ARCHITECTURES = ("AR", "U-Net", "DiT")
 """Types of generators, in the order of the paper's tables."""
-PAIRS = (("none", "zero"), ("none", "normal"), ("none", "realrag"), ("zero", "normal"), ("zero", "realrag"), ("normal", "realrag"))  # fmt: skip
+PAIRS = (
+    *(("none", "zero"), ("none", "normal"), ("none", "realrag")),
+    *(("zero", "normal"), ("zero", "realrag"), ("normal", "realrag")),
+    *(("normal", "random"), ("normal", "image_hard"), ("normal", "oracle"), ("normal", "selective")),
+    *(("random", "realrag"), ("image_hard", "realrag"), ("realrag", "selective")),
+)
 """Methods that are compared with each other."""
 
 
@@ -157,3 +162,41 @@ def _p_value(test: Any, after: np.ndarray, before: np.ndarray) -> float | None:
     if len(after) < 2 or np.ptp(after - before) < 1e-12:  # equal differences have no variance to test against
         return None
     return float(test(after, before).pvalue)
+
+
+ALONE, NOT_ALONE, BOTH = "drawn alone", "not drawn alone", "all"
+
+
+def by_knowledge(rows: Sequence[Row], retrieval: Sequence[Row]) -> list[Row]:
+    """Accuracy and P@10 of every method on the classes that the generator draws without a reference, on the others, and on all.
+
+    A class is drawn alone if the judge recognises at least half of its images without a reference, over all seeds. Group means hide
+    a gain of the one kind that the other pays for. Empty without the method `none`.
+    """
+    alone: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in rows:
+        if row["method"] == "none":
+            of_class = alone.setdefault((row["generator"], row["dataset"]), {})
+            for number, share in row["_by_class"].items():
+                of_class.setdefault(number, []).append(share)
+    precision = {
+        (row["generator"], row["method"], row["dataset"], row["seed"]): row["_precision_by_class"] for row in retrieval
+    }
+    found: list[Row] = []
+    for row in rows:
+        known = {
+            number: fmean(shares) >= 0.5 for number, shares in alone.get((row["generator"], row["dataset"]), {}).items()
+        }
+        retrieved = precision.get((row["generator"], row["method"], row["dataset"], row["seed"]), {})
+        for kind, wanted in ((ALONE, (True,)), (NOT_ALONE, (False,)), (BOTH, (True, False))):
+            classes = [number for number, is_known in known.items() if is_known in wanted]
+            if classes:
+                where = {name: row[name] for name in ("generator", "dataset", "group", "method", "seed")}
+                judged = [row["_by_class"][number] for number in classes if number in row["_by_class"]]
+                nearest = [retrieved[number] for number in classes if number in retrieved]
+                scores = {
+                    "accuracy": fmean(judged) if judged else None,
+                    "precision_at_10": fmean(nearest) if nearest else None,
+                }
+                found.append(where | {"classes": kind, "num_classes": len(classes)} | scores)
+    return summary(found, ("generator", "dataset", "group", "classes", "num_classes", "method"))

@@ -26,7 +26,7 @@ from engine.studies.realrag.options import OPTIONS
 from engine.studies.realrag.pictures import project
 from engine.studies.realrag.retrievers import train_retriever
 from engine.studies.realrag.study import RealRag, run_realrag
-from engine.studies.realrag.tables import paired_tests, paper_tables, summary
+from engine.studies.realrag.tables import by_knowledge, paired_tests, paper_tables, summary
 from engine.testing.models import save_encoder
 from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
@@ -147,14 +147,15 @@ def test_retrievers_are_trained_without_the_study_and_found_by_it(config: RealRa
     mined = [one for plan in RealRag(config).mining.values() for one in plan.ids()]
     monkeypatch.setattr("engine.studies.realrag.lessons.Database", read_database)
     monkeypatch.setattr("engine.studies.realrag.lessons.load_images", read_images)
+    methods = ("zero", "random", "image_hard", "realrag", "selective")
     shared = {name: getattr(config, name) for name in vars(RetrieverSettings()) if name in vars(config)}
-    alone = TrainRetrieverConfig(
-        **shared | {"generator": config.generators[0], "methods": ("zero", "realrag"), "seeds": (0,)}
-    )
+    alone = TrainRetrieverConfig(**shared | {"generator": config.generators[0], "methods": methods, "seeds": (0,)})
     report = train_retriever(alone)
     assert reads == {"database": 1, "images": 1}  # although mined, learned from, and referred to by the negatives
-    assert {row["method"] for row in report.tables["retrieval"]} == {"zero", "realrag"}
-    (row,) = report.tables["heads"]
+    assert {row["method"] for row in report.tables["retrieval"]} == set(methods)
+    heads = {row["method"]: row for row in report.tables["heads"]}
+    assert set(heads) == {*methods} - {"zero"}
+    row = heads["realrag"]
     workspace = Workspace.open(config.workspace, create=False)
     head = load_kept_head(workspace, row["head"])
     assert (head.name, head.spec.label) == (row["head"], "realrag")
@@ -269,6 +270,26 @@ def test_delta_is_the_mean_gain_of_a_types_generators():
     assert gain["birds fid"] == pytest.approx((-0.31 + -1.31) / 2)
     assert gain["birds fid_sd"] == pytest.approx(0)  # every seed gains alike, although the seeds themselves differ
     assert rows[-2]["birds fid_sd"] == pytest.approx(0.1)
+
+
+def test_scores_are_split_by_what_the_generator_draws_alone():
+    """A gain on what it cannot draw and a loss on what it can are hidden in the mean."""
+    shares = {"none": {0: 0.9, 1: 0.1}, "normal": {0: 0.8, 1: 0.4}, "realrag": {0: 0.5, 1: 0.7}}
+    rows = [seed_row(method, seed, 0.5, _by_class=shares[method]) for method in shares for seed in (0, 1)]
+    retrieval = [
+        seed_row(method, seed, 0.5, _precision_by_class={0: 1 - share[1], 1: share[1]})
+        for method, share in shares.items()
+        for seed in (0, 1)
+        if method != "none"
+    ]
+    table = {(row["classes"], row["method"]): row for row in by_knowledge(rows, retrieval)}
+    for kind, normal, reflective in (("drawn alone", 0.8, 0.5), ("not drawn alone", 0.4, 0.7), ("all", 0.6, 0.6)):
+        assert table[kind, "normal"]["accuracy"] == pytest.approx(normal)
+        assert table[kind, "realrag"]["accuracy"] == pytest.approx(reflective)
+    assert (table["drawn alone", "realrag"]["num_classes"], table["all", "realrag"]["num_classes"]) == (1, 2)
+    assert table["not drawn alone", "realrag"]["precision_at_10"] == pytest.approx(0.7)
+    assert table["drawn alone", "none"]["precision_at_10"] is None
+    assert by_knowledge([row for row in rows if row["method"] != "none"], retrieval) == []
 
 
 def test_a_missing_score_is_left_out_of_the_mean():
