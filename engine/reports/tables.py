@@ -52,6 +52,8 @@ _HEADINGS = {
     "spearman_low": "Spearman, low",
     "spearman_high": "Spearman, high",
     "probe_ratio": "Probe ÷ metric",
+    "gpu_probe_ratio": "Probe ÷ metric on the GPU",
+    "gpu_seconds": "GPU seconds",
     "t_low": "95 % low (t)",
     "t_high": "95 % high (t)",
     "bootstrap_low": "95 % low (bootstrap)",

@@ -129,7 +129,10 @@ def _figures(
 
 
 def times(points: Sequence[Row]) -> list[Row]:
-    """Mean seconds of each metric with its standard error, at each number of shots and at all; `probe_ratio`: the probe's ÷ its own."""
+    """Mean seconds of each metric with its standard error, at each number of shots and at all; `probe_ratio`: the probe's ÷ its own.
+
+    Points that were timed on a GPU add `gpu_seconds` and `gpu_probe_ratio`.
+    """
     metrics = [metric for metric in (*proxy_metrics(), LINEAR_PROBE) if metric.compute]
     rows = []
     for shots in [*sorted({row["shots"] for row in points}), "all"]:
@@ -139,6 +142,11 @@ def times(points: Sequence[Row]) -> list[Row]:
             seconds = [row[f"seconds_{name}"] for row in part]
             means[name] = (mean_and_sd(seconds)[0] or 0.0, standard_error(seconds))
         probe = means[LINEAR_PROBE.timed_as][0]
+        on_gpu = {
+            name: mean_and_sd(row[f"gpu_seconds_{name}"] for row in part if f"gpu_seconds_{name}" in row)[0]
+            for name in means
+        }
+        probe_on_gpu = on_gpu[LINEAR_PROBE.timed_as]
         rows += [
             {
                 "shots": shots,
@@ -147,6 +155,11 @@ def times(points: Sequence[Row]) -> list[Row]:
                 "standard_error": error,
                 "probe_ratio": probe / mean if mean else None,
             }
+            | (
+                {"gpu_seconds": gpu, "gpu_probe_ratio": probe_on_gpu / gpu}
+                if (gpu := on_gpu[name]) and probe_on_gpu
+                else {}
+            )
             for name, (mean, error) in means.items()
         ]
     return rows

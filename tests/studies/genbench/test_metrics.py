@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from engine.evaluation import MetricInputs
+from engine.evaluation.metrics import LINEAR_PROBE, proxy_metrics
+from engine.evaluation.metrics.device_time import device_seconds
 from engine.sources import plan_ids
 from engine.store import Workspace
 from engine.studies.genbench.metric_report import MetricFindings, metric_report, small_sets, times
 from engine.studies.genbench.metrics import MetricsConfig, MetricStudy, measure_point, recall_by_class, run_metrics
+from engine.testing.contracts import made_up_inputs
 from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
 
@@ -129,6 +133,30 @@ def test_times_are_means_and_say_how_much_longer_the_probe_takes():
     cler = next(row for row in rows if row["metric"] == "cler" and row["shots"] == "all")
     assert cler["seconds"] == pytest.approx(0.01)
     assert cler["probe_ratio"] == pytest.approx(100)
+
+
+def test_times_on_a_gpu_stand_beside_those_of_the_processor():
+    timed = [
+        row | {f"gpu_seconds_{name}": 0.001 for name in ("cler", "clip_score", "retrieval", "fid")} for row in _points()
+    ]
+    rows = times([row | {"gpu_seconds_linear_probe": 0.05} for row in timed])
+    assert all(row["gpu_probe_ratio"] == pytest.approx(50) for row in rows if row["metric"] != "linear_probe")
+    assert all("gpu_seconds" not in row for row in times(_points()))
+
+
+def test_every_metric_is_timed_on_features_that_are_on_the_device():
+    metrics = [metric for metric in (*proxy_metrics(), LINEAR_PROBE) if metric.compute]
+    seconds = device_seconds(metrics, made_up_inputs(), "cpu")
+    assert set(seconds) == {metric.timed_as for metric in metrics}
+    assert all(taken > 0 for taken in seconds.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is refused without a GPU alone")
+def test_a_gpu_that_is_not_there_is_told_before_anything_starts(parts: dict[str, Any]):
+    with pytest.raises(ValueError, match="time_on_gpu needs a GPU"):
+        run_metrics(
+            MetricsConfig(**parts | {"time_on_gpu": True, "shots": (2,), "compare_shots": 2, "other_encoders": ()})
+        )
 
 
 def test_recall_is_counted_class_by_class():
