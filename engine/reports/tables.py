@@ -19,6 +19,7 @@ _HEADINGS = {
     "realrag": "RealRAG: scores of the images by method",
     **{f"realrag_table_{number}": f"RealRAG Table {number}" for number in range(1, 6)},
     "realrag_by_seed": "RealRAG: scores by method and seed",
+    "held_out": "RealRAG: retrieval of classes that no head was trained on",
     "by_knowledge": "RealRAG: classes that the generator draws alone, and the others",
     "retrieval": "Retrieval: precision and recall by method",
     "judge": "Judge: accuracy on real images",

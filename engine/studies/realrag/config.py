@@ -45,6 +45,8 @@ class RetrieverSettings(Settings):
     """Skip images of the prompt's own class in mining."""
     validation_share: float = 0.2
     """Share of the mining half's images that chooses the epoch and is not trained on."""
+    held_out_share: float = 0.0
+    """Share of each data set's classes that no head is trained on; their names are retrieved all the same ("unseen")."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Training of the heads; `normal` is trained in the same way without reflective negatives."""
     batch_size: int | None = None
@@ -72,6 +74,8 @@ class RetrieverSettings(Settings):
         if self.database_shots < 2:
             raise ValueError(f"database_shots is {self.database_shots}; give 2 or more, for two halves")
         check_seeds(self.seeds)
+        if not 0 <= self.held_out_share < 1:
+            raise ValueError(f"held_out_share is {self.held_out_share}; give a share from 0 to below 1")
         for strategy in (self.strategy, self.training_strategy):
             if "retrieval_augmented" in strategy_name(strategy).split("+"):
                 raise ValueError("retrieval_augmented is what the methods add; leave it out of the strategies")
@@ -137,3 +141,5 @@ class RealRagConfig(RetrieverSettings):
             raise ValueError("a checkpoint before the first epoch is no trained head; give epochs of 1 or more")
         if self.options and "realrag" not in self.methods:
             raise ValueError("options compare ways to train realrag; add it to the methods")
+        if self.options and self.held_out_share:
+            raise ValueError("options compare heads that are trained on all classes; leave held_out_share out")

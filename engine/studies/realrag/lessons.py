@@ -85,7 +85,7 @@ class Lessons:
         recipes = [self.plan[index] for index in range(len(self.plan))]
         images = self.half.images
         image_class = np.array([codes[pair] for pair in images.classes], np.int64)
-        return RetrieverData(
+        data = RetrieverData(
             encoder=self.encoder.name,
             text_features=encode_prompts(self.encoder, [recipe.prompt for recipe in recipes]),
             text_class=np.array([codes[recipe.dataset, recipe.class_index] for recipe in recipes], np.int64),
@@ -95,6 +95,18 @@ class Lessons:
             validation=choose_validation(image_class, self.config.validation_share),
             generated=self._generated(),
         )
+        held_out = [code for pair, code in codes.items() if pair in self.held_out]
+        return data.without_classes(np.array(held_out)) if held_out else data
+
+    @cached_property
+    def held_out(self) -> frozenset[tuple[str, int]]:
+        """(Data set, class) of the classes that no head is trained on, the same share of each data set."""
+        random = np.random.default_rng(0)
+        chosen: list[tuple[str, int]] = []
+        for dataset in self.datasets:
+            order = random.permutation(len(dataset.class_names))
+            chosen += [(dataset.name, int(n)) for n in order[: round(self.config.held_out_share * len(order))]]
+        return frozenset(chosen)
 
     def data_for(self, method: str) -> RetrieverData:
         """The training data of a method: the same prompts and images, with its own negatives. Raises ValueError as they do."""

@@ -21,7 +21,7 @@ from engine.studies.base import Phase, Study, run_study
 from engine.studies.realrag.config import TRAINED, RetrieverSettings, TrainRetrieverConfig
 from engine.studies.realrag.judge import Row, retrieval_rows
 from engine.studies.realrag.lessons import Lessons, MiningHalf
-from engine.studies.realrag.tables import summary
+from engine.studies.realrag.tables import held_out_rows, summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:
@@ -205,6 +205,13 @@ class RetrieverStudy(Study):
         database: Mapping[Any, Plan] = {dataset: self.retrieval[dataset.name] for dataset in self.datasets}
         return retrieval_rows(self.retrievers, database, self.strategy_of, workspace)
 
+    def held_out_table(self, retrieval: Sequence[Row]) -> dict[str, list[Row]]:
+        """The table `held_out`, if classes are held out."""
+        if not self.config.held_out_share:
+            return {}
+        held_out = next(iter(self.lessons.values())).held_out
+        return {"held_out": held_out_rows([row for row in retrieval if "@" not in row["method"]], held_out)}
+
     def training_curves(self) -> list[Row]:
         """One row per epoch of every head."""
         return [
@@ -239,8 +246,10 @@ class RetrieverStudy(Study):
     def build_report(self, workspace: Workspace) -> Report:
         """Retrieval, training curves and costs."""
         by = ("generator", "method", "dataset", "group")
+        retrieval = self.retrieval_table(workspace)
         tables = {
-            "retrieval": summary(self.retrieval_table(workspace), by),
+            "retrieval": summary(retrieval, by),
+            **self.held_out_table(retrieval),
             "heads": self.head_rows(),
             "training_curves": self.training_curves(),
             **cost_tables(workspace, Bills(workspace)),

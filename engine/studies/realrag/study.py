@@ -239,6 +239,7 @@ class RealRag(RetrieverStudy):
                 [row for row in retrieval if "@" not in row["method"]], ("generator", "method", "dataset", "group")
             ),
             "paired_tests": paired_tests(whole, [row for row in retrieval if "@" not in row["method"]]),
+            **self.held_out_table(retrieval),
             "by_knowledge": by_knowledge(whole, [row for row in retrieval if "@" not in row["method"]]),
             "figure_7": _figure_7(rows, retrieval),
             "training_curves": self.training_curves(),

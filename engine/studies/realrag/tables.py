@@ -1,6 +1,6 @@
 """RealRAG's Tables 1 to 5 and the paired tests, computed from the scores of each seed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -200,3 +200,19 @@ def by_knowledge(rows: Sequence[Row], retrieval: Sequence[Row]) -> list[Row]:
                 }
                 found.append(where | {"classes": kind, "num_classes": len(classes)} | scores)
     return summary(found, ("generator", "dataset", "group", "classes", "num_classes", "method"))
+
+
+def held_out_rows(retrieval: Sequence[Row], held_out: Collection[tuple[str, int]]) -> list[Row]:
+    """P@10 of every retriever on the names of the classes that heads were trained on, and of those that none has seen."""
+    found = []
+    for row in retrieval:
+        for kind, wanted in (("trained", False), ("held out", True)):
+            shares = [
+                share
+                for number, share in row["_precision_by_class"].items()
+                if ((row["dataset"], number) in held_out) is wanted
+            ]
+            if shares:
+                where = {name: row[name] for name in ("generator", "method", "dataset", "group", "seed")}
+                found.append(where | {"classes": kind, "num_classes": len(shares), "precision_at_10": fmean(shares)})
+    return summary(found, ("generator", "method", "dataset", "group", "classes", "num_classes"))

@@ -79,3 +79,17 @@ def test_selective_negatives_count_only_where_the_image_shows_another_class():
     assert (np.delete(found, np.s_[4:8], axis=0) == -1).all()
     with pytest.raises(ValueError, match="selective needs the generated images"):
         selective_negatives(data())
+
+
+def test_classes_are_left_out_with_their_texts_images_and_negatives():
+    given = data(directions(np.zeros(16)), np.repeat(np.array([[6, 12], [0, 12], [6, 18], [12, -1]]), TEXTS, axis=0))
+    kept = given.without_classes(np.array([1, 3]))
+    assert kept.text_class.tolist() == [0] * 4 + [2] * 4
+    assert kept.image_class.tolist() == [0] * 6 + [2] * 6
+    # row 12 has become row 6; those of the classes left out are none
+    assert kept.negatives.tolist() == [[-1, 6]] * 4 + [[-1, -1]] * 4
+    assert np.array_equal(kept.image_features, given.image_features[np.isin(given.image_class, (0, 2))])
+    assert kept.generated is not None
+    assert len(kept.generated) == 8
+    with pytest.raises(ValueError, match="all texts are of one class"):
+        given.without_classes(np.array([1, 2, 3]))

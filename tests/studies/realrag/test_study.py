@@ -26,7 +26,7 @@ from engine.studies.realrag.options import OPTIONS
 from engine.studies.realrag.pictures import project
 from engine.studies.realrag.retrievers import train_retriever
 from engine.studies.realrag.study import RealRag, run_realrag
-from engine.studies.realrag.tables import by_knowledge, paired_tests, paper_tables, summary
+from engine.studies.realrag.tables import by_knowledge, held_out_rows, paired_tests, paper_tables, summary
 from engine.testing.models import save_encoder
 from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
@@ -149,10 +149,16 @@ def test_retrievers_are_trained_without_the_study_and_found_by_it(config: RealRa
     monkeypatch.setattr("engine.studies.realrag.lessons.load_images", read_images)
     methods = ("zero", "random", "image_hard", "realrag", "selective")
     shared = {name: getattr(config, name) for name in vars(RetrieverSettings()) if name in vars(config)}
-    alone = TrainRetrieverConfig(**shared | {"generator": config.generators[0], "methods": methods, "seeds": (0,)})
+    alone = TrainRetrieverConfig(
+        **shared | {"generator": config.generators[0], "methods": methods, "seeds": (0,), "held_out_share": 0.34}
+    )
     report = train_retriever(alone)
     assert reads == {"database": 1, "images": 1}  # although mined, learned from, and referred to by the negatives
     assert {row["method"] for row in report.tables["retrieval"]} == set(methods)
+    assert {(row["classes"], row["num_classes"]) for row in report.tables["held_out"]} == {
+        ("trained", 2),
+        ("held out", 1),
+    }
     heads = {row["method"]: row for row in report.tables["heads"]}
     assert set(heads) == {*methods} - {"zero"}
     row = heads["realrag"]
@@ -292,6 +298,13 @@ def test_scores_are_split_by_what_the_generator_draws_alone():
     assert by_knowledge([row for row in rows if row["method"] != "none"], retrieval) == []
 
 
+def test_held_out_classes_are_retrieved_and_not_trained_on():
+    retrieval = [seed_row("normal", 0, 0.5, _precision_by_class={0: 1.0, 1: 0.5, 2: 0.0})]
+    trained, unseen = held_out_rows(retrieval, {("birds", 2), ("cars", 0)})
+    assert (trained["classes"], trained["num_classes"], trained["precision_at_10"]) == ("trained", 2, 0.75)
+    assert (unseen["classes"], unseen["num_classes"], unseen["precision_at_10"]) == ("held out", 1, 0.0)
+
+
 def test_a_missing_score_is_left_out_of_the_mean():
     rows = [{"method": "zero", "seed": seed, "fid": fid} for seed, fid in ((0, 1.0), (1, None), (2, 3.0))]
     (row,) = summary(rows, ("method",))
@@ -343,6 +356,8 @@ def test_places_are_found_without_scikit_learn(monkeypatch: pytest.MonkeyPatch):
         ({"seeds": ()}, "seeds is empty"),
         ({"seeds": (-1,)}, "seed -1 is negative"),
         ({"images": 0}, "images is 0; give 1 or more"),
+        ({"held_out_share": 1.0}, r"held_out_share is 1\.0"),
+        ({"held_out_share": 0.25}, "leave held_out_share out"),
         ({"database_shots": 1}, "database_shots is 1; give 2 or more"),
         ({"checkpoints": (0,)}, "a checkpoint before the first epoch"),
         ({"strategy": "retrieval_augmented"}, "leave it out of the strategies"),
