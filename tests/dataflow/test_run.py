@@ -64,7 +64,7 @@ def test_a_plan_becomes_priced_embedded_rows_and_errors(workspace: Workspace):
     assert (decode_image(row["image"]) == 5).all()
     assert np.isclose(np.linalg.norm(row[workspace.image_schema().names[-1]]), 1, atol=1e-5)
     assert row["device_seconds"] > 0
-    # one of 32 CPUs of the price book's default CPU instance at 0.21 USD per hour
+    # one of 32 CPUs of the instance named above at 0.21 USD per hour
     assert row["usd_compute"] == pytest.approx(row["device_seconds"] * 0.21 / 3600 / 32)
     assert (row["usd_labels"], row["batch_size"], row["device"]) == (0.0, 4, "cpu")
     errors = workspace.errors().to_pylist()

@@ -11,6 +11,7 @@ import numpy as np
 from engine.catalog import Dataset
 from engine.evaluation import class_centers, class_embeddings, mean_text_similarity, predict, zero_shot_score
 from engine.evaluation.metrics import CLER, LINEAR_PROBE, MetricInputs, proxy_metrics
+from engine.evaluation.metrics.device_time import device_seconds
 from engine.models import ImageEncoder
 from engine.models.lazy import LazyEncoder
 from engine.models.reach import check_encoder
@@ -52,6 +53,8 @@ class MetricsConfig(StudyConfig):
     """Encoder of the FID features if no Inception weights are given."""
     inception: Path | None = None
     """Inception weights (`pt_inception-2015-12-05` as safetensors) for the FID of the literature."""
+    time_on_gpu: bool = False
+    """Also time every metric on the GPU of the machine that runs the study, as Fig. 5 of the paper does."""
     nearest_captions: int = 100
     """Captions that the mean text similarity of a class averages over."""
     corpus: str = ""
@@ -93,6 +96,13 @@ class MetricStudy(SourceStudy):
         if self.config.corpus:
             corpus_encoder(Workspace.open(self.config.workspace, create=False), self.config.corpus, self.encoder.name)
         _ = self.inception
+        if self.config.time_on_gpu:
+            import torch
+
+            if not torch.cuda.is_available():
+                raise ValueError(
+                    "time_on_gpu needs a GPU on the machine that runs the study; leave it out, or move there"
+                )
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
@@ -184,7 +194,14 @@ class MetricStudy(SourceStudy):
                     }
                     features = real, judged[: len(train.ids)]
                     inputs = evaluation.inputs(train, seed, fid_features=features, fid_name=self._fid_name)
-                    yield row | measure_point(inputs)
+                    yield row | measure_point(inputs) | self._on_gpu(inputs)
+
+    def _on_gpu(self, inputs: MetricInputs) -> dict[str, float]:
+        """`gpu_seconds_…` of each metric, if asked for (GenBench Fig. 5)."""
+        if not self.config.time_on_gpu:
+            return {}
+        metrics = [metric for metric in (*proxy_metrics(), LINEAR_PROBE) if metric.compute]
+        return {f"gpu_seconds_{name}": taken for name, taken in device_seconds(metrics, inputs, "cuda").items()}
 
     @property
     def _fid_name(self) -> str:
