@@ -28,7 +28,7 @@ ENCODER = "synthetic"
 class Config:
     """What to measure."""
 
-    what: Annotated[Literal["search", "index", "ingest"], tyro.conf.Positional]
+    what: Annotated[Literal["write", "search", "index", "ingest"], tyro.conf.Positional]
     rows: int = 1_000_000
     """Captions; for `ingest`, rows of the longer table (the shorter has a third)."""
     classes: int = 2_548
@@ -38,6 +38,8 @@ class Config:
     """Captions per class."""
     encoder: str = "mini-clip"
     """Text encoder of `ingest`."""
+    place: str = ""
+    """Folder that keeps the workspace, so that `write` and `search` can be commands of their own; a temporary one by default."""
 
 
 def vectors(rng: np.random.Generator, centers: np.ndarray, num: int) -> np.ndarray:
@@ -86,8 +88,13 @@ def write(config: Config, place: str) -> "object":
 def search(config: Config, place: str) -> None:
     """Exact search of all classes from disk."""
     from engine.retriever.class_captions import local_search
+    from engine.store import Workspace
 
-    workspace = write(config, place)
+    workspace = Workspace.open(place)
+    if not workspace.dataset("captions").count_rows():
+        write(config, place)
+    if config.what == "write":
+        return
     size = sum(file.stat().st_size for file in Path(place, "captions.lance").rglob("*") if file.is_file())
     queries = vectors(np.random.default_rng(2), centers_of(config.dimension), config.classes)
     found = local_search(workspace, "made up", ENCODER)  # type: ignore[arg-type]
@@ -174,8 +181,12 @@ def ingest(config: Config, place: str) -> None:
 def main(config: Config) -> None:
     """Measures one thing."""
     print(machine())
+    action = ingest if config.what == "ingest" else search
+    if config.place:
+        action(config, config.place)
+        return
     with tempfile.TemporaryDirectory() as place:
-        {"search": search, "index": search, "ingest": ingest}[config.what](config, place)
+        action(config, place)
 
 
 if __name__ == "__main__":

@@ -79,13 +79,18 @@ def class_pictures(search: Search, workspace: Workspace, class_texts: np.ndarray
     Pairs of class and picture are taken in the order of their similarity, so that a picture goes to the class that it is nearest
     to among those that still want one. A class whose list runs out, because others took its pictures, gets a longer one. Fewer
     than `k` only where the corpus has no more.
+
+    Raises ValueError if another process changes the table meanwhile; under the workspace's lock none does.
     """
+    version = workspace.dataset("captions").version
     queries = mean_queries(class_texts)
     length, num_classes = k + max(8, k // 4), len(queries)
     while True:
         found = search(queries, length)
         known = found.rows >= 0
         rows = captions_at(workspace, found.rows[known], ["url", "caption"])
+        if workspace.dataset("captions").version != version:
+            raise ValueError(f"the captions of {workspace.uri} changed while they were searched; run it again")
         urls, url_of = np.unique(rows["url"].to_numpy(zero_copy_only=False), return_inverse=True)
         picture = np.full(found.rows.shape, -1, np.int64)
         picture[known] = url_of

@@ -120,7 +120,7 @@ class _Rounded:
         step = max(most, _LEAST_STEP) / _STEPS
         whole = (vectors / step).round_().clamp_(-_STEPS, _STEPS)
         numbers = whole.to(torch.int8)
-        lost = _squares(whole.mul_(-step).add_(vectors))
+        lost = squared_norms(whole.mul_(-step).add_(vectors))
         return cls(numbers, step, (lost + squares * 2**-20).sqrt())  # rounded up, so never less than the true length
 
     def __getitem__(self, part: slice) -> "_Rounded":
@@ -145,7 +145,7 @@ class _Search:
         self._masked = classes is not None
         self._device = device
         self._queries = torch.from_numpy(np.ascontiguousarray(queries[self._order], np.float32)).to(device)
-        self._squares = _squares(self._queries)
+        self._squares = squared_norms(self._queries)
         self._norms = self._squares.sqrt()
         self._scores = torch.full((len(queries), k), _NOTHING, device=device)
         self._rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=device)
@@ -175,7 +175,7 @@ class _Search:
         """Searches a block; `vectors` `[B, D]` float32 are its vectors on the device."""
         codes = block.classes if self._masked and block.classes is not None else np.full(len(block.rows), NO_CLASS)
         order = np.argsort(codes, kind="stable")
-        squares = _squares(vectors)
+        squares = squared_norms(vectors)
         finite = torch.isfinite(squares)
         if not finite.all():
             row = block.rows[int(finite.int().argmin())]
@@ -246,7 +246,9 @@ class _Search:
             return vectors.to(self._dtype)
         assert self._basis is not None
         leading = vectors @ self._basis[:, :split]
-        rest = (squares - _squares(leading)).clamp(min=0) + squares * 2**-20  # rounded up: never below the true value
+        rest = (squares - squared_norms(leading)).clamp(
+            min=0
+        ) + squares * 2**-20  # rounded up: never below the true value
         return torch.cat([leading, rest.sqrt()[:, None]], dim=1)
 
     def _slack(self, squares: torch.Tensor) -> torch.Tensor:
@@ -344,7 +346,7 @@ def _is_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _squares(vectors: torch.Tensor) -> torch.Tensor:
+def squared_norms(vectors: torch.Tensor) -> torch.Tensor:
     """`[N]`: squared lengths."""
     if vectors.device.type == "cpu":  # torch would write out the products first
         return torch.from_numpy(np.einsum("nd,nd->n", vectors.numpy(), vectors.numpy()))

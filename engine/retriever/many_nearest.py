@@ -3,7 +3,7 @@
 `exact_search` screens tiles of rows and leaves out those where a query finds nothing. With hundreds of rows per query hardly a
 tile is empty, and the plain product of blocks is fastest: each query keeps its k-th best score so far, what beats it waits, and
 now and then what waits is merged. The products are float32; all rows within their rounding error of the k-th best stay, and a
-second pass sums their products in float64, so that the result is that of brute force.
+second pass sums in float64 those products that float32 cannot tell apart, so that the order is that of brute force.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engine.retriever.blocks import Block, checked, uploaded
-from engine.retriever.exact_search import TopK
+from engine.retriever.exact_search import TopK, squared_norms
 
 ROWS_AT_ONCE = 8_192
 """Rows per product: 2,548 queries x 8,192 rows take 83 MB."""
@@ -66,8 +66,9 @@ def _on_device(
     blocks: Callable[[], Iterable[Block]], dimension: int, device: str
 ) -> Iterator[tuple[Block, torch.Tensor]]:
     for block, vectors in uploaded(checked(blocks(), dimension, False), torch.device(device)):
-        if not torch.isfinite(vectors).all():
-            row = block.rows[int((~torch.isfinite(vectors)).any(1).int().argmax())]
+        finite = torch.isfinite(squared_norms(vectors))
+        if not finite.all():
+            row = block.rows[int(finite.int().argmin())]
             raise ValueError(f"row {row} of the database holds NaN or infinity; embed it again, or leave it out")
         yield block, vectors
 
@@ -90,28 +91,30 @@ class _Candidates:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             products = self.queries @ vectors[part].T
-            hits = products >= self._needed()[:, None]
-            number = int(hits.sum())
-            if number > DENSE * hits.numel():
+            places = _flat_places(products >= self._needed()[:, None])
+            if len(places) > DENSE * products.numel():
                 self._merge_waiting()
                 everyone = torch.arange(len(self.queries), device=rows.device)
                 self._merge(everyone, products, rows[part].expand(len(self.queries), -1))
-            elif number:
-                query, column = hits.nonzero(as_tuple=True)
-                self._waiting.append((query, rows[part][column], products[query, column]))
-                self._num_waiting += number
+            elif len(places):
+                query = torch.div(places, products.shape[1], rounding_mode="floor")
+                column = places - query * products.shape[1]
+                self._waiting.append((query, rows[part][column], products.view(-1)[places]))
+                self._num_waiting += len(places)
                 if self._num_waiting > MAX_WAITING:
                     self._merge_waiting()
 
-    def pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and rows `[P] int64` of all candidates."""
+    def close(self) -> torch.Tensor:
+        """Merges what waits; `[Q, W]` bool, the candidates that rounding may have put on the wrong side of another one."""
         self._merge_waiting()
-        query, place = ((self.scores >= self._needed()[:, None]) & (self.rows >= 0)).nonzero(as_tuple=True)
-        return query, self.rows[query, place]
+        slack = self._slack()[:, None]
+        near = self.scores[:, :-1] - self.scores[:, 1:] <= slack  # each row is sorted
+        near = torch.nn.functional.pad(near, (1, 0)) | torch.nn.functional.pad(near, (0, 1))
+        return near & (self.scores >= self._needed()[:, None]) & (self.rows >= 0)
 
     def _slack(self) -> torch.Tensor:
-        """`[Q]`: how far two float32 products may be off together."""
-        return 2 * self.queries.shape[1] * 2.0**-22 * self._norms * self._longest
+        """`[Q]`: how far two float32 products may be off together, in whatever order they are summed."""
+        return 2 * (self.queries.shape[1] + 4) * 2.0**-24 * self._norms * self._longest
 
     def _needed(self) -> torch.Tensor:
         """`[Q]`: the least score with which a row may be among the best."""
@@ -147,30 +150,33 @@ class _Candidates:
         self.scores[queries], self.rows[queries] = best, rows.gather(1, places)
 
 
+def _flat_places(mask: torch.Tensor) -> torch.Tensor:
+    """Places of the true entries of a mask, counted through its rows."""
+    if mask.device.type != "cpu" or mask.numel() % 8:
+        return mask.view(-1).nonzero()[:, 0]
+    eights = mask.view(-1, 8).numpy()  # few entries are true: most groups of eight are left out at once
+    some = np.flatnonzero(eights.view(np.uint64))
+    group, place = np.nonzero(eights[some])
+    return torch.from_numpy(8 * some[group] + place)
+
+
 def _rescored(search: _Candidates, blocks: Iterator[tuple[Block, torch.Tensor]]) -> TopK:
-    """The candidates in the order of their float64 products."""
-    query, row = search.pairs()
+    """The candidates in the order of their products, those in float64 that float32 cannot tell apart."""
+    query, place = search.close().nonzero(as_tuple=True)
+    row = search.rows[query, place]
     order = row.argsort(stable=True)
-    query, row = query[order], row[order]
+    query, place, row = query[order], place[order], row[order]
     scores = torch.zeros(len(row), device=row.device)
-    for block, vectors in blocks:
+    for block, vectors in blocks if len(row) else ():
         numbers, place_of = torch.from_numpy(block.rows).to(row.device).sort()
         first, last = torch.searchsorted(row, numbers[[0]]), torch.searchsorted(row, numbers[[-1]], right=True)
         for start in range(int(first), int(last), PAIRS_AT_ONCE):
             part = slice(start, min(start + PAIRS_AT_ONCE, int(last)))
-            place = torch.searchsorted(numbers, row[part]).clamp(max=len(numbers) - 1)
-            inside = numbers[place] == row[part]  # blocks whose numbers interleave share a range
-            chosen, vector = query[part][inside], vectors[place_of[place[inside]]]
+            at = torch.searchsorted(numbers, row[part]).clamp(max=len(numbers) - 1)
+            inside = numbers[at] == row[part]  # blocks whose numbers interleave share a range
+            chosen, vector = query[part][inside], vectors[place_of[at[inside]]]
             found = (search.queries[chosen].double() * vector.double()).sum(1).float()
             scores[torch.arange(part.start, part.stop, device=row.device)[inside]] = found
-    num_queries, k = len(search.queries), search.k
-    counts = torch.bincount(query, minlength=num_queries)
-    by_query = query.argsort(stable=True)
-    query, row, scores = query[by_query], row[by_query], scores[by_query]
-    place = torch.arange(len(query), device=row.device) - (counts.cumsum(0) - counts)[query]
-    width = max(k, int(counts.max()) if num_queries else 0)
-    all_rows = np.full((num_queries, width), -1, np.int64)
-    all_scores = np.full((num_queries, width), -np.inf, np.float32)
-    at = query.cpu().numpy(), place.cpu().numpy()
-    all_rows[at], all_scores[at] = row.cpu().numpy(), scores.cpu().numpy()
-    return _ordered(all_rows, all_scores, k)
+    search.scores[query, place] = scores
+    rows, all_scores = search.rows.cpu().numpy(), search.scores.cpu().numpy()
+    return _ordered(rows, np.where(rows < 0, -np.inf, all_scores).astype(np.float32), search.k)

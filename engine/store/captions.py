@@ -108,7 +108,7 @@ def caption_vectors(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions `[B] int64` and embeddings `[B, D]` float32 of a corpus, block by block, of all fragments or of these.
 
-    A position is the number of rows of the table before it: later commits add rows and merge files, and move none.
+    A position is the number of rows of the table before it. Rows that are added later move none; merges of files do, at the end of runs.
     """
     dataset, column = workspace.dataset("captions"), embedding_column(encoder)
     start = 0

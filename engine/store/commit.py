@@ -55,7 +55,7 @@ class Committer:
         self._due_at = clock() + every_seconds
         self._failures = 0
         self._waiting_since: float | None = None
-        self.rows: dict[str, int] = dict.fromkeys(COMMITTED, 0)
+        self.rows: dict[str, int] = {"images": 0, "errors": 0}
         """Number of rows made visible so far, by table."""
         self.refused = 0
         """Receipts refused because one of their indices was already accepted."""
@@ -170,7 +170,7 @@ class Committer:
         rows = sum(receipt.rows for receipt in receipts)
         self._workspace.append(name, transaction, rows)
         del self._attempts[name]
-        self.rows[name] += rows
+        self.rows[name] = self.rows.get(name, 0) + rows
 
     def _check_fragments(self, name: str, rows: int, fragments: list[Any]) -> None:
         written = sum(fragment.num_rows for fragment in fragments)

@@ -148,7 +148,7 @@ def _fetch(
     while True:
         done = workspace.done_ids()
         there = {one for one, is_there in zip(ids, done.contains(ids), strict=True) if is_there}
-        failed = _failed(workspace, set(ids))
+        failed = _failed(workspace, config.corpus, set(ids))
         retried = config.retry_failed and not tried
         plan = candidates.next_round(there, set() if retried else set(failed), config.shots)
         if not len(plan):
@@ -164,8 +164,11 @@ def _fetch(
     )
 
 
-def _failed(workspace: "Workspace", ids: set[str]) -> dict[str, str]:
+def _failed(workspace: "Workspace", corpus: str, ids: set[str]) -> dict[str, str]:
     """Id → reason of the candidates that failed."""
-    errors = workspace.read("errors", "source = 'retrieval'").select(["id", "reason"])
+    from engine.store.rows import quote
+
+    columns, where = ["id", "reason"], f"source = 'retrieval' AND corpus = {quote(corpus)}"
+    errors = workspace.dataset("errors").to_table(columns=columns, filter=where)
     pairs = zip(errors["id"].to_pylist(), errors["reason"].to_pylist(), strict=True)
     return {one: reason for one, reason in pairs if one in ids}
