@@ -20,10 +20,13 @@ help:
 
 install: .venv/ready
 
-.venv/ready: requirements.lock pyproject.toml
+.venv/bin/uv:
 	$(PYTHON) -m venv .venv
 	$(RUN)/pip install --quiet --disable-pip-version-check "uv>=0.9"
-	$(RUN)/uv pip install --quiet --python $(RUN)/python --require-hashes -r requirements.lock
+
+.venv/ready: .venv/bin/uv requirements.lock pyproject.toml
+	# compiled once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch for ten seconds
+	$(RUN)/uv pip install --quiet --python $(RUN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(RUN)/uv pip install --quiet --python $(RUN)/python --no-deps -e .
 	@touch $@
 
@@ -56,7 +59,7 @@ format: .venv/ready
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-lock: .venv/ready
+lock: .venv/bin/uv
 	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra dev --extra s3 --extra export pyproject.toml -o requirements.lock
 
 clean:

@@ -8,6 +8,7 @@ from engine.catalog.datasets import (
     genbench_datasets,
     listed_class_names,
     load_dataset,
+    published_datasets,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "genbench_datasets",
     "listed_class_names",
     "load_dataset",
+    "published_datasets",
 ]

@@ -18,7 +18,7 @@ from engine.catalog.worlds import resolve_location
 from engine.names import unknown_name
 
 Task: TypeAlias = Literal["multiclass", "multilabel", "binary"]
-Metric: TypeAlias = Literal["accuracy", "mean_per_class", "map_11_point", "roc_auc"]
+Metric: TypeAlias = Literal["accuracy", "mean_per_class", "map_11_point", "map_11_point_toolkit", "roc_auc"]
 
 TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 
@@ -43,6 +43,8 @@ class Dataset:
     """Whether an image has one label of `C`, several (`multilabel`), or one of two (`binary`)."""
     test_only: bool = False
     """Whether it has no images to train on (SUN397)."""
+    prompts: tuple[tuple[str, ...], ...] = ()
+    """Prompts written for each of the `C` classes, for the strategy `written_prompt`; empty if there are none."""
 
     def index(self, split: str) -> SplitIndex:
         """Keys and labels of a split; images whose label fits no class name are left out of it, and in its account.
@@ -68,7 +70,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """What the catalog knows of one of GenBench's data sets (Table 4)."""
+    """What the catalog knows of a published data set: GenBench's (Table 4), and RealRAG's Stanford Dogs."""
 
     name: str
     """Name in the catalog."""
@@ -102,11 +104,19 @@ class DatasetFacts:
     """Where that is stated."""
     licence_date: str | None = None
     """When it was read there."""
+    in_genbench: bool = True
+    """Whether it is one of GenBench's 22."""
 
 
 @cache
 def _catalog() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(files("engine.catalog").joinpath("datasets.toml").read_text("utf-8"))
+    read = {
+        name: files("engine.catalog").joinpath(f"{name}.toml").read_text("utf-8") for name in ("datasets", "templates")
+    }
+    entries, templates = (tomllib.loads(text) for text in read.values())
+    return {
+        name: ({"templates": templates[name]} if name in templates else {}) | entry for name, entry in entries.items()
+    }
 
 
 def dataset_names() -> list[str]:
@@ -117,6 +127,12 @@ def dataset_names() -> list[str]:
 @cache
 def genbench_datasets() -> dict[str, DatasetFacts]:
     """GenBench's 22 data sets by name, in the order of its Table 4."""
+    return {name: facts for name, facts in published_datasets().items() if facts.in_genbench}
+
+
+@cache
+def published_datasets() -> dict[str, DatasetFacts]:
+    """The data sets of both papers by name."""
     return {
         name: DatasetFacts(name=name, **entry | {"templates": tuple(entry.get("templates", ()))})
         for name, entry in _catalog().items()
@@ -125,15 +141,15 @@ def genbench_datasets() -> dict[str, DatasetFacts]:
 
 
 def listed_class_names(name: str) -> tuple[str, ...]:
-    """Our own list of a GenBench data set's class names, for where its folder is not at hand.
+    """Our own list of a published data set's class names, for where its folder is not at hand.
 
     Its order need not be that of a folder's labels: match the two by name (`engine.names.plain_name`).
 
     Raises:
         ValueError: no such data set.
     """
-    if name not in genbench_datasets():
-        raise ValueError(unknown_name("data set", name, list(genbench_datasets())))
+    if name not in published_datasets():
+        raise ValueError(unknown_name("data set", name, list(published_datasets())))
     text = files("engine.catalog").joinpath("class_names", f"{name}.txt").read_text("utf-8")
     return tuple(text.splitlines())
 

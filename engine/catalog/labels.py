@@ -6,12 +6,18 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from engine.catalog.wordnet import class_of_id, ids_of, name_of_id
 from engine.names import plain_name, unknown_name
 
 
 def display_names(raw: Sequence[str]) -> list[str]:
-    """Class names of folders, with blanks for underscores; where that would make two of them equal, they stay as they are."""
+    """Class names of folders, with blanks for underscores; where that would make two of them equal, they stay as they are.
+
+    Where every folder has a WordNet id of ImageNet, the names are ImageNet's.
+    """
     shown = [name.replace("_", " ").strip() or name for name in raw]
+    if raw and all(map(name_of_id, raw)):
+        shown = [name_of_id(name) for name in raw]
     return [name if shown.count(name) == 1 else own for name, own in zip(shown, raw, strict=True)]
 
 
@@ -50,7 +56,8 @@ def misfit(kind: str, text: str, class_names: tuple[str, ...]) -> str:
 
 def match_name(name: str, class_names: Sequence[str], kind: str = "class") -> int:
     """Index of the class that a folder or a table names: the very name, or it with blanks for underscores, or read like a URL (`a%2Fb`
-    is `a/b`, as exported folders have it), or else the only one that is the same in lower case and without punctuation.
+    is `a/b`, as exported folders have it), or else the only one that is the same in lower case and without punctuation. A WordNet id
+    in the name decides where it is one of these classes'.
 
     Raises:
         ValueError: none is, or several are.
@@ -58,11 +65,16 @@ def match_name(name: str, class_names: Sequence[str], kind: str = "class") -> in
     for written in (name, name.replace("_", " "), name.replace("_", " ").strip(), unquote(name)):
         if class_names.count(written) == 1:
             return class_names.index(written)
+    if (number := class_of_id(name, class_names)) is not None:
+        return number
     alike = [number for number, each in enumerate(class_names) if _plain(each) == _plain(name)]
     if len(alike) == 1:
         return alike[0]
     if alike:
         several = " and ".join(repr(class_names[number]) for number in alike)
+        if len({class_names[number] for number in alike}) == 1 and (ids := ids_of(class_names[alike[0]], class_names)):
+            several = f"{' or '.join(ids)}, two classes of one name"
+            raise ValueError(f"{kind} {name!r} may be {several}; add the id to the name, as in {name}_{ids[0]}")
         raise ValueError(f"{kind} {name!r} may be {several}; give it the exact name of one")
     raise ValueError(unknown_name(kind, _plain(name), [_plain(each) for each in class_names]))
 

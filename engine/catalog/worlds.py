@@ -11,7 +11,10 @@ VERSION = 2
 """Version of the miniature world that is drawn (`engine.world.write.VERSION`); each has its own folder."""
 
 
-APART = {"mini-many": ("--datasets", "mini-many", "--shots", "60", "--test-images", "10")}
+APART = {
+    "mini-many": ("--datasets", "mini-many", "--shots", "60", "--test-images", "10"),
+    "mini-pairs": ("--datasets", "mini-pairs", "--shots", "120", "--test-images", "40"),
+}
 """Data sets that most have no need of → how they are drawn, each into a folder of its own."""
 
 

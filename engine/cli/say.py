@@ -49,6 +49,34 @@ def database(config: Any, result: Any) -> None:
         )
 
 
+def corpus(config: Any, result: Any) -> None:
+    """A `CorpusReport`."""
+    print(
+        f"Corpus {result.corpus}: {result.captions:,} captions, {result.added:,} of them added now, from {result.rows:,} rows. "
+        f"Workspace: {config.workspace}"
+    )
+    for reason, number in result.left.items():
+        print(f"  rows {reason}: {number:,}")
+    for row in result.files.rows():
+        print(f"  files {row['verdict']}{': ' + row['reason'] if row['reason'] else ''}: {row['count']:,}")
+    if result.earlier:
+        print(f"  {result.earlier:,} captions are of files that are no longer there, or of earlier versions of a file")
+
+
+def fetched(config: Any, result: Any) -> int:
+    """A list of `FetchedSet`; exit code 3 if a class has no picture at all."""
+    for one in result:
+        num = sum(map(len, one.kept))
+        print(
+            f"{one.dataset}: {num:,} pictures of {len(one.kept):,} classes, {one.fetched:,} of them fetched now; "
+            f"{one.short:,} classes have fewer than {one.shots}"
+        )
+        for reason, count in one.reasons.items():
+            print(f"  failed: {reason}: {count:,}")
+    print(f"Workspace: {config.workspace}")
+    return 3 if any(not found for one in result for found in one.kept) else 0
+
+
 def embedded(config: Any, result: Any) -> None:
     """An `Embedded`."""
     print(
@@ -91,6 +119,12 @@ def shown(config: Any, result: Any) -> None:
     """The recipes and costs of the images shown, and where the contact sheet is."""
     result.print()
     print(f"\nContact sheet: {result.page.resolve()}")
+
+
+def regenerated(config: Any, result: Any) -> int:
+    """A `Regenerated`; exit code 1 if an image differs."""
+    code: int = result.print()
+    return code
 
 
 def table(config: Any, result: Any) -> None:

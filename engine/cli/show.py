@@ -1,5 +1,6 @@
 """`imagefoundry show`: images of a workspace as files and a contact sheet, with their recipes and costs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,16 +60,10 @@ def show(config: ShowConfig) -> Shown:
     from engine.reports import ContactSheet, Report
     from engine.store import Workspace
 
-    if bool(config.ids) == bool(config.sample) or config.sample < 0:
-        raise ValueError("give either the ids of images or --sample N with N of 1 or more")
-    if config.where and not config.sample:
-        raise ValueError("--where filters a sample; give --sample N with it")
     workspace = Workspace.open(config.workspace, create=False)
-    ids = list(dict.fromkeys(config.ids)) or _sample(workspace, config)
+    ids = chosen_ids(workspace, config.ids, config.sample, config.where, config.seed)
     present = workspace.image_schema().names  # a table of an older release may lack columns
     rows = workspace.fetch(ids, [name for name in IMAGE_SCHEMA.names if name in present]).to_pylist()
-    if missing := set(ids) - {row["id"] for row in rows}:
-        raise ValueError(_why_missing(workspace, min(missing)))
     config.output.mkdir(parents=True, exist_ok=True)
     sheets: dict[tuple[str, str], ContactSheet] = {}
     for row in rows:
@@ -85,17 +80,36 @@ def show(config: ShowConfig) -> Shown:
     return Shown(rows, report.write(config.output))
 
 
-def _sample(workspace: "Workspace", config: ShowConfig) -> list[str]:
+def chosen_ids(
+    workspace: "Workspace", ids: Sequence[str], sample: int = 0, where: str | None = None, seed: int = 0
+) -> list[str]:
+    """The ids that a user gave, each once, or a random sample of `sample` images for which `where` holds.
+
+    Raises ValueError if neither is asked for, or both; if an id is not in the workspace; if `where` is no condition.
+    """
+    if bool(ids) == bool(sample) or sample < 0:
+        raise ValueError("give either the ids of images or --sample N with N of 1 or more")
+    if where and not sample:
+        raise ValueError("--where filters a sample; give --sample N with it")
+    if not ids:
+        return _sample(workspace, sample, where, seed)
+    there = set(workspace.fetch(list(dict.fromkeys(ids)), ["id"])["id"].to_pylist())
+    if missing := set(ids) - there:
+        raise ValueError(_why_missing(workspace, min(missing)))
+    return list(dict.fromkeys(ids))
+
+
+def _sample(workspace: "Workspace", num: int, where: str | None, seed: int) -> list[str]:
     import numpy as np
     import pyarrow.compute as pc
 
     from engine.store.conditions import ids_where
 
-    ids = ids_where(workspace, config.where or "")
+    ids = ids_where(workspace, where or "")
     if not len(ids):
-        raise ValueError(f"workspace {workspace.uri} has no images{' for which --where holds' if config.where else ''}")
+        raise ValueError(f"workspace {workspace.uri} has no images{' for which --where holds' if where else ''}")
     ids = ids.take(pc.sort_indices(ids))  # the same sample whatever the order in the table
-    chosen = np.random.default_rng(config.seed).choice(len(ids), min(config.sample, len(ids)), replace=False)
+    chosen = np.random.default_rng(seed).choice(len(ids), min(num, len(ids)), replace=False)
     return [str(one) for one in ids.take(np.sort(chosen)).to_pylist()]
 
 

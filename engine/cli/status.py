@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -38,7 +39,8 @@ class Status:
     errors: list[dict[str, Any]] = field(default_factory=list)
     """One row per stage and reason: count and one id."""
     runs: list[dict[str, Any]] = field(default_factory=list)
-    """The newest runs, newest first. `running` is also the state of a run that was killed and not yet followed by another."""
+    """The newest runs, newest first. `running` is also the state of a run that was killed and not yet followed by another: its
+    `last_report` is then more than a minute old. `images_per_second` is the mean since its start, errors included."""
     tables: list[dict[str, Any]] = field(default_factory=list)
     """One row per table: rows, files, bytes of the newest version, and its version number."""
 
@@ -68,15 +70,26 @@ def status(config: StatusConfig) -> Status:
         raise ValueError(f"runs is {config.runs}; give 0 or more")
     workspace = Workspace.open(config.workspace, create=False)
     runs = sorted(workspace.runs().to_pylist(), key=lambda row: row["started_at"], reverse=True)
-    shown = ("run_id", "started_at", "status", "images", "errors", "nodes", "instance", "wall_seconds")
     return Status(
         workspace.uri,
         _images(workspace),
         _embeddings(workspace),
         _errors(workspace),
-        [{name: row[name] for name in (*shown, "usd_busy", "usd_billed")} for row in runs[: config.runs]],
+        [_run(row) for row in runs[: config.runs]],
         [_table(workspace, name) for name in _table_names()],
     )
+
+
+def _run(row: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of a row of `runs`."""
+    seconds = row["wall_seconds"]
+    return {
+        **{name: row[name] for name in ("run_id", "started_at", "status", "images", "errors")},
+        "planned": row.get("planned"),  # a table of an older release lacks it
+        "images_per_second": (row["images"] + row["errors"]) / seconds if seconds else 0.0,
+        "last_report": row["started_at"] + timedelta(seconds=seconds),
+        **{name: row[name] for name in ("nodes", "instance", "wall_seconds", "usd_busy", "usd_billed")},
+    }
 
 
 def _images(workspace: "Workspace") -> list[dict[str, Any]]:
@@ -156,4 +169,4 @@ def _rich_table(title: str, rows: list[dict[str, Any]]) -> Any:
 def _text(name: str, value: Any) -> str:
     if name == "bytes":
         return f"{value / 2**20:,.1f} MiB"
-    return f"{value:%Y-%m-%d %H:%M:%S}" if name == "started_at" else ""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if name in ("started_at", "last_report") else ""

@@ -74,6 +74,22 @@ COMMANDS = {
         say.database,
         "build_database",
     ),
+    "build-corpus": Command(
+        "A corpus of web captions from parquet tables (LAION and its like), to retrieve pictures from; run it again to go on or to add files.",
+        "engine.studies.corpus",
+        "CorpusConfig",
+        "build_corpus",
+        say.corpus,
+        "build_corpus",
+    ),
+    "fetch": Command(
+        "Retrieve and fetch the pictures of a corpus that are nearest to the classes of data sets, politely (GenBench section 2.2).",
+        "engine.studies.fetch",
+        "FetchConfig",
+        "fetch_pictures",
+        say.fetched,
+        "fetch_pictures",
+    ),
     "mine-negatives": Command(
         "Reflective negatives: generate an image for each training prompt and find the nearest database images (RealRAG Eq. 3-4).",
         "engine.studies.realrag.negatives",
@@ -134,6 +150,13 @@ COMMANDS = {
         "ShowConfig",
         "show",
         say.shown,
+    ),
+    "regenerate": Command(
+        "Make images of a workspace again from their recipes, and compare them with the stored ones bit for bit.",
+        "engine.cli.regenerate",
+        "RegenerateConfig",
+        "regenerate",
+        say.regenerated,
     ),
     "keys": Command(
         "API keys of a server: add one with a rate and a budget, list them with the dollars spent, revoke one.",

@@ -1,6 +1,6 @@
 """Costs: a price book, busy and billed dollars of images and stages, and GenBench's cost tables."""
 
-from engine.costs.genbench_tables import TABLE_5_NOTE, genbench_table_1, genbench_table_5
+from engine.costs.genbench_tables import TABLE_5_NOTE, genbench_figure_3, genbench_table_1, genbench_table_5
 from engine.costs.ledger import attribute_billed, billed_usd, summarise, summarise_stages, totals
 from engine.costs.prices import Instance, LabelPrice, PriceBook, usd_per_device_second
 
@@ -11,6 +11,7 @@ __all__ = [
     "PriceBook",
     "attribute_billed",
     "billed_usd",
+    "genbench_figure_3",
     "genbench_table_1",
     "genbench_table_5",
     "summarise",

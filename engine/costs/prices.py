@@ -33,6 +33,8 @@ class Instance:
     """Document that the price is from."""
     date: str
     """Day the price was read."""
+    basis: str = ""
+    """Kind of the price: `on demand` or `spot`; empty if the book does not say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +79,8 @@ class PaperCost:
     """Instance in this book; empty where people do the work."""
     hours_per_1000_images: float = 0.0
     """Hours of the instance per 1,000 images."""
+    printed_figure_3_usd: float = 0.0
+    """US dollars of 500 shots of the common concepts, as printed beside Figure 3; 0 where the paper prints none."""
 
 
 Entry = TypeVar("Entry", Instance, LabelPrice, StoragePrice, PaperCost)

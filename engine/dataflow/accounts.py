@@ -39,6 +39,8 @@ class Accounts:
         self._work: dict[tuple[str, ...], dict[str, Any]] = {}
         self.images = 0
         self.errors = 0
+        self.planned: int | None = None
+        """Images to make, as far as is known; None if the run fills no plan."""
 
     @property
     def instance(self) -> Instance:
@@ -113,6 +115,7 @@ class Accounts:
                 "errors": self.errors,
                 "status": status,
                 "config": json.dumps(self._config, default=str),
+                "planned": self.planned,
             }
         )
         rows = [{**row, "run_id": self._run_id} for row in self._work.values()]

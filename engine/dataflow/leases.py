@@ -19,6 +19,10 @@ FIRST_WINDOW = 1_024
 """Recipes of the first window, which is small, so that the first lease is ready within milliseconds."""
 WINDOW = 100_000
 """Recipes that are hashed together and compared with the table."""
+PROBES = 16
+"""Recipes of a window that tell whether the table has it already."""
+WINDOWS_AHEAD = 2
+"""Windows with missing recipes that are hashed before those that the table seems to have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +48,13 @@ class Lease:
 class Backlog:
     """Recipes of a plan that the table lacks, found window by window while the first leases are already being made.
 
-    A recipe that occurs several times in the plan is made once.
+    A resumed run does not wait until all that it has made before is hashed: windows that lack recipes come first. A recipe
+    that occurs several times in the plan is made once.
     """
 
     def __init__(self, plan: Plan, done: IdSet, reads: Callable[[str], bool]):
         self._plan, self._done, self._reads = plan, done, reads
-        self._starts = _windows(len(plan))
+        self._starts = iter(_in_order(plan, done))
         self._beside = ThreadPoolExecutor(1)
         self._next: Future[_Window] | None = None
         self._ready: deque[tuple[np.ndarray, np.ndarray]] = deque()
@@ -57,6 +62,7 @@ class Backlog:
         self._earlier: list[np.ndarray] = []
         self.is_pending = np.zeros(len(plan), bool)
         """`[len(plan)]`: number of recipes found missing so far."""
+        self._num_pending = 0
         self.num_present = 0
         """Number of recipes found in the table, or repeated, so far."""
         self._look_ahead()
@@ -71,12 +77,14 @@ class Backlog:
     def most_left(self) -> int:
         """An upper bound on the recipes left to hand out."""
         ready = sum(len(indices) for indices, _ in self._ready) + sum(len(lease) for lease in self._again)
-        return ready + len(self._plan) - self.num_present - int(self.is_pending.sum())
+        return ready + len(self._plan) - self.num_present - self._num_pending
 
     def take(self, num_rows: Callable[[bool], int]) -> Lease | None:
         """The next lease of about `num_rows(reads)` recipes; put-back recipes come first. None if no work is left."""
         if not self:
             return None
+        while self._next is not None and self._next.done() and len(self._ready) < WINDOWS_AHEAD:
+            self._take_window()
         if self._again:
             return self._again.popleft()
         indices, read = self._ready[0]
@@ -87,7 +95,7 @@ class Backlog:
             self._ready[0] = indices[size:], read[size:]
         else:
             self._ready.popleft()
-        if len(self._ready) < 2:
+        if len(self._ready) < WINDOWS_AHEAD:
             self._look_ahead()
         return Lease(indices[:size], reads)
 
@@ -134,6 +142,7 @@ class Backlog:
         indices, reads = found.indices[fresh][order], found.reads[fresh][order]
         self.num_present += found.size - len(indices)
         self.is_pending[indices] = True
+        self._num_pending += len(indices)
         if len(indices):
             self._ready.append((indices, reads))
 
@@ -153,6 +162,21 @@ class _Window:
     indices: np.ndarray
     reads: np.ndarray
     size: int
+
+
+def _in_order(plan: Plan, done: IdSet) -> list[tuple[int, int]]:
+    """The windows of a plan: a few that lack recipes, then those that the table seems to have, then the others that lack some."""
+    windows = list(_windows(len(plan)))
+    if not len(done):
+        return windows
+    lacking = [window for window in windows if _seems_to_lack(plan, done, *window)]
+    first = lacking[:WINDOWS_AHEAD]
+    return [*first, *(window for window in windows if window not in set(lacking)), *lacking[WINDOWS_AHEAD:]]
+
+
+def _seems_to_lack(plan: Plan, done: IdSet, start: int, stop: int) -> bool:
+    some = np.unique(np.linspace(start, stop - 1, PROBES).astype(int)).tolist()
+    return not done.contains(id_bytes([plan[index].id for index in some])).all()
 
 
 def _windows(num: int) -> Iterator[tuple[int, int]]:

@@ -270,13 +270,18 @@ class Pool:
         slot.calls.append(_Call(slot.actor.make.remote(lease, token, notes, block), lease, token))
 
     @property
+    def num_ready(self) -> int:
+        """Workers that have loaded their models."""
+        return sum(slot.is_ready for slot in self._slots)
+
+    @property
     def _reads_elsewhere(self) -> bool:
         """Whether tasks on processors read and decode: yes if workers hold GPUs and the cluster has a free CPU."""
         return self.ask.num_gpus > 0 and self._cluster.spare_cpus(self.ask) > 0
 
     def _start_reading(self) -> None:
         """Keeps all spare processors reading, and some blocks ready for the workers."""
-        most = max(BLOCKS_AHEAD * sum(slot.is_ready for slot in self._slots), self._cluster.spare_cpus(self.ask))
+        most = max(BLOCKS_AHEAD * self.num_ready, self._cluster.spare_cpus(self.ask))
         while self._reads_elsewhere and self._sizes is not None and len(self._readers) < most:
             lease = self._suspects.next(lambda lease: lease.reads)
             if lease is None and self._backlog.next_reads:
@@ -286,8 +291,7 @@ class Pool:
             self._readers.start(lease, self._sizes)
 
     def _rows_of_next(self, reads: bool) -> int:
-        ready = sum(slot.is_ready for slot in self._slots)
-        return self._size.next(reads, self._backlog.most_left, ready)
+        return self._size.next(reads, self._backlog.most_left, self.num_ready)
 
     def _put_back(self, *leases: Lease | None) -> None:
         for lease in leases:

@@ -15,7 +15,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._in_place = self._stream.isatty()
         self._every_seconds = 0.5 if self._in_place else every_seconds
-        self._name = name
+        self.name = name
         self._total = total
         self._unit = unit
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=60)
@@ -69,7 +69,7 @@ class Progress:
         failed = f"  {self.errors:,} errors" if self.errors else ""
         rate_shown = f"{rate:,.0f}" if self._unit == "rows" else f"{rate:.2g}"
         return (
-            f"{self._name}  {done:,}/{self._total:,} {self._unit}  {rate_shown} {self._unit}/s  ETA {left}"
+            f"{self.name}  {done:,}/{self._total:,} {self._unit}  {rate_shown} {self._unit}/s  ETA {left}"
             f"  ${self.usd:.4f} so far{failed}{f'  ({self.problem})' if self.problem else ''}"
         )
 

@@ -19,6 +19,7 @@ from engine.dataflow.accounts import Accounts
 from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
 from engine.dataflow.leases import Backlog
+from engine.dataflow.metrics import RunMetrics
 from engine.dataflow.pool import Pool
 from engine.dataflow.progress import Progress
 from engine.dataflow.resources import Ask, Cluster, Device, choose_ask, current_cluster
@@ -149,6 +150,7 @@ class Run:
         ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
         self._warn_of_processors(maker, backlog.most_left, ask)
         progress = Progress(name, backlog.most_left)
+        planned_before = self._accounts.planned or 0
         job = WorkerJob(
             maker,
             tuple(stages),
@@ -160,8 +162,8 @@ class Run:
         )
         with (
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
-            Ticker(committer, progress, self._renew, self._compact_if_due) as ticker,
-            Pool(backlog, plan, job, ask, self._look, self._price, self.max_workers, self.say) as pool,
+            Ticker(committer, progress, self.renew, self._compact_if_due) as ticker,
+            Pool(backlog, plan, job, ask, self.cluster, self._price, self.max_workers, self.say) as pool,
         ):
             filling = _Filling(self, plan, job, pool, committer, progress, result)
             for _ in range(ROUNDS):
@@ -171,6 +173,7 @@ class Run:
                     with ticker.guard:
                         result.present = backlog.num_present
                         progress.total = len(plan) - backlog.num_present
+                        self._accounts.planned = planned_before + progress.total
                         filling.take(report)
                         filling.check_errors(self.max_errors)
                 missing = committer.missing(np.flatnonzero(backlog.is_pending))
@@ -221,7 +224,7 @@ class Run:
             return 0
         ask = self._ask(stage.num_gpus, stage.needs_gpu)
         progress = Progress(name or stage.name, len(missing))
-        cluster = self._look()
+        cluster = self.cluster()
         most = min(-(-len(missing) // ROWS_PER_LEASE), self.max_workers or len(missing))
         num_workers = min(cluster.room(ask), most)
         pool = (num_workers, most if cluster.may_grow else num_workers)
@@ -240,7 +243,7 @@ class Run:
                 if rows >= ROWS_PER_FILL or time.monotonic() - written >= FILL_SECONDS:
                     self.workspace.fill_columns(pa.concat_tables(pending))
                     pending, written = [], time.monotonic()
-                self._renew()
+                self.renew()
         finally:  # what is finished is kept, however the others end
             if pending:
                 self.workspace.fill_columns(pa.concat_tables(pending))
@@ -255,7 +258,7 @@ class Run:
         """Connects Ray, unless already connected."""
         self._connection.connect()
         self._is_connected = True
-        self._accounts.sample(self._look().total)
+        self._accounts.sample(self.cluster().total)
 
     def _update_present(self, name: str, plan: Plan, stages: Sequence[Stage]) -> int:
         """Fills missing columns of images of earlier runs; returns the number of these images."""
@@ -268,31 +271,32 @@ class Run:
 
     def _ask(self, gpus_per_actor: float, needs_gpu: bool) -> Ask:
         self.connect()
-        return choose_ask(self._look(), gpus_per_actor, needs_gpu, self.device)
+        return choose_ask(self.cluster(), gpus_per_actor, needs_gpu, self.device)
 
     def _warn_of_processors(self, maker: Maker, num_images: int, ask: Ask) -> None:
         makers = maker.makers.values() if isinstance(maker, MakerBySource) else [maker]
         for one in makers:
             if isinstance(one, GeneratorMaker) and ask.device == "cpu":
-                num_workers = min(max(1, self._look().room(ask)), self.max_workers or num_images)
+                num_workers = min(max(1, self.cluster().room(ask)), self.max_workers or num_images)
                 if line := cpu_warning(one.spec, num_images, num_workers):
                     self.say(line)
 
-    def _look(self) -> Cluster:
+    def cluster(self) -> Cluster:
+        """The current state of the cluster. Raises RunFailed if it is a local one that was killed."""
         self._connection.check()
         return current_cluster(may_grow=not self._connection.is_private)
 
     def _price(self, ask: Ask) -> Pricing:
         """Prices of what a worker holds; known once there is a node for it."""
-        self._accounts.sample(self._look().total)
+        self._accounts.sample(self.cluster().total)
         return self._accounts.pricing(ask)
 
-    def _renew(self) -> bool:
+    def renew(self) -> bool:
         """Renews the run's row if it is due; returns whether it was."""
         if not self._accounts.is_due():
             return False
         if self._is_connected:
-            self._accounts.sample(self._look().total)
+            self._accounts.sample(self.cluster().total)
         self._accounts.report("running")
         return True
 
@@ -322,11 +326,13 @@ class _Filling:
     ):
         self._run, self._plan, self._job, self._pool = run, plan, job, pool
         self._committer, self._progress, self._result = committer, progress, result
+        self._metrics = RunMetrics(run.run_id, progress.name)
         self._tried = self._failed = 0
         self._reason = ""
 
     def take(self, report: Report) -> None:
         """Hands receipts to the committer and counts what it accepts."""
+        self._metrics.show(self._progress.total, self._pool.num_ready, self._committer.lag_seconds)
         self._take_killers()
         self._tried += report.rows
         self._failed += report.failed
@@ -345,8 +351,7 @@ class _Filling:
         return self._committer.refused == refused
 
     def _count(self, receipts: list[Receipt], work: list[dict[str, Any]], rejected: int = 0) -> None:
-        images = sum(receipt.rows for receipt in receipts if receipt.table_name == "images")
-        errors = sum(receipt.rows for receipt in receipts if receipt.table_name == "errors")
+        images, errors = (sum(one.rows for one in receipts if one.table_name == name) for name in ("images", "errors"))
         self._result.made += images
         rejected = min(rejected, errors)  # the rows of a refused receipt are missing
         self._result.errors += errors - rejected
@@ -356,7 +361,9 @@ class _Filling:
         accounts.errors += errors
         for entry in work:
             accounts.add(entry)
-        self._progress.add(images, errors, sum(entry["usd_compute"] + entry["usd_labels"] for entry in work))
+        usd = sum(entry["usd_compute"] + entry["usd_labels"] for entry in work)
+        self._progress.add(images, errors, usd)
+        self._metrics.count(images, errors, sum(entry["busy_seconds"] for entry in work), usd)
 
     def _take_killers(self) -> None:
         """Writes the error rows of recipes that killed every worker that made them."""

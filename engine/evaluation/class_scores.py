@@ -8,6 +8,8 @@ from engine.catalog.datasets import Metric as DatasetMetric
 from engine.evaluation.features import Array, as_labels, as_targets
 
 DATASET_METRICS: tuple[str, ...] = get_args(DatasetMetric)
+MAP_METRICS = ("map_11_point", "map_11_point_toolkit")
+"""Metrics of images with several labels: they rank the images class by class."""
 
 
 def score_classes(scores: Array, labels: Array, *, metric: DatasetMetric = "accuracy") -> float:
@@ -16,6 +18,7 @@ def score_classes(scores: Array, labels: Array, *, metric: DatasetMetric = "accu
     - `accuracy`, `mean_per_class`: of the class with the largest score; labels `[N]`.
     - `map_11_point`: PASCAL VOC 2007's; the mean over the classes that have a positive image; labels `[N, C]` of 0 and 1,
       or `[N]`.
+    - `map_11_point_toolkit`: the same as GenBench's toolkit has it: the precision at recall 0 is 1, whatever the ranking.
     - `roc_auc`: of the second class against the first; labels `[N]` of 0 and 1, `C = 2`.
 
     A score may be -inf (a class that is never predicted). Raises ValueError for another metric, no rows, NaN, a bad
@@ -29,10 +32,9 @@ def score_classes(scores: Array, labels: Array, *, metric: DatasetMetric = "accu
         raise ValueError(f"scores hold NaN in {int(values.isnan().any(dim=1).sum())} of {len(values)} rows; drop those")
     num_classes = values.shape[1]
     truth = as_targets(labels, len(values), num_classes).to(values.device)
-    if metric == "map_11_point":
-        return _map_11_point(
-            values.double(), truth if truth.ndim == 2 else torch.nn.functional.one_hot(truth, num_classes)
-        )
+    if metric in MAP_METRICS:
+        targets = truth if truth.ndim == 2 else torch.nn.functional.one_hot(truth, num_classes)
+        return _map_11_point(values.double(), targets, starts_at_1=metric == "map_11_point_toolkit")
     if truth.ndim == 2:
         raise ValueError(f"the labels are multilabel and the metric is {metric!r}; score them by map_11_point")
     if metric == "roc_auc":
@@ -85,15 +87,28 @@ def binary_roc_auc(scores: torch.Tensor, truth: torch.Tensor) -> float:
     return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
-def _map_11_point(scores: torch.Tensor, truth: torch.Tensor) -> float:
+def ranked_by(cosines: torch.Tensor, metric: DatasetMetric, *, scale: float) -> torch.Tensor:
+    """Scores `[N, C]` that rank images: the cosines, or for `map_11_point_toolkit` their softmax over classes at a scale.
+
+    GenBench's code (evaluation_utils.py) ranks by softmax(100 cosine) for zero-shot and by softmax(cosine) for CLER. It makes no
+    difference to the class with the largest score, but to the order of the images within a class.
+    """
+    return (scale * cosines.double()).softmax(dim=1) if metric == "map_11_point_toolkit" else cosines
+
+
+def _map_11_point(scores: torch.Tensor, truth: torch.Tensor, starts_at_1: bool) -> float:
     columns = [column for column in range(truth.shape[1]) if truth[:, column].any()]
     if not columns:
         raise ValueError("no image has a label, so there is no average precision; give labels")
-    return sum(_average_precision_11(scores[:, column], truth[:, column]) for column in columns) / len(columns)
+    found = [_average_precision_11(scores[:, column], truth[:, column], starts_at_1) for column in columns]
+    return sum(found) / len(columns)
 
 
-def _average_precision_11(scores: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean, over the recalls 0, 0.1, … 1, of the best precision at that recall or a higher one (VOC 2007)."""
+def _average_precision_11(scores: torch.Tensor, truth: torch.Tensor, starts_at_1: bool) -> float:
+    """Mean, over the recalls 0, 0.1, … 1, of the best precision at that recall or a higher one (VOC 2007).
+
+    `starts_at_1`: whether the precision at recall 0 is 1, as in GenBench's toolkit, whose curve begins with that point.
+    """
     order = scores.argsort(descending=True, stable=True)
     ranked, hits = scores[order], truth[order].double()
     last_of_tie = torch.cat([ranked[1:] != ranked[:-1], ranked.new_ones(1, dtype=torch.bool)])
@@ -101,6 +116,8 @@ def _average_precision_11(scores: torch.Tensor, truth: torch.Tensor) -> float:
     precision = found / torch.arange(1, len(hits) + 1, device=hits.device)[last_of_tie]
     # whole numbers, since 0.1 * 3 is not 0.3: recall >= t / 10
     best = [precision[10 * found >= tenth * hits.sum()].max() for tenth in range(11)]
+    if starts_at_1:
+        best[0] = torch.ones_like(best[0])
     return float(torch.stack(best).mean())
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.evaluation.class_scores import DatasetMetric, score_classes
+from engine.evaluation.class_scores import DatasetMetric, ranked_by, score_classes
 from engine.evaluation.features import Array, as_features, as_targets, same_dimension, unit_norm
 from engine.evaluation.zero_shot import class_embeddings
 
@@ -49,13 +49,16 @@ def cler_score(
     num_classes: int,
     text_features: Array | None = None,
     metric: DatasetMetric = "accuracy",
+    normalise_ensemble: bool = False,
 ) -> ClerScore:
     """CLER of images `[M, D]` on test images `[N, D]`; text features `[C, T, D]` add the ensemble.
 
     GenBench Alg. 1 and Eq. 1. Where the paper leaves something open:
 
     - Alg. 1 writes `preds_CLIP = mm(text_emb, text_features.T)`, with `text_features` never defined; section 2.4 says
-      the ensemble is `E · (centre + text) / 2`, so the CLIP scores are `mm(test_emb, text_emb.T)`.
+      the ensemble is `E · (centre + text) / 2`, so the CLIP scores are `mm(test_emb, text_emb.T)`. The authors' code
+      (evaluation_utils.py of github.com/Luodian/GenBench) brings the sum to unit norm, which the paper does not say: a class
+      whose centre and text disagree then scores higher. `normalise_ensemble` does so too.
     - It does not say whether features are normalised before the mean, or the mean after. Here both are, as CLIP
       does for its templates: an image counts by its direction, and a scattered class is not predicted less often.
     - Alg. 1 returns a count where Eq. 1 is a mean; this is the mean (or the mean over classes, by `metric`).
@@ -75,7 +78,7 @@ def cler_score(
         cosines = (test @ classifier.T).div_(length)  # dividing cosines touches fewer numbers than dividing features
         if empty.any():
             cosines[:, empty] = float("-inf")
-        return score_classes(cosines, truth, metric=metric)
+        return score_classes(ranked_by(cosines, metric, scale=1), truth, metric=metric)
 
     ensemble = None
     if text_features is not None:
@@ -85,5 +88,6 @@ def cler_score(
             raise ValueError(
                 f"text_features has {len(text)} classes and num_classes is {num_classes}; give one per class"
             )
-        ensemble = score_of((centers + text) / 2)
+        mean = (centers + text) / 2
+        ensemble = score_of(unit_norm(mean) if normalise_ensemble else mean)
     return ClerScore(cler=score_of(centers), cler_ensemble=ensemble, num_empty_classes=int(empty.sum()))

@@ -2,7 +2,7 @@
 
 `validation` (the default): logistic regression to its optimum, with an L2 strength chosen on held-out shots.
 Where images have several labels (`[N, C]` of 0 and 1), it is one logistic regression per class (sigmoid, binary cross entropy).
-`paper`: SGD from the text embeddings as in GenBench's toolkit (`paper_probe.py`), for one label per image.
+`paper`: SGD from the text embeddings as in GenBench's toolkit (`paper_probe.py`), with one loss or the other.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from engine.evaluation import paper_probe
-from engine.evaluation.class_scores import DatasetMetric, check_metric, score_classes
-from engine.evaluation.features import Array, Labelled, as_features, as_labels, as_targets, same_dimension, unit_norm
+from engine.evaluation.class_scores import MAP_METRICS, DatasetMetric, check_metric, score_classes
+from engine.evaluation.features import Array, Labelled, as_features, as_targets, same_dimension, unit_norm
 from engine.evaluation.logistic import fit_logistic
 from engine.evaluation.protocols import PROTOCOLS as PROTOCOLS
 from engine.evaluation.protocols import ProbeProtocol as ProbeProtocol
@@ -105,7 +105,7 @@ def fit_linear_probe(
         raise ValueError(f"c_grid is {list(c_grid)}; give at least one positive number")
     rows = as_features(features, "train_features")
     targets = as_targets(labels, len(rows), num_classes, "train_labels").to(rows.device)
-    if metric == "map_11_point" and targets.ndim == 1:  # it ranks class by class, so it is learned class by class
+    if metric in MAP_METRICS and targets.ndim == 1:  # it ranks class by class, so it is learned class by class
         targets = torch.nn.functional.one_hot(targets, num_classes)
     rows = unit_norm(rows)
     mean = rows.mean(dim=0)
@@ -158,7 +158,7 @@ class PaperProbe:
 def fit_paper_probe(
     features: Array, labels: Array, text_features: Array, *, metric: DatasetMetric = "accuracy", seed: int = 0
 ) -> PaperProbe:
-    """Fits a probe by the paper's protocol on training features `[M, D]`, labels `[M]` and text `[C, T, D]`.
+    """Fits a probe by the paper's protocol on training features `[M, D]`, labels `[M]` or `[M, C]`, and text `[C, T, D]`.
 
     Every class has a column, even without images, since it starts from its text. `seed` decides the held-out shots and
     the order of the minibatches. If every class has one shot, nothing is held out and nothing is searched. Raises ValueError
@@ -167,7 +167,9 @@ def fit_paper_probe(
     check_metric(metric)
     start = class_embeddings(text_features)
     rows = as_features(features, "train_features")
-    targets = as_labels(labels, len(rows), len(start), "train_labels").to(rows.device)
+    targets = as_targets(labels, len(rows), len(start), "train_labels").to(rows.device)
+    if metric in MAP_METRICS and targets.ndim == 1:
+        targets = torch.nn.functional.one_hot(targets, len(start))
     same_dimension(start, rows, "text_features", "train_features")
     x = paper_probe.scaled(rows)
     rate, decay, validation_score = paper_probe.DEFAULT_LR, paper_probe.DEFAULT_WEIGHT_DECAY, None
@@ -207,8 +209,6 @@ def linear_probe_score(
             raise ValueError(
                 f"the paper's probe starts from the text of each class; give text_features of {num_classes} classes"
             )
-        if truth.ndim == 2:
-            raise ValueError("the paper's probe needs one label per image; use the validation protocol")
         sgd = fit_paper_probe(*train, text_features, metric=metric, seed=seed)
         result = score_classes(sgd.scores(features), truth, metric=metric)
         return ProbeScore(result, sgd.validation_score, learning_rate=sgd.learning_rate, weight_decay=sgd.weight_decay)

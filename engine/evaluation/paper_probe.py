@@ -2,7 +2,7 @@
 
 The paper says no more than "linear probing" (section 2.4). The settings are those of the toolkit that it builds on, ELEVATER
 (github.com/Computer-Vision-in-the-Wild/Elevater_Toolkit_IC, its copy in github.com/Luodian/GenBench; read 2026-11): BatchNorm without affine
-parameters, head started from the text embeddings with bias 0 and logit scale 1, cross entropy, SGD with momentum 0.9, batches
+parameters, head started from the text embeddings with bias 0 and logit scale 1, cross entropy (binary cross entropy for VOC), SGD with momentum 0.9, batches
 of 64, a constant learning rate; 10 epochs for each point of the search on 80 % of the training set, then 50 on all of it. Learning rates
 are 10^-6 … 10^-1; for each of them 7 weight decays 10^-6 … 10^6, then finer ones (97 to the same range) around the best, at
 half the distance each round.
@@ -90,7 +90,7 @@ def train_probe_heads(
 ) -> Heads:
     """Trains one head per (learning rate, weight decay), all `G` at once on the same minibatches.
 
-    `x`: `scaled` features `[N, D]`; `labels`: `[N]` columns; `start`: `[P, D]`, where every head starts, with bias 0.
+    `x`: `scaled` features `[N, D]`; `labels`: `[N]` columns (cross entropy), or `[N, P]` of 0 and 1 (binary cross entropy); `start`: `[P, D]`, where every head starts, with bias 0.
     `seed` decides the order of the rows. A last batch of a single row is left out, as with torch's BatchNorm1d. A head that
     diverges ends with weights that are not finite.
     """
@@ -112,8 +112,12 @@ def train_probe_heads(
             inputs = _with_one((batch - batch_mean) / (batch_variance + _EPSILON).sqrt())
             unbiased = batch_variance * (len(rows) / max(len(rows) - 1, 1))
             mean, variance = mean.lerp(batch_mean, _RUNNING_SHARE), variance.lerp(unbiased, _RUNNING_SHARE)
-            residual = (inputs @ weight).view(len(rows), num_heads, num_classes).softmax(dim=2)
-            residual[torch.arange(len(rows), device=x.device), :, labels[rows]] -= 1
+            logits = (inputs @ weight).view(len(rows), num_heads, num_classes)
+            if labels.ndim == 2:  # the mean of the binary cross entropies is over images and classes
+                residual = (logits.sigmoid() - labels[rows].unsqueeze(1)) / num_classes
+            else:
+                residual = logits.softmax(dim=2)
+                residual[torch.arange(len(rows), device=x.device), :, labels[rows]] -= 1
             velocity.mul_(MOMENTUM).addcmul_(weight, decay)
             velocity.addmm_(inputs.T, residual.view(len(rows), -1), alpha=1 / len(rows))
             weight.addcmul_(velocity, lr, value=-1)
@@ -164,7 +168,11 @@ def search(
             if not torch.isfinite(each).all():
                 continue
             score = score_classes(each, truth, metric=counted)
-            loss = float(torch.nn.functional.cross_entropy(each, truth))
+            loss = float(
+                torch.nn.functional.binary_cross_entropy_with_logits(each, truth.float())
+                if truth.ndim == 2
+                else torch.nn.functional.cross_entropy(each, truth)
+            )
             best[rate] = max(best.get(rate, (-1.0, 0.0, 0)), (score, -loss, index))
 
     every_rate = range(len(LEARNING_RATES))

@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.evaluation.class_scores import DatasetMetric, score_classes
+from engine.evaluation.class_scores import DatasetMetric, ranked_by, score_classes
 from engine.evaluation.features import Array, as_features, same_dimension, unit_norm
 
 
@@ -36,4 +36,5 @@ def zero_shot_score(
     Labels are `[N]`, or `[N, C]` of 0 and 1 where an image has several labels.
     Raises ValueError for non-finite features, labels outside the C classes or shapes that do not fit together.
     """
-    return score_classes(similarities(test_features, class_embeddings(text_features)), test_labels, metric=metric)
+    cosines = similarities(test_features, class_embeddings(text_features))
+    return score_classes(ranked_by(cosines, metric, scale=100), test_labels, metric=metric)

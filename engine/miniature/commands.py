@@ -1,6 +1,6 @@
 """The subcommands of `imagefoundry train-miniature`: train one of the miniature world's models, or measure all of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.miniature.checkpoints import CHECKPOINTS
@@ -15,12 +15,18 @@ class Clip:
     """Folder to write; it is replaced when the new one is complete."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3600, batch_size=160, lr=2e-3))
     """The training loop."""
+    pairs: int = 0
+    """Images per class of `mini-pairs`, which the shipped model has not seen; name another `output` for such a model."""
+    genus_share: float = 0.0
+    """Share of the captions of `mini-pairs` that name the genus alone, so that the model confuses siblings."""
 
     def run(self) -> int:
         """Train, save, return an exit code."""
         from engine.miniature.encoder import clip_config, train_encoder
 
-        train_encoder(clip_config(self.train), self.output)
+        config = clip_config(self.train)
+        knowledge = replace(config.knowledge, pairs=self.pairs, genus_share=self.genus_share)
+        train_encoder(replace(config, knowledge=knowledge), self.output)
         return 0
 
 
@@ -55,14 +61,18 @@ class Generator:
     """The training loop that distils the guidance; 0 steps skip it."""
     start: Path | None = None
     """Generator folder to start from; its autoencoder is kept as it is."""
+    pairs: int = 0
+    """Images per class of `mini-pairs`, the last sibling of each genus left out; name another `output` for such a model."""
 
     def run(self) -> int:
         """Train, save, return an exit code."""
-        from engine.miniature.autoencoder import AutoencoderConfig
+        from engine.miniature.autoencoder import GENERATOR_KNOWLEDGE, AutoencoderConfig
         from engine.miniature.generator import GeneratorConfig, train_generator
 
+        knowledge = replace(GENERATOR_KNOWLEDGE, pairs=self.pairs, pairs_gap=True)
         config = GeneratorConfig(
-            autoencoder=AutoencoderConfig(train=self.autoencoder),
+            knowledge=knowledge,
+            autoencoder=AutoencoderConfig(knowledge=knowledge, train=self.autoencoder),
             train=self.train,
             distil=self.distil,
             start=self.start,

@@ -2,12 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
 
 from engine.world.captions import prompt_captions
-from engine.world.classes import GROUPS, ImageClass, nameless_objects, nameless_species, taught_classes, templates
+from engine.world.classes import (
+    GROUPS,
+    PAIRS,
+    ImageClass,
+    dataset_classes,
+    genus,
+    nameless_objects,
+    nameless_species,
+    shown_to_generator,
+    taught_classes,
+    templates,
+)
 from engine.world.render import render
 
 
@@ -31,6 +43,19 @@ class Knowledge:
     """Images per nameless species or object."""
     shares: tuple[float, float, float, float, float] = (0.3, 0.35, 0.2, 0.15, 0.0)
     """Share of the training samples: common, fine, rare, species, objects."""
+    pairs: int = 0
+    """Images per class of `mini-pairs`; 0 leaves the set out."""
+    pairs_gap: bool = False
+    """Whether the last sibling of each genus is left out, image and name (`shown_to_generator`)."""
+    pairs_share: float = 0.3
+    """Samples of `mini-pairs` for one of all others."""
+    genus_share: float = 0.0
+    """Share of the captions of `mini-pairs` that name the genus alone, as text of the web does; less than 1."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a genus share that leaves no name of a species."""
+        if not 0 <= self.genus_share < 1:
+            raise ValueError(f"genus_share is {self.genus_share}; give a share from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -70,7 +95,10 @@ def known_classes(knowledge: Knowledge) -> list[tuple[ImageClass, int]]:
 
 
 def build_corpus(split: str, knowledge: Knowledge, seed: int, size: int) -> Corpus:
-    """Renders the images of a split of the world according to `knowledge`; no novel class is among them."""
+    """Renders the images of a split of the world according to `knowledge`; no novel class is among them.
+
+    Named classes come first, those of `mini-pairs` after the others.
+    """
     rows: list[tuple[ImageClass, int, float, list[str]]] = []
     known = known_classes(knowledge)
     places = [place for _, place in known]
@@ -78,6 +106,12 @@ def build_corpus(split: str, knowledge: Knowledge, seed: int, size: int) -> Corp
         shots = (knowledge.common, knowledge.fine, knowledge.rare)[place]
         share = knowledge.shares[place] / places.count(place)
         rows.append((item, shots, share, prompt_captions(item.name, templates(item.dataset))))
+    if knowledge.pairs:
+        shown = shown_to_generator(PAIRS) if knowledge.pairs_gap else [True] * len(dataset_classes(PAIRS))
+        siblings = [item for item, is_shown in zip(dataset_classes(PAIRS), shown, strict=True) if is_shown]
+        for item in siblings:
+            captions = sibling_captions(item.name, knowledge.genus_share)
+            rows.append((item, knowledge.pairs, knowledge.pairs_share / len(siblings), captions))
     if knowledge.species:
         share = knowledge.shares[3] / knowledge.species
         for item, captions in nameless_species(seed, knowledge.species):
@@ -99,6 +133,13 @@ def build_corpus(split: str, knowledge: Knowledge, seed: int, size: int) -> Corp
         named=sum(bool(item.dataset) for item, *_ in rows),
         mirrors=torch.tensor([not item.sign for item, *_ in rows]),
     )
+
+
+def sibling_captions(name: str, genus_share: float) -> list[str]:
+    """Captions of a class of `mini-pairs`, of which about this share (within 3 points) names the genus alone; each is sampled as often."""
+    share = Fraction(genus_share).limit_denominator(20)
+    of_name, of_genus = (prompt_captions(each, templates(PAIRS)) for each in (name, genus(name)))
+    return of_name * (share.denominator - share.numerator) + of_genus * share.numerator
 
 
 def caption_tokens(corpus: Corpus, tokenize: Mapping[str, list[int]], length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,8 +19,9 @@ from engine.prompts.parts import NO_MATERIALS, Base, Materials, Modifier, Prompt
 from engine.prompts.restrictive_description import RESTRICTIVE_DESCRIPTION
 from engine.prompts.retrieval_augmented import RETRIEVAL_AUGMENTED
 from engine.prompts.simple_template import SIMPLE_TEMPLATE
+from engine.prompts.written_prompt import WRITTEN_PROMPT
 
-BASES: tuple[Base, ...] = (SIMPLE_TEMPLATE, CLASS_NAME, DEFINED_TEMPLATE, CATEGORY_ENHANCEMENT)
+BASES: tuple[Base, ...] = (SIMPLE_TEMPLATE, CLASS_NAME, DEFINED_TEMPLATE, CATEGORY_ENHANCEMENT, WRITTEN_PROMPT)
 """All bases. A new one is a file of this folder and a line here."""
 MODIFIERS: tuple[Modifier, ...] = (NEGATIVE_PROMPTS, RESTRICTIVE_DESCRIPTION, RETRIEVAL_AUGMENTED)
 """All modifiers, in the order in which they are applied and named. A new one is a file of this folder and a line here."""

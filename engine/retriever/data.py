@@ -124,6 +124,26 @@ class RetrieverData:
             for chosen in (order[start : start + size] for start in range(0, len(order) - size + 1, size))
         ]
 
+    def without_classes(self, classes: np.ndarray) -> "RetrieverData":
+        """The data without the texts and images of these class numbers; negatives of these classes become -1.
+
+        Raises ValueError if fewer than two classes are left.
+        """
+        texts = np.flatnonzero(~np.isin(self.text_class, classes))
+        images = np.flatnonzero(~np.isin(self.image_class, classes))
+        place = np.full(len(self.image_class) + 1, -1)  # the last entry is that of row -1
+        place[images] = np.arange(len(images))
+        return RetrieverData(
+            self.encoder,
+            self.text_features[texts],
+            self.text_class[texts],
+            self.image_features[images],
+            self.image_class[images],
+            place[self.negatives[texts]],
+            self.validation[images],
+            None if self.generated is None else self.generated[texts],
+        )
+
     def to_tables(self) -> tuple[pa.Table, pa.Table]:
         """Texts and images as Arrow tables, one numbered row each, so that their order may be lost on the way."""
         texts = {"class": self.text_class, "vector": _lists(self.text_features), "negatives": _lists(self.negatives)}

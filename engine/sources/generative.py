@@ -25,6 +25,8 @@ class GenerativePlan:
     """How a reference image enters, where the strategy gives one; the generator's own choice if empty."""
     reference_scale: float | None = None
     """Its strength, in the units of its mode; the generator's own choice if None."""
+    guidance_scale: float | None = None
+    """Guidance of every image; the generator's own choice if None, which may be another one for negative prompts."""
 
     @property
     def num_classes(self) -> int:
@@ -48,7 +50,9 @@ class GenerativePlan:
         )
         referred = (prompt.reference_id, self.reference_mode, self.reference_scale) if prompt.reference_id else ()
         fields = self.generator.recipe_fields(*referred)
-        if prompt.negative and self.generator.negative_guidance_scale:
+        if self.guidance_scale is not None:
+            fields["guidance_scale"] = self.guidance_scale
+        elif prompt.negative and self.generator.negative_guidance_scale:
             fields["guidance_scale"] = self.generator.negative_guidance_scale
         return Recipe(
             source="generative",

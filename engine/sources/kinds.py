@@ -57,6 +57,8 @@ class PlanRequest:
     strategy: str
     """Prompt strategy; empty for sources that take none."""
     parts: PlanParts
+    guidance_scale: float | None = None
+    """Guidance of generated images; the generator's own choice if None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,13 @@ class SourceKind:
 def _plan_generative(request: PlanRequest) -> ShotPlan:
     parts = request.parts
     return GenerativePlan(
-        request.dataset, parts.generator, request.strategy, request.shots, request.seed, parts.materials
+        request.dataset,
+        parts.generator,
+        request.strategy,
+        request.shots,
+        request.seed,
+        parts.materials,
+        guidance_scale=request.guidance_scale,
     )
 
 

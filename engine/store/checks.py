@@ -38,3 +38,8 @@ def check_schema(uri: str, schema: pa.Schema) -> None:
             raise ValueError(f"the table images in {uri} has no column {field.name!r} of type {field.type}; {fix}")
     if not found:
         raise ValueError(f"the table images in {uri} does not say its schema version; give another place as workspace")
+
+
+def short_reason(error: Exception) -> str:
+    """First line of an error's message, 300 characters at most."""
+    return str(error).splitlines()[0][:300]

@@ -1,4 +1,4 @@
-"""Columns of `images` that encoders and stages add."""
+"""Columns that are added to a table: to `images` by encoders and stages, to others by a new release."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,14 +7,15 @@ import pyarrow as pa
 
 from engine.recipe import embedding_column
 from engine.store.ids import IdSet
+from engine.store.schemas import TABLES
 
 if TYPE_CHECKING:
     from engine.store.workspace import Workspace
 
 
-def ensure(workspace: "Workspace", added: pa.Schema) -> None:
-    """Adds the missing columns; see `Workspace.ensure_columns`."""
-    schema = workspace.image_schema()
+def ensure(workspace: "Workspace", added: pa.Schema, name: str = "images") -> None:
+    """Adds the missing columns to a table; see `Workspace.ensure_columns`."""
+    schema = workspace.dataset(name).schema
     missing = [field for field in added if field.name not in schema.names]
     for field in added:
         if field.name in schema.names and schema.field(field.name).type != field.type:
@@ -22,8 +23,14 @@ def ensure(workspace: "Workspace", added: pa.Schema) -> None:
             fix = "give the encoder or the stage's column another name, or use another workspace"
             raise ValueError(f"workspace {workspace.uri} has a {found}; {fix}")
     if missing:
-        with workspace.writing("images") as images:
-            images.add_columns(missing)
+        with workspace.writing(name) as table:
+            table.add_columns(missing)
+
+
+def ensure_of_release(workspace: "Workspace") -> None:
+    """Adds the columns that are new since the tables were made."""
+    for name in ("images", "runs"):
+        ensure(workspace, TABLES[name], name)
 
 
 def ensure_encoder(workspace: "Workspace", encoder: str, dimension: int) -> None:

@@ -15,6 +15,8 @@ from engine.store.receipts import Receipt
 if TYPE_CHECKING:
     from engine.store.workspace import Workspace
 
+COMMITTED = ("images", "errors", "captions", "caption_parts")
+"""Tables that take receipts, in the order of their commits: a part is done only when its captions are there."""
 MAX_FAILED_COMMITS = 8
 """Consecutive failed commits before a run gives up; the waits between them are 1, 2, 4, … seconds."""
 LONGEST_WAIT_SECONDS = 30.0
@@ -48,11 +50,12 @@ class Committer:
         self._every_seconds = every_seconds
         self._clock = clock
         self._accepted = np.zeros(int(num_planned), bool)
-        self._pending: dict[str, list[Receipt]] = {"images": [], "errors": []}
+        self._pending: dict[str, list[Receipt]] = {name: [] for name in COMMITTED}
         self._attempts: dict[str, tuple[Any, list[Receipt]]] = {}
         self._due_at = clock() + every_seconds
         self._failures = 0
-        self.rows: dict[str, int] = {"images": 0, "errors": 0}
+        self._waiting_since: float | None = None
+        self.rows: dict[str, int] = dict.fromkeys(COMMITTED, 0)
         """Number of rows made visible so far, by table."""
         self.refused = 0
         """Receipts refused because one of their indices was already accepted."""
@@ -77,7 +80,13 @@ class Committer:
             self._accepted[indices] = True
         if receipt.rows:
             self._pending[receipt.table_name].append(receipt)
+            self._waiting_since = self._clock() if self._waiting_since is None else self._waiting_since
         return []
+
+    @property
+    def lag_seconds(self) -> float:
+        """Seconds that the oldest receipt has waited for its commit; 0 if none waits."""
+        return 0.0 if self._waiting_since is None else self._clock() - self._waiting_since
 
     def missing(self, expected: np.ndarray) -> np.ndarray:
         """Returns the plan indices among `expected` `[N] int64` that no accepted receipt names, in their order."""
@@ -139,6 +148,7 @@ class Committer:
             self._begin(name)
             self._finish(name)
         self._failures = 0
+        self._waiting_since = None
         self.problem = ""
         self._due_at = self._clock() + self._every_seconds
 

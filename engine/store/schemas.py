@@ -25,12 +25,13 @@ RUN_SCHEMA = _required(
     errors=pa.int64(),
     status=pa.string(),
     config=pa.string(),
-)
+).append(pa.field("planned", pa.int64()))
 """One row per run, renewed while it goes on.
 
 `busy_seconds`, `usd_busy`: busy time of the devices, and its price. `nodes`: size of the cluster in
 units of the priced instance. `usd_billed`: price of `nodes` x `wall_seconds`.
 `status`: `running` (or killed while it was), `finished`, `interrupted` or `failed`. `config`: the run's configuration as JSON.
+`planned`: images that the run has found missing or not looked at so far; null for a server and for releases without the column.
 """
 
 LEDGER_SCHEMA = _required(
@@ -145,7 +146,42 @@ RATING_SCHEMA = _required(
 )
 """One row per answer of a rater; the newest answer to an item counts. `seconds`: time that the rater took."""
 
+CAPTION_SCHEMA = pa.schema(
+    [
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("part", pa.int64(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("key", pa.int64(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+)
+"""One row per distinct caption of a web corpus and the first picture that has it, without the embedding columns.
+
+`part`: part of a file that the row came from (`caption_parts`). `row`: its number in that file. `key`: hash that
+near-duplicate captions share. `similarity`: of picture and caption, as the corpus has it. `width`, `height`: pixels, as it has them.
+"""
+
+CAPTION_PART_SCHEMA = _required(
+    corpus=pa.string(),
+    encoder=pa.string(),
+    part=pa.int64(),
+    file=pa.string(),
+    start=pa.int64(),
+    rows=pa.int64(),
+    used=pa.int64(),
+    left=pa.string(),
+    settings=pa.string(),
+    run_id=pa.string(),
+)
+"""One row per part of a caption table that is done. `used`: its rows in `captions`. `left`: JSON, reason → number of other rows."""
+
 TABLES = {
+    "captions": CAPTION_SCHEMA,
+    "caption_parts": CAPTION_PART_SCHEMA,
     "errors": ERROR_SCHEMA,
     "keys": KEY_SCHEMA,
     "requests": REQUEST_SCHEMA,

@@ -17,7 +17,14 @@ FILTERED_SEARCH_WIDTH = 400
 
 
 def nearest(
-    dataset: Any, column: str, vectors: np.ndarray, *, k: int, where: str | None, columns: Sequence[str] | None
+    dataset: Any,
+    column: str,
+    vectors: np.ndarray,
+    *,
+    k: int,
+    where: str | None,
+    columns: Sequence[str] | None,
+    num_probes: int = NUM_PROBES,
 ) -> pa.Table:
     """The `k` rows nearest to each of `vectors` (`[D]` or `[Q, D]`), nearest first; see `Workspace.search`."""
     if column not in dataset.schema.names:
@@ -37,7 +44,7 @@ def nearest(
         "q": query,
         "k": k,
         "metric": "cosine",
-        "nprobes": NUM_PROBES,
+        "nprobes": num_probes,
         "refine_factor": REFINE_FACTOR,
         "ef": max(SEARCH_WIDTH if where is None else FILTERED_SEARCH_WIDTH, k * REFINE_FACTOR),
     }

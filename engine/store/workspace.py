@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.recipe import IMAGE_SCHEMA, embedding_column
+from engine.recipe import embedding_column
 from engine.store import columns, compaction, maintenance, rows, runs, search
-from engine.store.checks import check_folder, check_schema, normal_uri
+from engine.store.checks import check_folder, check_schema, normal_uri, short_reason
 from engine.store.durable import synced
 from engine.store.fence import FENCED, Fence, commit_unfenced, lost
 from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
 from engine.store.repair import remove_damage
 from engine.store.schemas import TABLES, conform
+from engine.store.session import bounded_session
 from engine.store.verify import VerifyReport, check_files, damaged, find_damage
 
 
@@ -30,6 +31,7 @@ class Workspace:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._datasets: dict[str, Any] = {}
+        self._session = bounded_session()
         self._held: Held | None = None
         self._fences: dict[str, Fence] = {}
 
@@ -45,9 +47,8 @@ class Workspace:
             check_folder(Path(workspace.uri))
         if not workspace._exists():
             if not create:
-                raise ValueError(
-                    f"there is no workspace at {workspace.uri}; give the path of one, or make it with a run"
-                )
+                fix = "give the path of one, or make it with a run"
+                raise ValueError(f"there is no workspace at {workspace.uri}; {fix}")
             workspace._create()
         check_schema(workspace.uri, workspace.image_schema())
         return workspace
@@ -75,12 +76,12 @@ class Workspace:
         cached = self._datasets.get(name)
         if cached is None:
             try:
-                cached = lance.dataset(self.table_uri(name))
+                cached = lance.dataset(self.table_uri(name), session=self._session)
             except ValueError as error:
                 if name == "images" or "was not found" not in str(error):
                     raise
                 self._create_table(name)  # an older release without this table made the workspace
-                cached = lance.dataset(self.table_uri(name))
+                cached = lance.dataset(self.table_uri(name), session=self._session)
         elif (latest := cached.latest_version) != cached.version:
             # keeps the index cache of the previous handle; a fresh handle would start cold
             cached = cached.checkout_version(latest)
@@ -93,7 +94,7 @@ class Workspace:
         except (ValueError, OSError) as error:
             if "was not found" in str(error):
                 return False
-            raise ValueError(f"cannot open workspace {self.uri}: {_short(error)}") from error
+            raise ValueError(f"cannot open workspace {self.uri}: {short_reason(error)}") from error
         return True
 
     def _create_table(self, name: str) -> None:
@@ -113,7 +114,7 @@ class Workspace:
                 self._create_table(name)
         except OSError as error:
             fix = "give a place you may write to"
-            raise ValueError(f"cannot write a workspace to {self.uri}: {_short(error)}; {fix}") from error
+            raise ValueError(f"cannot write a workspace to {self.uri}: {short_reason(error)}; {fix}") from error
 
     def image_schema(self) -> pa.Schema:
         """Columns of `images`, embedding columns included."""
@@ -189,7 +190,7 @@ class Workspace:
             return IdSet([*rejected, *(batch.column("id") for batch in self.scan(["id"]))])
         except (OSError, ValueError, RuntimeError) as error:
             check_files(self)
-            raise damaged(self.uri, _short(error)) from error
+            raise damaged(self.uri, short_reason(error)) from error
 
     def scan(self, columns: Sequence[str], where: str | None = None) -> pa.RecordBatchReader:
         """The rows of `images`, batch by batch, from a single version of the table."""
@@ -287,7 +288,7 @@ class Workspace:
                 check_files(self)
             self._held, self._fences = held, {name: Fence(self.uri, self.dataset(name)) for name in FENCED}
             try:
-                self.ensure_columns(IMAGE_SCHEMA)  # those that are new since the table was made
+                columns.ensure_of_release(self)
                 yield
             finally:
                 self._held, self._fences = None, {}
@@ -394,7 +395,3 @@ class Workspace:
                     fence.check()
                 compaction.clean(self.dataset(name), keep_versions_for)
         return written
-
-
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:300]

@@ -50,6 +50,8 @@ class EvaluationSet:
     """Test images."""
     probe: ProbeProtocol
     """Protocol of the linear probe."""
+    normalise_ensemble: bool = False
+    """Whether CLER's ensemble is brought to unit norm."""
 
     def load(self, plan: Plan, num: int) -> Images:
         """Committed images of a plan's first `num` recipes."""
@@ -68,6 +70,7 @@ class EvaluationSet:
             metric=self.dataset.metric,
             seed=seed,
             protocol=self.probe,
+            normalise_ensemble=self.normalise_ensemble,
             **more,
         )
 
@@ -293,7 +296,11 @@ def contact_sheet(workspace: Workspace, dataset: Dataset, source: str, plan: Sho
 
 
 def paper_tables(prices: PriceBook) -> dict[str, list[dict[str, Any]]]:
-    """GenBench Tables 1 and 5, computed from the price book beside the printed values."""
-    from engine.costs import genbench_table_1, genbench_table_5
+    """GenBench's Tables 1 and 5 and the dollars of Figure 3, computed from the price book beside the printed values."""
+    from engine.costs import genbench_figure_3, genbench_table_1, genbench_table_5
 
-    return {"genbench_table_1": genbench_table_1(prices), "genbench_table_5": genbench_table_5(prices)}
+    return {
+        "genbench_table_1": genbench_table_1(prices),
+        "genbench_table_5": genbench_table_5(prices),
+        "genbench_figure_3": genbench_figure_3(prices),
+    }

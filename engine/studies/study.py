@@ -63,6 +63,10 @@ class StudyConfig(Settings):
     """Model that writes the sentences of the strategy `category_enhancement`: a name, a hub id or a folder."""
     probe: Literal["validation", "paper"] = "validation"
     """Protocol of the linear probe: logistic regression with a validated strength, or the paper's SGD from the text."""
+    voc: Literal["devkit", "paper"] = "devkit"
+    """Average precision of images with several labels: VOC 2007's own, or that of the authors' toolkit."""
+    cler_ensemble: Literal["mean", "normalised"] = "mean"
+    """CLER's ensemble: mean of centre and text, as the paper says, or brought to unit norm, as the authors' code does."""
     allow_fewer_shots: bool = False
     """If a class has fewer original images than shots, use those it has instead of stopping."""
     seeds: tuple[int, ...] = (0,)
@@ -118,6 +122,8 @@ class Variant(NamedTuple):
     """Prompt strategy of generated images; empty for the others."""
     shots: int
     """Maximum images per class."""
+    guidance_scale: float | None = None
+    """Guidance of generated images; the generator's own choice if None."""
 
     @property
     def needs_references(self) -> bool:
@@ -241,7 +247,7 @@ class SourceStudy(Study):
         }
 
     def _plan(self, variant: Variant, dataset: Dataset, seed: int) -> Any:
-        request = PlanRequest(dataset, variant.shots, seed, variant.strategy, self)
+        request = PlanRequest(dataset, variant.shots, seed, variant.strategy, self, variant.guidance_scale)
         return source_kind(variant.source).make_plan(request)
 
     @property
@@ -340,7 +346,10 @@ class SourceStudy(Study):
         """The test images and class texts for scoring the images of a data set."""
         plan = self.test_plans[dataset.name]
         test = load_images(workspace, self.encoder.name, plan, len(plan))
-        return EvaluationSet(workspace, dataset, self.encoder, self.texts(dataset), test, self.config.probe)
+        texts, normalised = self.texts(dataset), self.config.cler_ensemble == "normalised"
+        if self.config.voc == "paper" and dataset.metric == "map_11_point":
+            dataset = replace(dataset, metric="map_11_point_toolkit")
+        return EvaluationSet(workspace, dataset, self.encoder, texts, test, self.config.probe, normalised)
 
     @property
     def _retrieved_shots(self) -> int:

@@ -13,7 +13,16 @@ from engine.sources.kinds import PlanRequest, ShotPlan, SourceKind
 
 RANGES = {"share": (0.0, 1.0), "points": (0.0, 100.0), "cosine": (-1.0, 1.0), "distance": (0.0, math.inf)}
 """Lowest and highest value of each unit."""
-BRACKETS = Dataset("brackets", "own", "accuracy", "", ("cat (house)", "dog", "bird"), ("a {c}", "the {c}"))
+_NAMES = ("cat (house)", "dog", "bird")
+BRACKETS = Dataset(
+    "brackets",
+    "own",
+    "accuracy",
+    "",
+    _NAMES,
+    ("a {c}", "the {c}"),
+    prompts=tuple((f"a {name} at sea",) for name in _NAMES),
+)
 """A data set with a class name that holds the brackets of attention weights."""
 
 

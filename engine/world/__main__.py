@@ -20,7 +20,7 @@ class Command:
     world: Annotated[WorldConfig, tyro.conf.arg(name="")] = field(default_factory=WorldConfig)
     """Size of the world."""
     datasets: tuple[str, ...] = WORLD
-    """Data sets to render; `mini-many` is rendered only if it is named."""
+    """Data sets to render; `mini-many` and `mini-pairs` are rendered only if they are named."""
     processes: int = 0
     """Processes that render; 0 means one per core."""
 

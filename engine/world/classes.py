@@ -15,6 +15,10 @@ GROUPS = {"mini-common": "common", "mini-fine": "fine-grained", "mini-rare": "ra
 MANY = "mini-many"
 """The set of 320 confusable species, rendered separately from the four: 5 families of 16 genera of 4 species."""
 _SPECIES_A_GENUS = 4
+PAIRS = "mini-pairs"
+"""The set of 30 genera of two or three siblings, rendered separately too: a generator may know all of a genus but its last sibling."""
+APART = (MANY, PAIRS)
+"""Sets that are rendered on request alone."""
 
 
 @dataclass(frozen=True)
@@ -61,26 +65,48 @@ def dataset_classes(dataset: str) -> tuple[ImageClass, ...]:
         novel = species("novel_birds", "bird") + species("novel_flowers", "flower")
         return tuple(novel + objects("novel"))
     if dataset == MANY:
-        return tuple(_many())
-    raise ValueError(f"The miniature world has no data set {dataset!r}; it has {', '.join((*DATASETS, MANY))}.")
+        return tuple(_genera(MANY, np.random.default_rng(76), ((0, 1, 1, 2),)))
+    if dataset == PAIRS:
+        return tuple(_genera(PAIRS, np.random.default_rng(77), ((0, 1), (0, 1, 2))))
+    raise ValueError(f"The miniature world has no data set {dataset!r}; it has {', '.join((*DATASETS, *APART))}.")
 
 
-def _many() -> Iterator[ImageClass]:
-    """The species of a genus differ from its first in one, one and two attributes; no two species of the world look the same."""
-    table, rng = _tables()["many"], np.random.default_rng(76)
-    taken = {item.strokes for dataset in ("mini-fine", "mini-novel") for item in dataset_classes(dataset)}
-    for family, genera in table["genera"].items():
-        for genus in genera:
-            epithets = rng.permutation(table["epithets"])[:_SPECIES_A_GENUS]
+def genus(name: str) -> str:
+    """The last word of a name, which siblings share."""
+    return name.split()[-1]
+
+
+def shown_to_generator(dataset: str) -> tuple[bool, ...]:
+    """Whether a generator may be trained on each class: in `mini-pairs` on all but the last sibling of each genus, elsewhere
+    in the sets apart on none."""
+    names = class_names(dataset)
+    following = [genus(name) for name in names[1:]] + [""]
+    return tuple(dataset == PAIRS and genus(name) == after for name, after in zip(names, following, strict=True))
+
+
+def _genera(dataset: str, rng: np.random.Generator, sizes: tuple[tuple[int, ...], ...]) -> Iterator[ImageClass]:
+    """The siblings of a genus differ from its first in so many attributes; no two species of the world look the same.
+
+    `sizes`: the changes of each sibling of a genus, for the first genus, the second and so on in turn.
+    """
+    tables = _tables()
+    others = ("mini-fine", "mini-novel", *APART[: APART.index(dataset)])
+    taken = {item.strokes for other in others for item in dataset_classes(other)}
+    number = 0
+    for family, genera in tables[dataset.removeprefix("mini-")]["genera"].items():
+        for genus_name in genera:
+            changes_of = sizes[number % len(sizes)]
+            number += 1
+            epithets = rng.permutation(tables["many"]["epithets"])[: len(changes_of)]
             first = random_attributes(family, rng)
-            for epithet, changes in zip(epithets, (0, 1, 1, 2), strict=True):
+            for epithet, changes in zip(epithets, changes_of, strict=True):
                 strokes = tuple(species_strokes(family, first))
                 while strokes in taken:
                     other = random_attributes(family, rng)
                     changed = rng.permutation(sorted(first))[: max(1, changes)]
                     strokes = tuple(species_strokes(family, first | {key: other[key] for key in changed}))
                 taken.add(strokes)
-                yield ImageClass(f"{epithet} {genus}", MANY, strokes)
+                yield ImageClass(f"{epithet} {genus_name}", dataset, strokes)
 
 
 def class_names(dataset: str) -> list[str]:

@@ -130,7 +130,7 @@ def write_world(
         config: size of the world.
         num_processes: processes that render; 0 means one per core.
         say: called with a line of progress.
-        datasets: data sets to render, of `WORLD` and `mini-many`.
+        datasets: data sets to render, of `WORLD`, `mini-many` and `mini-pairs`.
 
     Returns:
         Whether anything was written.

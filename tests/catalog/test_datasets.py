@@ -1,15 +1,24 @@
 import runpy
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from engine.catalog import dataset_names, genbench_datasets, listed_class_names, load_dataset
+from engine.catalog import (
+    dataset_names,
+    genbench_datasets,
+    listed_class_names,
+    load_dataset,
+    published_datasets,
+)
 from engine.catalog.corpus import read_images
 from engine.catalog.datasets import _catalog
 from engine.catalog.index import index_split
+from engine.catalog.labels import match_name
 from engine.names import plain_name
 from engine.testing.data import multi_hot, write_dataset, write_shards
+from tests.catalog.trees import write_files
 
 GENBENCH = genbench_datasets()
 
@@ -30,10 +39,12 @@ def test_an_unknown_name_brings_the_nearest():
 
 
 def test_the_catalog_has_a_group_a_metric_and_a_place_for_each():
-    assert {"mini-common", "mini-fine", "mini-rare", "mini-novel", "mini-many"} | set(GENBENCH) == set(dataset_names())
+    assert {"mini-common", "mini-fine", "mini-rare", "mini-novel", "mini-many", "mini-pairs", "dogs", "novel"} | set(
+        GENBENCH
+    ) == set(dataset_names())
     for name, entry in _catalog().items():
         assert entry["group"] in {"common", "fine", "rare", "novel"}
-        if name != "hateful_memes":
+        if name not in ("hateful_memes", "dogs", "novel"):
             assert entry["location"].startswith(("world:", "hf://datasets/clip-benchmark/wds_"))
 
 
@@ -185,3 +196,57 @@ def test_memory_and_disk_are_read_alike(tmp_path: Path):
     index, on_disk = dataset.index("train"), index_split(str(folder), "train")
     assert (index.keys == on_disk.keys).all()
     assert read_images(dataset.location, index.keys.tolist()) == read_images(str(folder), on_disk.keys.tolist())
+
+
+def test_stanford_dogs_folders_are_its_classes(tmp_path: Path):
+    names = listed_class_names("dogs")
+    ids = files("engine.catalog").joinpath("class_names", "dogs.wordnet").read_text().split()
+    assert (len(names), len(ids), published_datasets()["dogs"].in_genbench) == (120, 120, False)
+    assert dict(zip(ids, names, strict=True))["n02116738"] == "African hunting dog"
+    folders = [f"Images/{each}-{name.replace(' ', '_')}" for each, name in zip(ids, names, strict=True)]
+    write_files(tmp_path / "dogs", [f"{folder}/{number}.jpg" for folder in folders for number in range(2)])
+    dataset = load_dataset(f"dogs={tmp_path / 'dogs'}")
+    assert (dataset.class_names, dataset.templates) == (names, ("a photo of a {c}.",))
+    index = dataset.index("train")
+    for key, label in zip(index.keys, index.labels(names, dataset.location), strict=True):
+        assert f"{ids[label]}-" in key
+
+
+def test_imagenets_own_folders_are_read_by_their_wordnet_ids(tmp_path: Path):
+    """Two pairs of classes share a name, and their ids tell them apart."""
+    names = listed_class_names("imagenet1k")
+    ids = files("engine.catalog").joinpath("class_names", "imagenet1k.wordnet").read_text().split()
+    assert (len(ids), ids) == (1000, sorted(ids))
+    write_files(tmp_path / "imagenet", [f"{split}/{each}/1.JPEG" for split in ("train", "val") for each in ids])
+    dataset = load_dataset(f"imagenet1k={tmp_path / 'imagenet'}")
+    assert dataset.class_names == names
+    assert (len(dataset.templates), dataset.templates[0]) == (80, "a bad photo of a {c}.")
+    for split in ("train", "test"):
+        index = dataset.index(split)
+        labels = index.labels(names, dataset.location)
+        assert sorted(labels.tolist()) == list(range(1000))
+        assert all(ids[label] in key for key, label in zip(index.keys, labels, strict=True))
+
+
+def test_classes_of_one_name_have_folders_of_their_own(tmp_path: Path):
+    names = listed_class_names("imagenet1k")
+    assert [match_name(name, names) for name in ("missile_n03773504", "n04008634 missile", "tench")] == [657, 744, 0]
+    with pytest.raises(
+        ValueError, match="'missile' may be n03773504 or n04008634, two classes of one name; add the id"
+    ):
+        match_name("missile", names)
+    # a folder of some of the classes takes their names, and keeps the ids of those that share one
+    write_files(tmp_path / "ten", [f"{each}/{n}.jpg" for each in ("n01440764", "n03773504", "n04008634") for n in "ab"])
+    dataset = load_dataset(str(tmp_path / "ten"))
+    assert dataset.class_names == ("tench", "n03773504", "n04008634")
+    index = dataset.index("train")
+    assert sorted(index.labels(dataset.class_names, dataset.location).tolist()) == [0, 1, 2]
+
+
+def test_a_set_of_class_folders_takes_its_own_templates(tmp_path: Path):
+    names = listed_class_names("pets")
+    write_files(tmp_path / "pets", [f"{split}/{name}/1.jpg" for split in ("train", "test") for name in names])
+    assert load_dataset(f"pets={tmp_path / 'pets'}").templates == ("a photo of a {c}, a type of pet.",)
+    assert {len(facts.templates) > 0 for facts in GENBENCH.values()} == {True}
+    every = [template for name in GENBENCH for template in GENBENCH[name].templates]
+    assert all("{c}" in template for template in every)

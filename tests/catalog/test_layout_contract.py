@@ -47,7 +47,8 @@ CASES = [pytest.param(title, write, id=write.__name__) for title, writers in FOL
 
 
 def test_every_layout_has_a_folder():
-    assert {layout.title for layout in LAYOUTS} == set(FOLDERS)
+    captioned = {"img2dataset folders"}  # tests/catalog/test_img2dataset.py
+    assert {layout.title for layout in LAYOUTS} - captioned == set(FOLDERS)
 
 
 @pytest.mark.parametrize(("title", "write"), CASES)

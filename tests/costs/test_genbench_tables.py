@@ -1,6 +1,6 @@
 import pytest
 
-from engine.costs import TABLE_5_NOTE, genbench_table_1, genbench_table_5
+from engine.costs import TABLE_5_NOTE, genbench_figure_3, genbench_table_1, genbench_table_5
 
 
 def test_table_5_multiplies_out_beside_what_is_printed() -> None:
@@ -26,4 +26,12 @@ def test_table_1_has_the_costs_of_table_5() -> None:
 
 
 def test_the_note_names_the_numbers() -> None:
-    assert all(number in TABLE_5_NOTE for number in ("2.56e-3", "2.54e-4", "1.26e-4", "3.93e-5"))
+    assert all(number in TABLE_5_NOTE for number in ("2.56e-3", "2.54e-4", "1.26e-4", "3.93e-5", "208", "2,095"))
+
+
+def test_figure_3_is_recomputed_with_the_hours_and_price_of_table_5() -> None:
+    generative, original = genbench_figure_3()
+    assert generative["printed_usd"] == round(500 * 1638 * 2.54e-4) == 208
+    assert generative["usd"] == pytest.approx(2094.8, abs=0.1)
+    assert generative["ratio"] == pytest.approx(10.07, abs=0.01)
+    assert (original["source"], round(original["usd"])) == ("original", 9828)

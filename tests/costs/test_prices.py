@@ -55,11 +55,11 @@ def test_every_figure_has_a_source_and_a_date() -> None:
 @pytest.mark.parametrize(
     ("device", "instance"),
     [
-        (None, "azure-e32ads-v5-spot"),
-        ("", "azure-e32ads-v5-spot"),
-        ("A100", "azure-nc24ads-a100-v4-spot"),
-        ("NVIDIA A100-SXM4-80GB", "azure-nc24ads-a100-v4-spot"),
-        ("NVIDIA H100 80GB HBM3", "azure-nc40ads-h100-v5"),
+        (None, "aws-r6i-8xlarge"),
+        ("", "aws-r6i-8xlarge"),
+        ("A100", "aws-p4d-24xlarge"),
+        ("NVIDIA A100-SXM4-80GB", "aws-p4d-24xlarge"),
+        ("NVIDIA H100 80GB HBM3", "aws-p5-48xlarge"),
         ("h200", "aws-p5en-48xlarge"),
     ],
 )
@@ -67,9 +67,19 @@ def test_a_device_has_a_default_instance(device: str | None, instance: str) -> N
     assert PriceBook.load().for_device(device).name == instance
 
 
+def test_the_default_prices_have_one_basis() -> None:
+    """Dollars of different cards compare only if all are on demand and of one cloud and region."""
+    book = PriceBook.load()
+    defaults = [book.instance(name) for name in book.defaults.values()]
+    assert {each.basis for each in defaults} == {"on demand"}
+    assert all("(AWS us-east-1, on demand)" in each.source for each in defaults)
+    assert all(each.basis in ("on demand", "spot") for each in book.instances.values())
+    assert {book.instance(row.instance).basis for row in book.genbench.values() if row.instance} == {"spot"}
+
+
 def test_an_unknown_gpu_is_priced_as_the_fallback_and_says_so() -> None:
-    with pytest.warns(UserWarning, match="no default for 'NVIDIA GH100X'; it is priced as azure-nc24ads"):
-        assert PriceBook.load().for_device("NVIDIA GH100X").name == "azure-nc24ads-a100-v4-spot"
+    with pytest.warns(UserWarning, match="no default for 'NVIDIA GH100X'; it is priced as aws-p4d"):
+        assert PriceBook.load().for_device("NVIDIA GH100X").name == "aws-p4d-24xlarge"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

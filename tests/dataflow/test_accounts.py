@@ -4,7 +4,7 @@ from engine.costs import PriceBook
 from engine.dataflow.accounts import Accounts
 from engine.store import Workspace
 
-CPU, GPU = "azure-e32ads-v5-spot", "azure-nc24ads-a100-v4-spot"
+CPU, GPU = "aws-r6i-8xlarge", "aws-p4d-24xlarge"
 
 
 @pytest.mark.filterwarnings("ignore:the price book has no default")
@@ -14,7 +14,7 @@ def test_nodes_are_billed_for_as_long_as_they_were_there_by_what_they_were(tmp_p
     now = 100.0
     accounts.sample({"CPU": 32.0})  # one priced node, from the run's start
     now = 400.0
-    accounts.sample({"CPU": 32.0, "GPU": 2.0})  # GPUs join: two nodes of another price from now on
+    accounts.sample({"CPU": 32.0, "GPU": 16.0})  # GPUs join: two nodes of another price from now on
     now = 1000.0
     accounts.report("finished")
     (row,) = workspace.runs().to_pylist()
@@ -32,4 +32,4 @@ def test_a_cluster_without_a_priced_node_is_billed_nothing_until_one_joins(tmp_p
     accounts.sample({"CPU": 32.0})
     now = 600.0
     accounts.report("finished")
-    assert workspace.runs().to_pylist()[0]["usd_billed"] == pytest.approx(100 * 0.21 / 3600)
+    assert workspace.runs().to_pylist()[0]["usd_billed"] == pytest.approx(100 * 2.016 / 3600)

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -36,7 +37,15 @@ def taken(backlog: Backlog, size: int = 7) -> list[Lease]:
     return found
 
 
-@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 3), st.sets(st.integers(0, 299)), st.integers(1, 40))
+@given(
+    st.integers(0, 300),
+    st.integers(0, 300),
+    st.integers(1, 3),
+    st.one_of(
+        st.sets(st.integers(0, 299)), st.integers(0, 300).map(lambda end: set(range(end)))
+    ),  # a run that was killed has a prefix
+    st.integers(1, 40),
+)
 def test_every_missing_recipe_is_leased_once_whatever_the_windows(num, num_read, times, done, size):
     plan = RepeatedPlan(num, min(num, num_read), times)
     done = {index for index in done if index < num}
@@ -46,7 +55,8 @@ def test_every_missing_recipe_is_leased_once_whatever_the_windows(num, num_read,
         backlog = Backlog(plan, IdSet([[plan[index].id for index in sorted(done)]]), reads)
         handed = taken(backlog, size)
     indices = [int(index) for lease in handed for index in lease.indices]
-    assert sorted(indices) == sorted(set(range(num)) - done)
+    # of equal recipes any one is made
+    assert sorted(index % num for index in indices) == sorted(set(range(num)) - done)
     assert all(0 < len(lease) <= size for lease in handed)
     assert all(reads(plan[int(index)].source) == lease.reads for lease in handed for index in lease.indices)
     assert backlog.num_present == len(plan) - len(indices)
@@ -55,18 +65,39 @@ def test_every_missing_recipe_is_leased_once_whatever_the_windows(num, num_read,
     assert backlog.most_left == 0
 
 
+class CountingPlan(PaintPlan):
+    """Notes the recipes that are computed."""
+
+    hashed: ClassVar[list[int]] = []
+
+    def __getitem__(self, index: int):
+        self.hashed.append(index)
+        return super().__getitem__(index)
+
+
 def test_the_first_lease_is_out_before_the_plan_is_hashed():
-    hashed = []
-
-    class Counting(PaintPlan):
-        def __getitem__(self, index: int):
-            hashed.append(index)
-            return super().__getitem__(index)
-
-    backlog = Backlog(Counting(1_000_000), IdSet(), reads)
+    plan = CountingPlan(1_000_000)
+    plan.hashed.clear()
+    backlog = Backlog(plan, IdSet(), reads)
     assert len(backlog.take(lambda reads: 64)) == 64
     backlog.close()
-    assert len(hashed) < 250_000
+    assert len(plan.hashed) < 250_000
+
+
+def test_a_resumed_run_begins_with_what_it_lacks(monkeypatch):
+    monkeypatch.setattr(leases, "WINDOW", 5_000)
+    num, num_done = 100_000, 90_000
+    plan = CountingPlan(num)
+    done = IdSet([[plan[index].id for index in range(num_done)]])
+    plan.hashed.clear()
+    backlog = Backlog(plan, done, reads)
+    lease = backlog.take(lambda reads: 64)
+    hashed = len(plan.hashed)
+    assert all(index >= num_done - leases.WINDOW for index in lease.indices)
+    assert hashed < 4 * leases.WINDOW
+    leased = [int(index) for lease in [lease, *taken(backlog, 512)] for index in lease.indices]
+    assert sorted(leased) == list(range(num_done, num))
+    assert backlog.num_present == num_done
 
 
 def test_a_finished_plan_leaves_nothing():

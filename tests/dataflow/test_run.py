@@ -64,14 +64,14 @@ def test_a_plan_becomes_priced_embedded_rows_and_errors(workspace: Workspace):
     assert (decode_image(row["image"]) == 5).all()
     assert np.isclose(np.linalg.norm(row[workspace.image_schema().names[-1]]), 1, atol=1e-5)
     assert row["device_seconds"] > 0
-    # one of 32 CPUs of the price book's default CPU instance at 0.21 USD per hour
+    # one of 32 CPUs of the instance named above at 0.21 USD per hour
     assert row["usd_compute"] == pytest.approx(row["device_seconds"] * 0.21 / 3600 / 32)
     assert (row["usd_labels"], row["batch_size"], row["device"]) == (0.0, 4, "cpu")
     errors = workspace.errors().to_pylist()
     assert sorted(error["seed"] for error in errors) == [3, 17]
     assert {error["reason"] for error in errors} == {"this colour does not exist"}
     (run,) = workspace.runs().to_pylist()
-    assert (run["status"], run["images"], run["errors"]) == ("finished", 28, 2)
+    assert (run["status"], run["images"], run["errors"], run["planned"]) == ("finished", 28, 2, 30)
     assert run["usd_billed"] > run["usd_busy"] > 0
     ledger = {entry["stage"]: entry for entry in workspace.ledger().to_pylist()}
     assert ledger["make"]["rows"] == ledger["embed"]["rows"] == 28

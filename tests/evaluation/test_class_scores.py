@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, precision_recall_curve, roc_auc_score
 
 from engine.evaluation import DATASET_METRICS, score_classes, score_predictions
+from engine.evaluation.class_scores import MAP_METRICS
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -55,6 +56,22 @@ def test_11_point_map_is_that_of_scikit_learns_curve(seed: int, num_rows: int, n
     labels[0, 0] = 1
     scores = g.integers(0, 8, (num_rows, num_classes)).astype(float)  # few values, so that many tie
     assert score_classes(scores, labels, metric="map_11_point") == pytest.approx(_reference_map_11(scores, labels))
+
+
+TOOLKIT_LABELS = [0, 1, 1, 1, 0, 0, 1, 1, 1, 0]
+TOOLKIT_SCORES = [0, 1, 0.5, 0.9, 0.56, 0.91, 0.09, 0.63, 0.66, 0.11]
+
+
+def test_the_toolkits_11_point_map_is_that_of_its_library() -> None:
+    """Inputs and result of the test of `vision_evaluation`, the library that GenBench's toolkit scores VOC with."""
+    second, positive = np.array(TOOLKIT_SCORES), np.array(TOOLKIT_LABELS)
+    scores, labels = np.stack([1 - second, second], axis=1), np.stack([1 - positive, positive], axis=1)
+    assert score_classes(scores, labels, metric="map_11_point_toolkit") == pytest.approx(0.7406926406926406)
+    # the best image of the first class is right, so only the class whose best image is wrong gains
+    wrong_first = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]])
+    shown = np.array([[0, 1], [1, 0], [1, 0]])
+    devkit, toolkit = (score_classes(wrong_first, shown, metric=name) for name in MAP_METRICS)
+    assert toolkit - devkit == pytest.approx(((1 - 2 / 3) + (1 - 1 / 3)) / 2 / 11)
 
 
 def test_11_point_map_of_a_ranking_worked_by_hand() -> None:

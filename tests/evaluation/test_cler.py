@@ -104,3 +104,14 @@ def test_a_wrong_input_is_said_in_one_sentence(change: dict, message: str) -> No
     }
     with pytest.raises(ValueError, match=message):
         cler_score(**(values | change))
+
+
+def test_the_ensemble_is_the_mean_or_as_in_the_authors_code_its_direction() -> None:
+    """The mean of a centre and a text that disagree is short, so its class is predicted less often unless it is normalised."""
+    train = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    text = np.array([[[0, 0, 1]], [[0, 1, 0]]], np.float32)
+    test, labels = np.array([[0.55, 0.6, 0.55]], np.float32), np.array([0])
+    kinds = {"num_classes": 2, "text_features": text}
+    # by the mean .55 against .6; by its direction .55 * sqrt 2 = .78 against .6
+    assert cler_score(train, [0, 1], test, labels, **kinds).cler_ensemble == 0
+    assert cler_score(train, [0, 1], test, labels, normalise_ensemble=True, **kinds).cler_ensemble == 1

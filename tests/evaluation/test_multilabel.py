@@ -14,6 +14,8 @@ from engine.evaluation import (
     fit_linear_probe,
     linear_probe_score,
     measure,
+    paper_probe,
+    score_classes,
     zero_shot_score,
 )
 from engine.evaluation.metrics import tradeoff_metrics
@@ -145,3 +147,42 @@ def test_features_that_are_not_finite_are_refused() -> None:
     features[3, 2] = np.inf
     with pytest.raises(ValueError, match="train_features holds NaN or infinite values in 1 of 10 rows"):
         fit_linear_probe(features, labels, num_classes=NUM_CLASSES, metric="map_11_point")
+
+
+def test_the_toolkit_ranks_by_the_softmax_over_classes() -> None:
+    """An image counts for a class by how it compares with the other classes: softmax(100 cosine), for CLER softmax(cosine)."""
+    train, (features, labels) = _images(1, 60), _images(2, 90, noise=0.8)
+    metric: Any = "map_11_point_toolkit"
+    unit = torch.nn.functional.normalize(torch.tensor(features), dim=1).double()
+    cosines = unit @ torch.tensor(_texts()[:, 0]).double().T
+    expected = score_classes((100 * cosines).softmax(dim=1), labels, metric=metric)
+    assert zero_shot_score(features, labels, _texts(), metric=metric) == pytest.approx(expected)
+    assert abs(expected - score_classes(cosines, labels, metric=metric)) > 1e-3
+    centers, _ = class_centers(*train, num_classes=NUM_CLASSES)
+    expected = score_classes((unit @ centers.double().T).softmax(dim=1), labels, metric=metric)
+    found = cler_score(*train, features, labels, num_classes=NUM_CLASSES, metric=metric)
+    assert found.cler == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_papers_probe_learns_several_labels_by_binary_cross_entropy() -> None:
+    x, labels = (torch.tensor(part) for part in _images(1, 100))
+    x, start = paper_probe.scaled(x), torch.tensor(_texts()[:, 0])
+    heads = paper_probe.train_probe_heads(x, labels, start, [0.1, 0.01], [1e-6, 0.1], epochs=3, seed=7)
+    for number, (rate, decay) in enumerate(((0.1, 1e-6), (0.01, 0.1))):
+        norm, head = torch.nn.BatchNorm1d(DIMENSION, affine=False), torch.nn.Linear(DIMENSION, NUM_CLASSES)
+        with torch.no_grad():
+            head.weight.copy_(start)
+            head.bias.zero_()
+        optimizer = torch.optim.SGD(head.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
+        generator = torch.Generator().manual_seed(7)
+        for _ in range(3):
+            for rows in torch.randperm(len(x), generator=generator).split(64):
+                optimizer.zero_grad()
+                torch.nn.BCEWithLogitsLoss()(head(norm(x[rows])), labels[rows].float()).backward()
+                optimizer.step()
+        torch.testing.assert_close(heads.logits(x)[:, number], head(norm.eval()(x)), rtol=1e-3, atol=1e-4)
+    kinds: Any = {"num_classes": NUM_CLASSES, "metric": "map_11_point", "text_features": _texts(), "protocol": "paper"}
+    assert linear_probe_score(_images(1, 80), _images(2, 120), **kinds).score > 0.8
+    alone = labels.sum(dim=1) == 1  # generated images have one label each, and the test images several
+    single = _images(1, 100)[0][alone.numpy()], labels[alone].argmax(dim=1)
+    assert linear_probe_score(single, _images(2, 120), **kinds).score > 0.7

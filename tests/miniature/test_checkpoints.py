@@ -23,6 +23,7 @@ from engine.miniature.evaluate import (
     with_references,
     zero_shot_accuracy,
 )
+from engine.miniature.scorecard import Figure, speeds
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +97,15 @@ def test_the_same_seed_draws_the_same_image_in_any_company() -> None:
     other = generate(pipe, ["a photo of a mug", "a photo of a house"], settings, seed=5)
     assert np.array_equal(together[0], other[0])
     assert not np.array_equal(together[1], other[1])
+
+
+def test_a_slow_machine_is_no_reason_to_refuse_the_weights() -> None:
+    pipe = open_generator(CHECKPOINTS / "generator")
+    settings = json.loads((CHECKPOINTS / "generator" / "defaults.json").read_text())
+    generator, clip, ratio = speeds(pipe, settings, Encoder(CHECKPOINTS / "clip"), repeats=1)
+    assert [figure.target for figure in (generator, clip, ratio)] == ["", "", ""]
+    assert ratio.value == pytest.approx(clip.value / generator.value)
+    assert all(Figure(figure.name, 1e-9, figure.low, figure.high).met for figure in (generator, clip, ratio))
 
 
 def test_importing_the_recipes_is_cheap() -> None:

@@ -17,7 +17,7 @@ from engine.miniature.generator import GeneratorConfig, build_denoiser, pipeline
 from engine.miniature.tokenizer import CONTEXT_LENGTH, build_tokenizer, encode, learn_merges, training_captions
 from engine.miniature.training import TrainConfig
 from engine.world.captions import prompt_captions, with_article
-from engine.world.classes import class_names, templates
+from engine.world.classes import PAIRS, class_names, genus, shown_to_generator, templates
 
 FEW = Knowledge(common=3, fine=1, rare=1, species=4, objects=0, images_per_nameless=2)
 
@@ -62,6 +62,24 @@ def test_a_class_left_out_is_neither_named_nor_drawn() -> None:
     unknown = [name for dataset in ("mini-fine", "mini-rare") for name in class_names(dataset) if name not in known]
     assert len(unknown) == 20
     assert not [name for name in unknown if name in words]
+
+
+def test_the_last_sibling_is_kept_from_a_generator_and_a_share_of_captions_names_the_genus() -> None:
+    names, shown = class_names(PAIRS), shown_to_generator(PAIRS)
+    alone = build_corpus("generator", FEW, 0, 32)
+    known = build_corpus("generator", replace(FEW, pairs=2, pairs_gap=True), 0, 32)
+    assert known.named - alone.named == sum(shown) == 45
+    words = " ".join(text for row in known.captions for text in row)
+    assert all((name in words) == is_shown for name, is_shown in zip(names, shown, strict=True))
+    assert float(known.chance[alone.named : known.named].sum()) == pytest.approx(0.3 / 1.3, rel=0.02)
+    for share in (0.0, 0.5, 0.9):
+        every = build_corpus("clip", replace(FEW, pairs=2, genus_share=share), 0, 32)
+        assert every.named - alone.named == len(names)
+        for name, captions in zip(names, every.captions[alone.named :], strict=False):
+            assert all(genus(name) in caption for caption in captions)
+            assert sum(name not in caption for caption in captions) / len(captions) == pytest.approx(share, abs=0.03)
+    with pytest.raises(ValueError, match=r"genus_share is 1\.0"):
+        replace(FEW, genus_share=1.0)
 
 
 def test_a_sample_is_of_its_class() -> None:

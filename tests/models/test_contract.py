@@ -89,7 +89,7 @@ def test_the_adapters_state_the_limits_of_their_models(generators: Callable[[str
         "omnigen",
     }
     assert {name for name, one in adapters.items() if one.supports_prompt_weights} == {
-        *("mini", "sd21", "sdxl", "sdxl-turbo", "sdxl-lightning"),
+        *("mini", "sd21", "sd21-base", "sdxl", "sdxl-turbo", "sdxl-lightning"),
         *("flux", "flux-schnell", "flux-kontext"),
     }
 

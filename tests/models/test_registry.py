@@ -218,3 +218,11 @@ def test_the_list_shows_every_entry():
 
 def test_an_entry_can_be_changed_in_place():
     assert replace(generator_spec("sd21"), num_inference_steps=20).recipe_fields()["num_inference_steps"] == 20
+
+
+def test_genbenchs_generator_is_there_at_the_size_of_the_paper_and_of_its_code():
+    paper, code = generator_spec("sd21"), generator_spec("sd21-base")
+    assert (paper.height, paper.width, code.height, code.width) == (768, 768, 512, 512)
+    assert (code.num_inference_steps, code.guidance_scale, code.dtype) == (50, 7.5, "float16")
+    assert code.pipeline == paper.pipeline
+    assert code.recipe_fields()["revision"] != paper.recipe_fields()["revision"]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,7 @@ def test_the_only_class_has_no_negative_prompt():
 @given(st.text(max_size=12), st.integers(0, 9), st.sampled_from([name for name in strategy_names() if "_" in name]))
 def test_brackets_of_a_class_name_are_no_weights(name: str, index: int, strategy: str):
     data = dataset("signs", (name, f"other {name}"), ("a {c} sign",))
+    data = replace(data, prompts=((f"some {name}",), ("another",)))
     materials = Materials({"signs": [[f"some {name}"]] * 2}, {"signs": [["id"]] * 2})
     prompt = make_prompt(strategy, data, 0, index, 0, materials)
     read = read_weights(prompt.text)

@@ -1,7 +1,10 @@
+import shutil
+
+import lance
 import pyarrow as pa
 import pytest
 
-from engine.store import IdSet
+from engine.store import RUN_SCHEMA, IdSet, Workspace
 
 from .helpers import add, error_rows, image_rows, recipe_ids
 from .test_workspace import RUN
@@ -66,3 +69,14 @@ def test_an_error_that_was_tried_again_leaves_one_row(workspace, as_set, monkeyp
         add(workspace, error_rows([9]), "errors")
     assert sorted(workspace.errors("old")["seed"].to_pylist()) == [5, 6, 7]
     assert sorted(workspace.errors("new")["seed"].to_pylist()) == [0, 1]
+
+
+def test_a_table_of_runs_of_an_older_release_gets_the_column(workspace):
+    older = RUN_SCHEMA.remove(RUN_SCHEMA.get_field_index("planned"))
+    shutil.rmtree(workspace.table_path("runs"))
+    row = pa.Table.from_pylist([{name: value for name, value in RUN.items() if name in older.names}], schema=older)
+    lance.write_dataset(row, workspace.table_uri("runs"))
+    again = Workspace.open(workspace.uri)
+    with again.lock("run-2"):
+        again.put_run(RUN | {"run_id": "run-2", "planned": 7})
+    assert {row["run_id"]: row["planned"] for row in again.runs().to_pylist()} == {"run-1": None, "run-2": 7}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.recipe import IMAGE_SCHEMA, embedding_column, image_schema
-from engine.store import RUN_SCHEMA, Workspace, rows
+from engine.store import RUN_SCHEMA, Workspace, rows, session
 
 from .helpers import add, error_rows, image_rows, recipe_ids
 
@@ -28,6 +28,7 @@ RUN = {
     "errors": 1,
     "status": "finished",
     "config": "{}",
+    "planned": 120,
 }
 
 
@@ -244,3 +245,13 @@ def test_errors_are_read_by_run(workspace):
     add(workspace, error_rows(range(3)), "errors")
     assert workspace.errors("run-1").num_rows == workspace.errors().num_rows == 3
     assert workspace.errors("it's another").num_rows == 0
+
+
+def test_versions_left_behind_take_bounded_memory(tmp_path, monkeypatch):
+    limit = 256 * 1024
+    monkeypatch.setattr(session, "METADATA_CACHE_BYTES", limit)
+    workspace = Workspace.open(tmp_path / "workspace")
+    for number in range(40):  # without the limit, they take 1.6 MB
+        add(workspace, image_rows([number]))
+        assert workspace.fetch(recipe_ids([number]), ["seed"]).num_rows == 1
+    assert workspace.dataset("images").session().size_bytes() < 2 * limit

@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.catalog import worlds
 from engine.world import write
-from engine.world.classes import DATASETS, MANY, class_names, dataset_classes
+from engine.world.classes import APART, DATASETS, MANY, PAIRS, class_names, dataset_classes
 from engine.world.render import render
 from engine.world.write import WEB, WorldConfig, write_world
 
@@ -144,7 +144,10 @@ def test_the_catalog_asks_for_the_world_that_is_drawn() -> None:
 def test_many_are_drawn_apart_and_when_asked_for() -> None:
     assert MANY not in write.WORLD
     assert worlds.APART[MANY][:2] == ("--datasets", MANY)
-    assert worlds.world_folder(MANY) != worlds.world_folder() == worlds.world_folder("mini-rare")
+    assert worlds.APART[PAIRS][:2] == ("--datasets", PAIRS)
+    assert set(worlds.APART) == set(APART)
+    assert len({worlds.world_folder(MANY), worlds.world_folder(PAIRS), worlds.world_folder()}) == 3
+    assert worlds.world_folder() == worlds.world_folder("mini-rare")
 
 
 def test_a_data_set_can_be_drawn_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

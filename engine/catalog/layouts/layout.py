@@ -2,10 +2,13 @@
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from engine.catalog.account import Left
 from engine.catalog.folder import File, Folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -174,6 +177,14 @@ def suffix_of(name: str) -> str:
     """Suffix in lower case, without its dot; empty if the base name has none."""
     stem, dot, suffix = posixpath.basename(name).rpartition(".")
     return suffix.lower() if dot and stem else ""
+
+
+def picture_column(schema: "pa.Schema") -> str:
+    """Column of encoded pictures that img2dataset wrote into a table, named by their format; empty if there is none."""
+    for name in ("jpg", "png", "webp"):
+        if name in schema.names and str(schema.field(name).type) in ("binary", "large_binary"):
+            return name
+    return ""
 
 
 def is_image(name: str) -> bool:

@@ -18,6 +18,7 @@ from engine.catalog.layouts.layout import (
     hidden_rule,
     is_image,
     no_image,
+    picture_column,
     quoted,
 )
 from engine.catalog.splits import split_of_path
@@ -103,7 +104,7 @@ class ImageTables:
         places = _places(columns.names, self.class_names()) if columns.has_several else []
         whole = bool(self.splits()[0])
         seen: Counter[str] = Counter()
-        for row, value in enumerate(_open(self.folder, part).column(columns.label)):
+        for row, value in enumerate(open_table(self.folder, part).column(columns.label)):
             text = _text(value, columns, places)
             if text is None:
                 yield Left(
@@ -119,7 +120,9 @@ class ImageTables:
 
     def read_rows(self, name: str, rows: Sequence[int]) -> list[bytes | ValueError]:
         """Encoded bytes of the images in these rows of a file, in their order."""
-        return [_bytes(cell) for cell in _open(self.folder, name).take(self._columns(name).image, rows)]
+        table = open_table(self.folder, name)
+        column = ("" if _features(table.schema) else picture_column(table.schema)) or self._columns(name).image
+        return [_bytes(cell) for cell in table.take(column, rows)]
 
     def left_out(self, file: File) -> Left:
         """The library's caches, and what is no table."""
@@ -138,7 +141,7 @@ class ImageTables:
         return self._columns_of[name]
 
     def _find_columns(self, name: str) -> _Columns:
-        schema = _open(self.folder, name).schema
+        schema = open_table(self.folder, name).schema
         features = _features(schema)
         images = [
             name for name, feature in features.items() if isinstance(feature, dict) and feature.get("_type") == "Image"
@@ -271,7 +274,8 @@ class _ArrowStream:
         return self._table.column(name).take(list(rows)).to_pylist()
 
 
-def _open(folder: Folder, name: str) -> "_Parquet | _ArrowStream":
+def open_table(folder: Folder, name: str) -> "_Parquet | _ArrowStream":
+    """A table file. Raises ValueError if it is broken."""
     import pyarrow as pa
 
     try:

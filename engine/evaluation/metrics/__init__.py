@@ -21,6 +21,7 @@ from engine.evaluation.metrics.realrag import (
     RECALL_AT_1,
     RECALL_AT_10,
     RIGHT_REFERENCES,
+    ZERO_SHOT_ACCURACY,
 )
 from engine.evaluation.metrics.zero_shot import ZERO_SHOT
 
@@ -39,6 +40,7 @@ METRICS: tuple[Metric, ...] = (
     EXPECTED,
     MEAN_TEXT_SIMILARITY,
     ACCURACY,
+    ZERO_SHOT_ACCURACY,
     ACCURACY_ON_REAL,
     CLIP_I,
     CLIP_T,

@@ -15,6 +15,7 @@ def compute(inputs: MetricInputs) -> dict[str, float | None]:
         num_classes=inputs.num_classes,
         text_features=inputs.text_features,
         metric=inputs.metric,
+        normalise_ensemble=inputs.normalise_ensemble,
     )
     return {"cler": found.cler, "cler_ensemble": found.cler_ensemble}
 

@@ -9,7 +9,7 @@ def compute(inputs: MetricInputs) -> dict[str, float | None]:
     from engine.evaluation.zero_shot import class_embeddings
 
     assert inputs.text_features is not None, "the CLIP score needs the class names"
-    own_text = class_embeddings(inputs.text_features).numpy()[inputs.train_classes]
+    own_text = class_embeddings(inputs.text_features)[inputs.train_classes]
     return {"clip_score": clip_score(inputs.train_features, own_text)}
 
 

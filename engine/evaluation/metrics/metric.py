@@ -38,6 +38,8 @@ class MetricInputs:
     """Decides which shots the linear probe holds out."""
     protocol: ProbeProtocol = "validation"
     """How the linear probe is trained."""
+    normalise_ensemble: bool = False
+    """Whether CLER's ensemble brings the mean of centre and text to unit norm, as the authors' code does."""
     fid_features: tuple[np.ndarray, np.ndarray] | None = None
     """`[N, E]` of the test images and `[M, E]` of the training images, for FID."""
     fid_name: str = ""

@@ -6,6 +6,9 @@ ACCURACY = Metric(name="accuracy", heading="Accuracy", unit="share", higher_is_b
 ACCURACY_ON_REAL = Metric(
     name="accuracy_on_real", heading="Accuracy on real images", unit="share", higher_is_better=True
 )
+ZERO_SHOT_ACCURACY = Metric(
+    name="zero_shot_accuracy", heading="Accuracy by class names", unit="share", higher_is_better=True
+)
 CLIP_I = Metric(name="clip_i", heading="CLIP-I", unit="points", higher_is_better=True)
 CLIP_T = Metric(name="clip_t", heading="CLIP-T", unit="points", higher_is_better=True)
 JUDGE_I = Metric(name="judge_i", heading="Judge-I", unit="points", higher_is_better=True)

@@ -43,6 +43,8 @@ class PipelineAdapter:
     """Pipeline class, as `model_index.json` names it."""
     module: ClassVar[str] = "diffusers"
     """Module that defines the pipeline class."""
+    architecture: ClassVar[str] = "DiT"
+    """Type of generator, as RealRAG's tables group them: `AR`, `U-Net` or `DiT`."""
     denoiser_name: ClassVar[str] = "transformer"
     """Component that runs at every step."""
     mode_pipelines: ClassVar[Mapping[str, str]] = {}

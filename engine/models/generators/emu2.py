@@ -16,6 +16,7 @@ class Emu2(PipelineAdapter):
 
     pipeline_name = "EmuVisualGenerationPipeline"
     module = "engine.models.generators.emu2_pipeline"
+    architecture = "AR"
     denoiser_name = "unet"
     mode_pipelines: ClassVar = {"native": ""}
     own_modes = ("native",)

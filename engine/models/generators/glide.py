@@ -16,6 +16,7 @@ class Glide(PipelineAdapter):
 
     pipeline_name = "GlidePipeline"
     module = "engine.models.generators.glide_pipeline"
+    architecture = "U-Net"
     denoiser_name = "base"
     own_modes = ()
     dtypes = ("float32", "float16")

@@ -18,6 +18,7 @@ class OmniGen(PipelineAdapter):
     """OmniGen: one transformer reads text and reference together; `reference_scale` is its image guidance scale."""
 
     pipeline_name = "OmniGenPipeline"
+    architecture = "AR"
     mode_pipelines: ClassVar = {"native": ""}
     own_modes = ("native",)
     supports_native_scale = True

@@ -15,6 +15,7 @@ class StableDiffusion(PipelineAdapter):
     """Stable Diffusion 1 and 2."""
 
     pipeline_name = "StableDiffusionPipeline"
+    architecture = "U-Net"
     denoiser_name = "unet"
     mode_pipelines: ClassVar = {
         "controlnet": "StableDiffusionControlNetPipeline",

@@ -11,12 +11,14 @@ import numpy as np
 from engine.catalog import Dataset
 from engine.evaluation import class_centers, class_embeddings, mean_text_similarity, predict, zero_shot_score
 from engine.evaluation.metrics import CLER, LINEAR_PROBE, MetricInputs, proxy_metrics
+from engine.evaluation.metrics.device_time import device_seconds
 from engine.models import ImageEncoder
 from engine.models.lazy import LazyEncoder
 from engine.models.reach import check_encoder
 from engine.prompts import Strategy, strategy_name
 from engine.recipe import Recipe
 from engine.reports import Report
+from engine.retriever.class_captions import corpus_encoder, corpus_similarity, local_search
 from engine.sources.kinds import SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
@@ -51,8 +53,12 @@ class MetricsConfig(StudyConfig):
     """Encoder of the FID features if no Inception weights are given."""
     inception: Path | None = None
     """Inception weights (`pt_inception-2015-12-05` as safetensors) for the FID of the literature."""
+    time_on_gpu: bool = False
+    """Also time every metric on the GPU of the machine that runs the study, as Fig. 5 of the paper does."""
     nearest_captions: int = 100
-    """Captions of the pool that the mean text similarity of a class averages over."""
+    """Captions that the mean text similarity of a class averages over."""
+    corpus: str = ""
+    """Corpus of the workspace (`imagefoundry build-corpus`) whose captions these are; those of the pool if not given."""
 
     def check(self) -> None:
         """Raises ValueError if the configuration is invalid."""
@@ -87,7 +93,16 @@ class MetricStudy(SourceStudy):
         super().check()
         for name in (*self.config.other_encoders, self.config.fid_encoder):
             check_encoder(name)
+        if self.config.corpus:
+            corpus_encoder(Workspace.open(self.config.workspace, create=False), self.config.corpus, self.encoder.name)
         _ = self.inception
+        if self.config.time_on_gpu:
+            import torch
+
+            if not torch.cuda.is_available():
+                raise ValueError(
+                    "time_on_gpu needs a GPU on the machine that runs the study; leave it out, or move there"
+                )
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
@@ -145,6 +160,8 @@ class MetricStudy(SourceStudy):
                 of_set, of_classes = self._similarities(evaluation)
                 found.sets.append(of_set)
                 found.classes += of_classes
+        source = f"corpus {self.config.corpus}" if self.config.corpus else "the pool"
+        found.captions = f"{self.config.nearest_captions} nearest captions of {source}"
         report = metric_report(found, error_rows(workspace, self.every_plan()))
         report.tables["files"] = self.files()
         return report
@@ -177,7 +194,14 @@ class MetricStudy(SourceStudy):
                     }
                     features = real, judged[: len(train.ids)]
                     inputs = evaluation.inputs(train, seed, fid_features=features, fid_name=self._fid_name)
-                    yield row | measure_point(inputs)
+                    yield row | measure_point(inputs) | self._on_gpu(inputs)
+
+    def _on_gpu(self, inputs: MetricInputs) -> dict[str, float]:
+        """`gpu_seconds_…` of each metric, if asked for (GenBench Fig. 5)."""
+        if not self.config.time_on_gpu:
+            return {}
+        metrics = [metric for metric in (*proxy_metrics(), LINEAR_PROBE) if metric.compute]
+        return {f"gpu_seconds_{name}": taken for name, taken in device_seconds(metrics, inputs, "cuda").items()}
 
     @property
     def _fid_name(self) -> str:
@@ -214,11 +238,9 @@ class MetricStudy(SourceStudy):
 
     def _similarities(self, evaluation: EvaluationSet) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Mean text similarity of the data set and its classes, and CLER of generated images less zero-shot (Fig. 6)."""
-        dataset, test, captions = evaluation.dataset, evaluation.test, self.pool
+        dataset, test = evaluation.dataset, evaluation.test
         queries = class_embeddings(evaluation.texts)
-        counts = np.bincount(captions.caption_of, minlength=len(captions.captions))
-        k = min(self.config.nearest_captions, int(counts.sum()))
-        mts = mean_text_similarity(queries, captions.captions, k=k, counts=counts).numpy()
+        mts = self._mean_text_similarity(evaluation)
         num_classes = len(dataset.class_names)
         before = recall_by_class(predict(test.features, queries).numpy(), test.labels, num_classes)
         after = []
@@ -236,6 +258,17 @@ class MetricStudy(SourceStudy):
             for label, name in enumerate(dataset.class_names)
         ]
         return where | {"mts": float(mts.mean()), "cler_change": float(np.nanmean(change))}, rows
+
+    def _mean_text_similarity(self, evaluation: EvaluationSet) -> np.ndarray:
+        """`[C]`, by the captions of the corpus, each once, or by those of the pool, once for each image."""
+        if self.config.corpus:
+            search = local_search(evaluation.workspace, self.config.corpus, self.encoder.name)
+            return corpus_similarity(search, np.asarray(evaluation.texts), self.config.nearest_captions)
+        captions = self.pool
+        counts = np.bincount(captions.caption_of, minlength=len(captions.captions))
+        k = min(self.config.nearest_captions, int(counts.sum()))
+        queries = class_embeddings(evaluation.texts)
+        return mean_text_similarity(queries, captions.captions, k=k, counts=counts).numpy()
 
 
 def measure_point(inputs: MetricInputs) -> dict[str, Any]:

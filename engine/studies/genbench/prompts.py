@@ -11,6 +11,7 @@ import numpy as np
 from engine.evaluation import choose_by_class
 from engine.evaluation.metrics import CLER, Metric, tradeoff_metrics
 from engine.prompts import Strategy, load_sentences, strategy_name
+from engine.prompts.negative_prompts import NEGATIVE_PROMPTS
 from engine.reports import Report
 from engine.reports.aggregate import mean_and_sd, with_sd
 from engine.reports.figures import bar_figure
@@ -25,6 +26,9 @@ from engine.studies.scoring import (
     contact_sheet,
     cost_tables,
     error_rows,
+    improvement_figure,
+    improvements,
+    is_generated,
     scores_of,
     tradeoff_rows,
 )
@@ -40,6 +44,9 @@ STRATEGIES = (
     "defined_template+retrieval_augmented",
 )
 """Rows of Table 2 (the third is `DT`, then `w/ NP`, `w/ RD`, `w/ NP, RD`), and the retrieval-augmented ones of section 3.2."""
+FIGURE_2_BEST = (
+    "GenBench Figure 2: gain over zero-shot of each data set's best strategy (chosen on the test set, as in the paper)."
+)
 BY_CLASS, SINGLE, HINDSIGHT = "best for each class", "best single", "best single in hindsight"
 
 
@@ -106,17 +113,34 @@ class PromptStudy(SourceStudy):
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
-        """Strategy → its images; `retrieval`; `original` if there is a choice to validate."""
+        """Strategy → its images; `retrieval`; `original` if there is a choice to validate.
+
+        Where a generator needs more guidance for negative prompts than it has by default, the same strategy without them is also
+        made at that guidance, since their difference at two guidances is mostly that of the guidances.
+        """
         self.config.check()
         names = [strategy_name(name) for name in self.config.strategies]
         if self.left_out:
             names = [name for name in names if not Strategy.parse(name).needs_sentences]
             check_not_empty(strategies=tuple(names))
-        found = {name: Variant("generative", name, self.config.shots) for name in names}
+        found: dict[str, Variant] = {}
+        for name in names:
+            if twin := self._at_equal_guidance(name):
+                found[f"{twin.strategy} (guidance {twin.guidance_scale:g})"] = twin
+            found[name] = Variant("generative", name, self.config.shots)
         found["retrieval"] = Variant("retrieval", "", self.config.shots)
         if self.config.validation_shots:
             found["original"] = Variant("original", "", self.config.validation_shots)
         return found
+
+    def _at_equal_guidance(self, name: str) -> Variant | None:
+        """The strategy without its negative prompts, at the guidance that these bring; None if they bring none of their own."""
+        parts = [part.name for part in Strategy.parse(name).parts]
+        scale = self.generator.negative_guidance_scale
+        if NEGATIVE_PROMPTS.name not in parts or not scale or scale == self.generator.guidance_scale:
+            return None
+        parts.remove(NEGATIVE_PROMPTS.name)
+        return Variant("generative", "+".join(parts), self.config.shots, scale)
 
     def build_report(self, workspace: Workspace) -> Report:
         """Table 2, the choice for each class and its accuracy."""
@@ -133,12 +157,14 @@ class PromptStudy(SourceStudy):
             evaluation = self.evaluation_set(workspace, dataset)
             rows = tradeoff_rows(evaluation, bills, plans, [self.config.shots])
             for (name, _), row in zip(plans, rows, strict=True):
-                row["source"], row["strategy"] = self.variants[name].source, self.variants[name].strategy
+                variant = self.variants[name]
+                row["source"], row["strategy"] = variant.source, name if variant.is_generated else variant.strategy
             scored += rows
             by_name = {(name, row["seed"]): row for (name, _), row in zip(plans, rows, strict=True)}
             if self.config.validation_shots and dataset.task != "multilabel":
                 for seed in self.config.seeds:
-                    chosen, of_classes = self._choose(evaluation, seed, candidates, by_name)
+                    eligible = [name for name in candidates if self.variants[name].guidance_scale is None]
+                    chosen, of_classes = self._choose(evaluation, seed, eligible, by_name)
                     choices += chosen
                     classes += of_classes
             sheets += [
@@ -148,8 +174,10 @@ class PromptStudy(SourceStudy):
                 )
                 for name in candidates
             ]
+        best = best_by_dataset(scored)
         tables = {
             "table_2": table_2(scored),
+            "figure_2": best,
             "choice": average_over_seeds(choices),
             "choice_by_class": choice_by_class(classes, len(self.config.seeds)),
             "tradeoff": scored,
@@ -158,7 +186,7 @@ class PromptStudy(SourceStudy):
             "errors": error_rows(workspace, self.every_plan()),
             "files": self.files(),
         }
-        figures = {}
+        figures = {FIGURE_2_BEST: improvement_figure(best)} if best else {}
         for group in dict.fromkeys(row["group"] for row in scored):
             bars, spread = _bars([row for row in scored if row["group"] == group])
             caption = f"CLER at {self.config.shots} shots, {group}; bars are one standard deviation over seeds."
@@ -224,6 +252,11 @@ class PromptStudy(SourceStudy):
         notes.append(
             "Table 2: CLER in percent, mean ± standard deviation over seeds; * marks the best mean of a column."
         )
+        if any(variant.guidance_scale is not None for variant in self.variants.values()):
+            notes.append(
+                "Negative prompts have an effect under guidance alone, so compare them with the row of the same guidance; "
+                "rows with a guidance in brackets are not candidates of the choice."
+            )
         if not choices:
             return notes
         gain = gains(choices)
@@ -236,6 +269,21 @@ class PromptStudy(SourceStudy):
             f"Best for each class less best single: {with_sd(gain, 2, '+')} points of CLER, mean over data sets; "
             f"positive for {sum(each > 0 for each in gain)} of {len(gain)} seeds.",
         ]
+
+
+def best_by_dataset(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gain over zero-shot of each data set's best generated strategy by mean CLER, the largest first (GenBench Fig. 2, left).
+
+    As in the paper, the strategy is the one with the best test score, so the gain is an upper bound.
+    """
+    averaged = [
+        row for row in average_over_seeds([row for row in rows if is_generated(row)]) if row["cler"] is not None
+    ]
+    strategies = {
+        dataset: max((row for row in averaged if row["dataset"] == dataset), key=lambda row: row["cler"])["strategy"]
+        for dataset in dict.fromkeys(row["dataset"] for row in averaged)
+    }
+    return improvements([row for row in rows if row["strategy"] == strategies.get(row["dataset"])])
 
 
 def mix(sets: Sequence[Images], chosen: np.ndarray) -> Images:

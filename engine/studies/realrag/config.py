@@ -11,7 +11,11 @@ from engine.studies.config import Settings, check_not_empty, check_place, check_
 
 METHODS = ("none", "zero", "normal", "realrag")
 """No reference; references by plain CLIP, by a head without and with reflective negatives (RealRAG section 5)."""
-TRAINED = ("normal", "realrag")
+TRAINED = ("normal", "random", "image_hard", "realrag", "oracle", "selective")
+"""Methods with a head. `random`, `image_hard` and `oracle` are controls of the negatives, `selective` takes some of the
+reflective ones (`negative_choices.py`)."""
+MINED = ("realrag", "selective")
+"""Methods whose negatives are mined from generated images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +24,7 @@ class RetrieverSettings(Settings):
     model whose frozen towers the retrievers use."""
 
     methods: tuple[str, ...] = METHODS
-    """Any of `none`, `zero`, `normal`, `realrag`."""
+    """Any of `none`, `zero`, `normal`, `realrag`, and the other negatives: `random`, `image_hard`, `oracle`, `selective`."""
     seeds: tuple[int, ...] = (0, 1)
     """Each seed trains its own heads and generates its own images."""
     database_shots: int = 120
@@ -31,6 +35,8 @@ class RetrieverSettings(Settings):
     """Prompt strategy of the training prompts."""
     strategy: str = "simple_template"
     """Prompt strategy of queries and of the judged images ("A photo of a [CLASS NAME]")."""
+    prompts: Path | None = None
+    """JSON file, class name → prompts: queries and prompts of the data sets whose classes it names (novel objects)."""
     max_distance: float | None = None
     """References farther than this cosine distance are left out, and the image is generated from text alone."""
     negatives_mined: int = 4
@@ -39,6 +45,8 @@ class RetrieverSettings(Settings):
     """Skip images of the prompt's own class in mining."""
     validation_share: float = 0.2
     """Share of the mining half's images that chooses the epoch and is not trained on."""
+    held_out_share: float = 0.0
+    """Share of each data set's classes that no head is trained on; their names are retrieved all the same ("unseen")."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Training of the heads; `normal` is trained in the same way without reflective negatives."""
     batch_size: int | None = None
@@ -46,20 +54,28 @@ class RetrieverSettings(Settings):
     report: Path = Path("report")
     """Folder for report.json and index.html."""
 
+    @property
+    def needs_mining(self) -> bool:
+        """Whether a method's negatives are mined from generated images."""
+        return any(method in MINED for method in self.methods)
+
     def check(self) -> None:
         """Raises ValueError if the configuration is invalid."""
         super().check()
         check_place("report", self.report)
         check_not_empty(methods=self.methods)
+        known = ("none", "zero", *TRAINED)
         for name in self.methods:
-            if name not in METHODS:
-                raise ValueError(unknown_name("method", name, METHODS))
+            if name not in known:
+                raise ValueError(unknown_name("method", name, known))
         for name in ("texts", "negatives_mined"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
         if self.database_shots < 2:
             raise ValueError(f"database_shots is {self.database_shots}; give 2 or more, for two halves")
         check_seeds(self.seeds)
+        if not 0 <= self.held_out_share < 1:
+            raise ValueError(f"held_out_share is {self.held_out_share}; give a share from 0 to below 1")
         for strategy in (self.strategy, self.training_strategy):
             if "retrieval_augmented" in strategy_name(strategy).split("+"):
                 raise ValueError("retrieval_augmented is what the methods add; leave it out of the strategies")
@@ -125,3 +141,5 @@ class RealRagConfig(RetrieverSettings):
             raise ValueError("a checkpoint before the first epoch is no trained head; give epochs of 1 or more")
         if self.options and "realrag" not in self.methods:
             raise ValueError("options compare ways to train realrag; add it to the methods")
+        if self.options and self.held_out_share:
+            raise ValueError("options compare heads that are trained on all classes; leave held_out_share out")

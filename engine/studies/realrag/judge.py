@@ -1,9 +1,9 @@
-"""Scores of RealRAG's images and retrievers, and the tables of the paper computed from them."""
+"""Scores of RealRAG's images and retrievers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.catalog import Dataset
-from engine.evaluation import LinearProbe, clip_score, fid_score, fit_linear_probe
+from engine.evaluation import LinearProbe, clip_score, fid_score, fit_linear_probe, predict
 from engine.models import ImageEncoder
 from engine.models.prompt_weights import read_weights
-from engine.models.spec import GeneratorSpec
 from engine.prompts import make_prompt
 from engine.recipe import embedding_column
 from engine.retriever.retriever import Retriever, precision_and_recall
 from engine.sources import Plan
+from engine.sources.retrieval import class_queries
 from engine.store import Workspace
 from engine.store.vectors import to_matrix
 from engine.studies.image_set import load_features
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from engine.dataflow.inception import InceptionFeatures
 
 Row = dict[str, Any]
-SCORES = ("clip_i", "clip_t", "fid", "accuracy", "judge_i")
+SCORES = ("clip_i", "clip_t", "fid", "accuracy", "zero_shot_accuracy", "judge_i")
+"""Columns that `score_rows` fills."""
 TOP = (1, 5, 10)
 """The k of P@k and recall@k."""
-PAIRS = (("none", "zero"), ("none", "normal"), ("none", "realrag"), ("zero", "normal"), ("zero", "realrag"), ("normal", "realrag"))  # fmt: skip
-"""Methods that are compared with each other."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,17 @@ def load_images(workspace: Workspace, wanted: Plan | Sequence[str], encoders: Se
 
 @dataclass(frozen=True)
 class Judge:
-    """Real test images of one data set, and the probe that scores generated images."""
+    """Real test images of one data set, and what scores generated images: a probe, and the class names in CLIP's way."""
 
     dataset: Dataset
     workspace: Workspace
     encoder: ImageEncoder
-    judge_name: str
+    judge: ImageEncoder
+    """Encoder of the probe; its text tower classifies by the class names too, as RealRAG's OpenCLIP does (Table 2)."""
     test: ImageSet
     probe: LinearProbe
+    learnt_from: frozenset[str]
+    """Ids of the real images that the probe was fitted on."""
     inception: "InceptionFeatures | None" = None
     """Stage that added the features for FID; None for the judge's features."""
     _known: dict[str, Any] = field(default_factory=dict)
@@ -89,40 +91,51 @@ class Judge:
         cls,
         workspace: Workspace,
         dataset: Dataset,
-        original: Plan,
+        known: Plan,
         test: Plan,
         encoder: ImageEncoder,
-        judge_name: str,
+        judge: ImageEncoder,
         inception: "InceptionFeatures | None",
     ) -> "Judge":
-        """Fits the probe on the judge's features of the data set's database images. Raises ValueError if there are none."""
-        database = load_images(workspace, original, [judge_name])
-        if not database.ids:
+        """Fits the probe on the judge's features of the images of `known`. Raises ValueError if there are none.
+
+        None of them may be a reference: a generated image is much like its reference, so a probe that has seen the reference
+        scores a memory of it.
+        """
+        learnt = load_images(workspace, known, [judge.name])
+        if not learnt.ids:
             raise ValueError(f"the database has no image of {dataset.name} that could be read; look at the errors")
         probe = fit_linear_probe(
-            database.features[judge_name], database.labels, num_classes=len(dataset.class_names), seed=0
+            learnt.features[judge.name], learnt.labels, num_classes=len(dataset.class_names), seed=0
         )
-        tested = load_images(workspace, test, [encoder.name, judge_name])
-        return cls(dataset, workspace, encoder, judge_name, tested, probe, inception)
+        tested = load_images(workspace, test, [encoder.name, judge.name])
+        return cls(dataset, workspace, encoder, judge, tested, probe, frozenset(learnt.ids), inception)
 
     @property
     def fid_features(self) -> str:
         """Name of the features that FID compares."""
-        return self.inception.features if self.inception else self.judge_name
+        return self.inception.features if self.inception else self.judge.name
 
     def row(self) -> Row:
-        """Accuracy of the judge itself on real test images."""
+        """Accuracy of the judge itself on real test images, by its probe and by the class names."""
         return {
             "dataset": self.dataset.name,
             "group": self.dataset.group,
             "classes": len(self.dataset.class_names),
+            "probe_images": len(self.learnt_from),
             "test_images": len(self.test.ids),
             "accuracy_on_real": float(self.is_right(self.test).mean()),
+            "zero_shot_accuracy": float(self.is_named(self.test).mean()),
         }
 
     def is_right(self, images: ImageSet) -> np.ndarray:
         """`[N]` bool: whether the probe predicts the requested class."""
-        return self.probe.predict(images.features[self.judge_name]).numpy() == images.labels
+        return self.probe.predict(images.features[self.judge.name]).numpy() == images.labels
+
+    def is_named(self, images: ImageSet) -> np.ndarray:
+        """`[N] bool`: whether the name of the requested class, in the data set's templates, is the nearest of all classes."""
+        nearest = predict(images.features[self.judge.name], class_queries(self.judge, self.dataset))
+        return nearest.numpy() == images.labels
 
     def nearness(self, images: ImageSet, encoder: str) -> float:
         """Mean cosine of each image and all test images of its class, times 100 (CLIP-I; an image without any is left out)."""
@@ -139,7 +152,7 @@ class Judge:
     def fid(self, images: ImageSet) -> float:
         """Fréchet distance to the test images."""
         if self.inception is None:
-            real, drawn = self.test.features[self.judge_name], images.features[self.judge_name]
+            real, drawn = self.test.features[self.judge.name], images.features[self.judge.name]
             return fid_score(real, drawn, of=self.fid_features).fid
         if "inception" not in self._known:
             self._known["inception"] = load_features(self.workspace, self.inception.column, self.test.ids)
@@ -166,9 +179,9 @@ def score_rows(judge: Judge, images: ImageSet) -> Row:
     row: Row = {"dataset": dataset.name, "group": dataset.group, "images": len(images.ids)}
     if len(images.ids) < 2:
         return row | dict.fromkeys(SCORES) | {"right_references": None, "_by_class": {}}
-    right = judge.is_right(images)
-    by_class = {int(number): float(right[images.labels == number].mean()) for number in np.unique(images.labels)}
+    by_class, named = (_by_class(right, images) for right in (judge.is_right(images), judge.is_named(images)))
     referred = [number for number, name in enumerate(images.reference_ids) if name]
+    assert judge.learnt_from.isdisjoint(images.reference_ids), "the judge has seen a reference"
     found = judge.workspace.fetch(sorted({images.reference_ids[n] for n in referred}), ["dataset", "class_index"])
     names = (found.column(name).to_pylist() for name in ("id", "dataset", "class_index"))
     shown = {name: (of, number) for name, of, number in zip(*names, strict=True)}
@@ -179,16 +192,21 @@ def score_rows(judge: Judge, images: ImageSet) -> Row:
         "clip_t": clip_score(images.features[judge.encoder.name], texts),
         "fid": judge.fid(images),
         "accuracy": fmean(by_class.values()),
-        "judge_i": judge.nearness(images, judge.judge_name),
+        "zero_shot_accuracy": fmean(named.values()),
+        "judge_i": judge.nearness(images, judge.judge.name),
         "right_references": fmean(hits) if hits else None,
         "_by_class": by_class,
     }
 
 
+def _by_class(right: np.ndarray, images: ImageSet) -> dict[int, float]:
+    return {int(number): float(right[images.labels == number].mean()) for number in np.unique(images.labels)}
+
+
 def retrieval_rows(
     retrievers: Mapping[tuple[str, str, int], Retriever],
     database: Mapping[Dataset, Plan],
-    strategy: str,
+    strategy_of: Callable[[Dataset], str],
     workspace: Workspace,
 ) -> list[Row]:
     """P@k and recall@k of every retriever on each data set; all search the whole database with the class's first prompt.
@@ -206,111 +224,14 @@ def retrieval_rows(
             whole = Retriever(retriever.workspace, retriever.encoder, retriever.head)  # without a limit on the distance
             known[retriever.name] = []
             for dataset in database:
-                texts = [read_weights(prompt).text for prompt in class_prompts(dataset, strategy)]
+                texts = [read_weights(prompt).text for prompt in class_prompts(dataset, strategy_of(dataset))]
                 hits = whole.search(texts, max(TOP))
                 wanted = [(dataset.name, number) for number in range(len(texts))]
                 row: Row = {"dataset": dataset.name, "group": dataset.group}
                 for k in TOP:
                     precision, recall = precision_and_recall(hits, wanted, num_relevant, k)
                     row |= {f"precision_at_{k}": float(precision.mean()), f"recall_at_{k}": float(recall.mean())}
+                row["_precision_by_class"] = dict(enumerate(precision.tolist()))  # of the largest k
                 known[retriever.name].append(row | {"index_recall": whole.recall(texts, max(TOP))})
         rows += [dict(zip(("generator", "method", "seed"), key, strict=True)) | row for row in known[retriever.name]]
     return rows
-
-
-def summary(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
-    """One row per combination of the columns `by`: mean over seeds of every number, its `…_sd` (n - 1), and `seeds`."""
-    settings: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        settings.setdefault(tuple(row[name] for name in by), []).append(row)
-    averaged = []
-    for setting, members in settings.items():
-        result: Row = dict(zip(by, setting, strict=True)) | {"seeds": len(members)}
-        for name in members[0]:
-            if name in (*by, "seed") or name.startswith("_"):
-                continue
-            values = [row[name] for row in members if row[name] is not None]
-            result[name] = fmean(values) if values else None
-            result[f"{name}_sd"] = stdev(values) if len(values) > 1 else None
-        averaged.append(result)
-    return averaged
-
-
-def paper_tables(rows: Sequence[Row], generators: Mapping[str, GeneratorSpec]) -> dict[str, list[Row]]:
-    """RealRAG's Tables 1 to 5, with the study's data sets instead of Cars, Dogs and Flowers."""
-
-    def table(methods: Sequence[str], scores: Sequence[str], average_only: bool = False) -> list[Row]:
-        found = []
-        for generator, spec in generators.items():
-            for method in methods:
-                seeds: dict[int, Row] = {}
-                for row in rows:
-                    if (row["generator"], row["method"]) == (generator, method) and row["accuracy"] is not None:
-                        each = seeds.setdefault(row["seed"], {})
-                        each |= {} if average_only else {f"{row['dataset']} {name}": row[name] for name in scores}
-                        each["accuracies"] = [*each.get("accuracies", []), row["accuracy"]]
-                for each in seeds.values():
-                    accuracies = each.pop("accuracies")
-                    if "accuracy" in scores:
-                        each["average accuracy"] = fmean(accuracies)
-                named = {"type": spec.pipeline, "generator": generator, "method": method}
-                found += summary([named | each | {"seed": seed} for seed, each in seeds.items()], tuple(named))
-        return found
-
-    means, ours = ("clip_i", "clip_t", "fid"), ("zero", "normal", "realrag")
-    return {
-        "realrag_table_1": table(("none", "realrag"), means),
-        "realrag_table_2": table(("none", "realrag"), ("accuracy",), average_only=True),
-        "realrag_table_3": table(ours, means),
-        "realrag_table_4": table(("none", "realrag"), ("accuracy",)),
-        "realrag_table_5": table(ours, ("accuracy",)),
-    }
-
-
-def paired_tests(rows: Sequence[Row], retrieval: Sequence[Row]) -> list[Row]:
-    """Differences of two methods on one data set: t-test over paired seeds, and for accuracy Wilcoxon's over paired classes.
-
-    A seed's pair shares the noise of its images. p is None if all differences are equal or there is only one pair.
-    """
-    from scipy import stats
-
-    values: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
-    classes: dict[tuple[str, str], dict[str, dict[int, list[float]]]] = {}
-    for row in [*rows, *retrieval]:
-        for name in (*SCORES, "precision_at_1", "precision_at_10"):
-            if row.get(name) is not None:
-                by_method = values.setdefault((row["generator"], row["dataset"], name), {})
-                by_method.setdefault(row["method"], {})[row["seed"]] = row[name]
-        for number, share in row.get("_by_class", {}).items():
-            by_class = classes.setdefault((row["generator"], row["dataset"]), {}).setdefault(row["method"], {})
-            by_class.setdefault(number, []).append(share)
-    found = []
-    for (generator, dataset, score), methods in values.items():
-        for first, second in PAIRS:
-            seeds = sorted(methods.get(first, {}).keys() & methods.get(second, {}).keys())
-            if not seeds:
-                continue
-            before, after = (np.array([methods[name][seed] for seed in seeds]) for name in (first, second))
-            compared: Row = {
-                "generator": generator,
-                "dataset": dataset,
-                "score": score,
-                "from": first,
-                "to": second,
-                "difference": float((after - before).mean()),
-                "seeds": len(seeds),
-                "p_seeds": _p_value(stats.ttest_rel, after, before),
-            }
-            if score == "accuracy":
-                one, other = (classes[generator, dataset][name] for name in (first, second))
-                both = sorted(one.keys() & other.keys())
-                before, after = (np.array([fmean(each[number]) for number in both]) for each in (one, other))
-                compared |= {"classes": len(both), "p_classes": _p_value(stats.wilcoxon, after, before)}
-            found.append(compared)
-    return found
-
-
-def _p_value(test: Any, after: np.ndarray, before: np.ndarray) -> float | None:
-    if len(after) < 2 or np.ptp(after - before) < 1e-12:  # equal differences have no variance to test against
-        return None
-    return float(test(after, before).pvalue)

@@ -1,7 +1,7 @@
 """Lessons of a retriever: training prompts, the mining half of the database, and the negatives mined for one generator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,12 @@ from engine.sources import ConcatenatedPlan, GenerativePlan
 from engine.store import Workspace
 from engine.studies.realrag.config import RetrieverSettings
 from engine.studies.realrag.judge import ImageSet, encode_prompts, load_images
+from engine.studies.realrag.negative_choices import (
+    image_hard_negatives,
+    oracle_negatives,
+    random_negatives,
+    selective_negatives,
+)
 
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
@@ -79,7 +85,7 @@ class Lessons:
         recipes = [self.plan[index] for index in range(len(self.plan))]
         images = self.half.images
         image_class = np.array([codes[pair] for pair in images.classes], np.int64)
-        return RetrieverData(
+        data = RetrieverData(
             encoder=self.encoder.name,
             text_features=encode_prompts(self.encoder, [recipe.prompt for recipe in recipes]),
             text_class=np.array([codes[recipe.dataset, recipe.class_index] for recipe in recipes], np.int64),
@@ -89,6 +95,32 @@ class Lessons:
             validation=choose_validation(image_class, self.config.validation_share),
             generated=self._generated(),
         )
+        held_out = [code for pair, code in codes.items() if pair in self.held_out]
+        return data.without_classes(np.array(held_out)) if held_out else data
+
+    @cached_property
+    def held_out(self) -> frozenset[tuple[str, int]]:
+        """(Data set, class) of the classes that no head is trained on, the same share of each data set."""
+        random = np.random.default_rng(0)
+        chosen: list[tuple[str, int]] = []
+        for dataset in self.datasets:
+            order = random.permutation(len(dataset.class_names))
+            chosen += [(dataset.name, int(n)) for n in order[: round(self.config.held_out_share * len(order))]]
+        return frozenset(chosen)
+
+    def data_for(self, method: str) -> RetrieverData:
+        """The training data of a method: the same prompts and images, with its own negatives. Raises ValueError as they do."""
+        data, k = self.data, self.config.negatives_mined
+        match method:
+            case "random":
+                return replace(data, negatives=random_negatives(data, k))
+            case "image_hard":
+                return replace(data, negatives=image_hard_negatives(data, k))
+            case "oracle":
+                return replace(data, negatives=oracle_negatives(data, self._class_names, k))
+            case "selective":
+                return replace(data, negatives=selective_negatives(data))
+        return data
 
     def negatives(self, *, mask: bool) -> np.ndarray:
         """`[T, K]` rows of the mining half's images nearest to the image generated for each prompt; -1 for none."""
@@ -112,6 +144,11 @@ class Lessons:
         embeddings: np.ndarray = np.zeros((len(ids), self.encoder.dimension), np.float32)
         embeddings[[text_of[name] for name in drawn.ids]] = drawn.features[self.encoder.name]
         return embeddings
+
+    @property
+    def _class_names(self) -> list[str]:
+        """Class number → data set and name."""
+        return [f"{dataset.name}/{name}" for dataset in self.datasets for name in dataset.class_names]
 
     @property
     def _classes(self) -> list[tuple[str, int]]:

@@ -14,6 +14,7 @@ SHOWN_CLASSES = 4
 """Number of classes on a sheet, spread evenly over the data set."""
 SPACE_CLASSES = 6
 COLOURS = {"real": "#999999", "none": "#000000", "zero": "#e69f00", "normal": "#0072b2", "realrag": "#d55e00"}
+COLOURS |= {"random": "#cc79a7", "image_hard": "#009e73", "oracle": "#f0e442", "selective": "#56b4e9"}
 
 
 def reference_sheet(

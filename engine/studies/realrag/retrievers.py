@@ -5,9 +5,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from engine.catalog import Dataset
+from engine.catalog.written_prompts import with_prompts
 from engine.models import generator_spec
 from engine.models.generators import adapter_of
 from engine.models.spec import GeneratorSpec
+from engine.prompts.written_prompt import WRITTEN_PROMPT
 from engine.reports import Report
 from engine.retriever.database import DatabasePlan
 from engine.retriever.fit import Trained
@@ -16,8 +19,9 @@ from engine.sources import ConcatenatedPlan, CorpusMaker, GeneratorMaker, Plan
 from engine.store import Workspace
 from engine.studies.base import Phase, Study, run_study
 from engine.studies.realrag.config import TRAINED, RetrieverSettings, TrainRetrieverConfig
-from engine.studies.realrag.judge import Row, retrieval_rows, summary
+from engine.studies.realrag.judge import Row, retrieval_rows
 from engine.studies.realrag.lessons import Lessons, MiningHalf
+from engine.studies.realrag.tables import held_out_rows, summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ class RetrieverStudy(Study):
         """
         super().check()
         for spec in self.generators.values():
-            if adapter_of(spec.pipeline).needs_reference and "realrag" in self.config.methods:
+            if adapter_of(spec.pipeline).needs_reference and self.config.needs_mining:
                 raise ValueError(
                     f"generator {spec.name} requires a reference image; leave out the methods none and realrag"
                 )
@@ -66,6 +70,16 @@ class RetrieverStudy(Study):
             if dataset.task == "multilabel":
                 raise ValueError(f"{dataset.name} has several labels an image, and a reference has one; leave it out")
         _ = self.mining, self.retrieval
+
+    @cached_property
+    def datasets(self) -> list[Dataset]:
+        """The data sets, those of the configured file with its prompts."""
+        datasets = super().datasets
+        return with_prompts(datasets, self.config.prompts) if self.config.prompts else datasets
+
+    def strategy_of(self, dataset: Dataset) -> str:
+        """Prompt strategy of a data set's queries and judged images."""
+        return WRITTEN_PROMPT.name if dataset.prompts else self.config.strategy
 
     @cached_property
     def generators(self) -> dict[str, GeneratorSpec]:
@@ -115,7 +129,7 @@ class RetrieverStudy(Study):
     def phases(self) -> Iterator[Phase]:
         """Database, training prompts, negatives, heads."""
         yield "database", self.fill_database
-        if "realrag" in self.config.methods:
+        if self.config.needs_mining:
             yield "training prompts", self._fill_prompts
             yield "negatives", self._mine
         yield "heads", self._train
@@ -154,14 +168,15 @@ class RetrieverStudy(Study):
         wanted: dict[Key, Any] = {}
         for generator, lessons in self.lessons.items():
             methods = [method for method in TRAINED if method in self.config.methods]
-            data = lessons.data if methods else None
+            data = {method: lessons.data_for(method) for method in methods}
             for seed in self.config.seeds:
                 kept = self.kept_epochs if seed == self.config.seeds[0] else ()
                 for method in methods:
                     training = replace(self.config.training, label=method, seed=seed, keep_epochs=kept)
-                    if method == "normal":
+                    # a generator that is right everywhere leaves no selective negative, and the head is that of `normal`
+                    if method == "normal" or (method == "selective" and (data[method].negatives < 0).all()):
                         training = replace(training, num_negatives=0)
-                    wanted[generator, method, seed] = data, training
+                    wanted[generator, method, seed] = data[method], training
         self.trained = train_missing(run, wanted)
 
     def _embed(self, run: "Run") -> None:
@@ -188,7 +203,14 @@ class RetrieverStudy(Study):
     def retrieval_table(self, workspace: Workspace) -> list[Row]:
         """P@k and recall@k of every retriever on each data set."""
         database: Mapping[Any, Plan] = {dataset: self.retrieval[dataset.name] for dataset in self.datasets}
-        return retrieval_rows(self.retrievers, database, self.config.strategy, workspace)
+        return retrieval_rows(self.retrievers, database, self.strategy_of, workspace)
+
+    def held_out_table(self, retrieval: Sequence[Row]) -> dict[str, list[Row]]:
+        """The table `held_out`, if classes are held out."""
+        if not self.config.held_out_share:
+            return {}
+        held_out = next(iter(self.lessons.values())).held_out
+        return {"held_out": held_out_rows([row for row in retrieval if "@" not in row["method"]], held_out)}
 
     def training_curves(self) -> list[Row]:
         """One row per epoch of every head."""
@@ -218,14 +240,16 @@ class RetrieverStudy(Study):
 
     def every_plan(self) -> list[Plan]:
         """Database and training prompts."""
-        mined = self.lessons.values() if "realrag" in self.config.methods else ()
+        mined = self.lessons.values() if self.config.needs_mining else ()
         return [self.database_plan, *(lessons.plan for lessons in mined)]
 
     def build_report(self, workspace: Workspace) -> Report:
         """Retrieval, training curves and costs."""
         by = ("generator", "method", "dataset", "group")
+        retrieval = self.retrieval_table(workspace)
         tables = {
-            "retrieval": summary(self.retrieval_table(workspace), by),
+            "retrieval": summary(retrieval, by),
+            **self.held_out_table(retrieval),
             "heads": self.head_rows(),
             "training_curves": self.training_curves(),
             **cost_tables(workspace, Bills(workspace)),

@@ -21,14 +21,12 @@ from engine.studies.realrag.judge import (
     class_prompts,
     encode_prompts,
     load_images,
-    paired_tests,
-    paper_tables,
     score_rows,
-    summary,
 )
 from engine.studies.realrag.options import Option, compare_options, option_lessons
 from engine.studies.realrag.pictures import reference_sheet, space_sheet
 from engine.studies.realrag.retrievers import Key, RetrieverStudy
+from engine.studies.realrag.tables import by_knowledge, paired_tests, paper_tables, summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
 if TYPE_CHECKING:
@@ -157,7 +155,7 @@ class RealRag(RetrieverStudy):
     def _plan_without(self, generator: str, seed: int) -> None:
         spec, config = self.generators[generator], self.config
         self.plans[generator, "none", seed] = {
-            dataset.name: GenerativePlan(dataset, spec, config.strategy, config.images, seed)
+            dataset.name: GenerativePlan(dataset, spec, self.strategy_of(dataset), config.images, seed)
             for dataset in self.datasets
         }
 
@@ -167,14 +165,14 @@ class RealRag(RetrieverStudy):
         images = config.checkpoint_images if "@" in method else config.images
         retriever = self.retrievers[key]
         found = {
-            dataset.name: retriever.references(dataset, config.strategy, images, config.references, seed)
+            dataset.name: retriever.references(dataset, self.strategy_of(dataset), images, config.references, seed)
             for dataset in self.datasets
         }
         self.plans[key] = {
             dataset.name: GenerativePlan(
                 dataset,
                 spec,
-                f"{config.strategy}+retrieval_augmented",
+                f"{self.strategy_of(dataset)}+retrieval_augmented",
                 images,
                 seed,
                 Materials(references=found),
@@ -193,7 +191,7 @@ class RealRag(RetrieverStudy):
                 for dataset in self.datasets
             },
             {
-                dataset.name: encode_prompts(self.encoder, class_prompts(dataset, self.config.strategy))
+                dataset.name: encode_prompts(self.encoder, class_prompts(dataset, self.strategy_of(dataset)))
                 for dataset in self.datasets
             },
             self.encoder.name,
@@ -217,10 +215,10 @@ class RealRag(RetrieverStudy):
             dataset.name: Judge.of(
                 workspace,
                 dataset,
-                ConcatenatedPlan([self.mining[dataset.name], self.retrieval[dataset.name]]),
+                self.mining[dataset.name],
                 self.tests[dataset.name],
                 self.encoder,
-                self.judge.name,
+                self.judge,
                 self.inception,
             )
             for dataset in self.datasets
@@ -241,6 +239,8 @@ class RealRag(RetrieverStudy):
                 [row for row in retrieval if "@" not in row["method"]], ("generator", "method", "dataset", "group")
             ),
             "paired_tests": paired_tests(whole, [row for row in retrieval if "@" not in row["method"]]),
+            **self.held_out_table(retrieval),
+            "by_knowledge": by_knowledge(whole, [row for row in retrieval if "@" not in row["method"]]),
             "figure_7": _figure_7(rows, retrieval),
             "training_curves": self.training_curves(),
             "heads": self.head_rows(),
@@ -267,7 +267,7 @@ class RealRag(RetrieverStudy):
             sheets=sheets,
             notes=[
                 f"FID is of {next(iter(judges.values())).fid_features}; only distances of equal features and numbers compare.",
-                f"Accuracy is that of a linear probe on {self.judge.name}'s features of real images, fitted on each data set's database.",
+                f"Accuracy is that of a linear probe on {self.judge.name}'s features of real images, fitted on the mining half of each data set's database; it has seen neither references nor test images.",
                 "Accuracies and precisions are in percent (shares in report.json); CLIP-I, CLIP-T and Judge-I are cosines times 100; ± is over seeds.",
             ],
         )

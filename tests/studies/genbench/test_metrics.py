@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from engine.evaluation import MetricInputs
+from engine.evaluation.metrics import LINEAR_PROBE, proxy_metrics
+from engine.evaluation.metrics.device_time import device_seconds
 from engine.sources import plan_ids
 from engine.store import Workspace
-from engine.studies.genbench.metric_report import MetricFindings, metric_report, times
+from engine.studies.genbench.metric_report import MetricFindings, metric_report, small_sets, times
 from engine.studies.genbench.metrics import MetricsConfig, MetricStudy, measure_point, recall_by_class, run_metrics
+from engine.testing.contracts import made_up_inputs
 from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
 
@@ -101,12 +105,58 @@ def test_the_report_holds_every_correlation_and_figure():
     assert any("r = 1.00 [1.00, 1.00], n = 8" in svg for svg in report.figures.values())
 
 
+def test_figure_4_is_also_shown_for_the_papers_eighteen_sets():
+    """Sets of two categories are left out there; a correlation that they alone make disappears."""
+    assert small_sets() == {"pcam", "renderedsst2", "fer2013", "hateful_memes"}
+    points = [row | {"dataset": "cars"} for row in _points()]
+    assert "figure_4_without_small_sets" not in metric_report(MetricFindings(5, points, [], [], [])).tables
+    planted = [row | {"dataset": "pcam", "cler": 1 - row["cler"]} for row in _points()]
+    tables = metric_report(MetricFindings(5, [*points, *planted], [], [], [])).tables
+    kept = {row["score"]: row for row in tables["figure_4_without_small_sets"]}
+    most = max(row["shots"] for row in points)
+    assert kept["cler"]["n"] == sum(row["shots"] == most and row["source"] == "generative" for row in points)
+    assert kept["cler"]["pearson"] == pytest.approx(1)
+    assert {row["score"]: row for row in tables["figure_4"]}["cler"]["pearson"] < 0.9
+
+
+def test_correlations_at_equal_shots_are_also_shown_within_each_group():
+    rows = metric_report(MetricFindings(5, _points(), [], [], [])).tables["figure_4_at_equal_shots"]
+    groups = {row["group"] for row in _points()}
+    assert {(row["shots"], row["group"]) for row in rows} == {
+        (shots, group) for shots in {row["shots"] for row in _points()} for group in {"all", *groups}
+    }
+
+
 def test_times_are_means_and_say_how_much_longer_the_probe_takes():
     rows = times(_points())
     assert {row["shots"] for row in rows} == {5, 20, "all"}
     cler = next(row for row in rows if row["metric"] == "cler" and row["shots"] == "all")
     assert cler["seconds"] == pytest.approx(0.01)
     assert cler["probe_ratio"] == pytest.approx(100)
+
+
+def test_times_on_a_gpu_stand_beside_those_of_the_processor():
+    timed = [
+        row | {f"gpu_seconds_{name}": 0.001 for name in ("cler", "clip_score", "retrieval", "fid")} for row in _points()
+    ]
+    rows = times([row | {"gpu_seconds_linear_probe": 0.05} for row in timed])
+    assert all(row["gpu_probe_ratio"] == pytest.approx(50) for row in rows if row["metric"] != "linear_probe")
+    assert all("gpu_seconds" not in row for row in times(_points()))
+
+
+def test_every_metric_is_timed_on_features_that_are_on_the_device():
+    metrics = [metric for metric in (*proxy_metrics(), LINEAR_PROBE) if metric.compute]
+    seconds = device_seconds(metrics, made_up_inputs(), "cpu")
+    assert set(seconds) == {metric.timed_as for metric in metrics}
+    assert all(taken > 0 for taken in seconds.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is refused without a GPU alone")
+def test_a_gpu_that_is_not_there_is_told_before_anything_starts(parts: dict[str, Any]):
+    with pytest.raises(ValueError, match="time_on_gpu needs a GPU"):
+        run_metrics(
+            MetricsConfig(**parts | {"time_on_gpu": True, "shots": (2,), "compare_shots": 2, "other_encoders": ()})
+        )
 
 
 def test_recall_is_counted_class_by_class():

@@ -19,6 +19,7 @@ from engine.studies.genbench.prompts import (
     SINGLE,
     PromptsConfig,
     PromptStudy,
+    best_by_dataset,
     choice_by_class,
     gains,
     join,
@@ -56,6 +57,17 @@ def test_table_2_has_a_row_a_strategy_with_its_spread_and_marks_the_best():
     assert first == {"strategy": "x", "d": "55.0 ± 7.1", "e": "75.0 ± 7.1 *", "mean": "65.0 ± 7.1 *"}
     assert second == {"strategy": "y", "d": "65.0 ± 7.1 *", "e": "25.0 ± 7.1", "mean": "45.0 ± 7.1"}
     assert table_2([row | {"cler": None} for row in _rows()]) == []
+
+
+def test_figure_2_takes_the_best_strategy_of_each_data_set():
+    rows = [
+        row | {"group": "fine", "shots": 20, "zero_shot": 0.5, "linear_probe": row["cler"] - 0.05}
+        for row in [*_rows(), *(row | {"source": "retrieval", "strategy": "", "cler": 0.99} for row in _rows())]
+    ]
+    assert [(row["dataset"], row["strategy"], row["improvement"]) for row in best_by_dataset(rows)] == [
+        ("e", "x", pytest.approx(0.2)),
+        ("d", "y", pytest.approx(0.1)),
+    ]
 
 
 def test_gains_are_paired_by_seed_and_choices_counted():
@@ -189,3 +201,31 @@ def test_strategies_and_then_metrics_are_compared_in_one_workspace(
     assert len(measured.tables["figure_6_classes"]) == 3
     saved = json.loads((metrics.report / "report.json").read_text())["tables"]
     assert {"figure_4", "figure_5", "figure_10", "section_12_2"} <= set(saved)
+
+
+def test_negative_prompts_stand_beside_the_same_prompts_at_the_same_guidance(parts: dict[str, Any]):
+    """Otherwise the effect of guidance is taken for that of negative prompts."""
+    strategies = ("class_name", "defined_template+negative_prompts", "class_name+negative_prompts")
+    compared = PromptStudy(
+        PromptsConfig(**parts | {"generator": "mini"}, strategies=strategies, shots=2, pilot_shots=1)
+    )
+    generated = {name: each for name, each in compared.variants.items() if each.is_generated}
+    assert list(generated) == [
+        "class_name",
+        "defined_template (guidance 2)",
+        "defined_template+negative_prompts",
+        "class_name (guidance 2)",
+        "class_name+negative_prompts",
+    ]
+    (dataset,) = compared.datasets
+    first = {name: compared.plans[name][dataset.name, 0][0] for name in generated}
+    assert {name: recipe.guidance_scale for name, recipe in first.items()} == {
+        name: 1.0 if name == "class_name" else 2.0 for name in generated
+    }
+    plain, negative = first["class_name (guidance 2)"], first["class_name+negative_prompts"]
+    assert (plain.prompt, plain.seed) == (negative.prompt, negative.seed)
+    assert not plain.negative_prompt
+    assert negative.negative_prompt
+    assert any("compare them with the row of the same guidance" in note for note in compared._notes([]))
+    # a generator that is guided by default needs no second row
+    assert list(PromptStudy(PromptsConfig(**parts, strategies=strategies)).variants)[:3] == list(strategies)

@@ -9,20 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.models import generator_spec
+from engine.catalog import load_dataset
+from engine.evaluation import fit_linear_probe
+from engine.models import generator_spec, load_encoder
 from engine.recipe import Recipe
 from engine.retriever.database import Database
 from engine.retriever.fit import TrainingConfig
 from engine.retriever.heads import load_kept_head
 from engine.sources import GeneratorMaker, Made, plan_ids
+from engine.sources.retrieval import class_queries
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.realrag.config import RealRagConfig, RetrieverSettings, TrainRetrieverConfig
-from engine.studies.realrag.judge import ImageSet, load_images, paired_tests, paper_tables, summary
+from engine.studies.realrag.judge import ImageSet, Judge, class_prompts, load_images
 from engine.studies.realrag.options import OPTIONS
 from engine.studies.realrag.pictures import project
 from engine.studies.realrag.retrievers import train_retriever
 from engine.studies.realrag.study import RealRag, run_realrag
+from engine.studies.realrag.tables import by_knowledge, held_out_rows, paired_tests, paper_tables, summary
 from engine.testing.models import save_encoder
 from tests.studies.inception import fid_by_hand, forbid_inception, images_with_features, rows_by_inception
 
@@ -76,6 +80,7 @@ def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig
     for (method, _), row in by_method.items():
         assert row["images"] == 6
         assert 0 <= row["accuracy"] <= 1
+        assert 0 <= row["zero_shot_accuracy"] <= 1
         assert row["fid"] >= 0
         assert -100 <= row["clip_i"] <= 100
         assert (row["right_references"] is None) == (method == "none")
@@ -89,6 +94,8 @@ def test_the_study_makes_judges_and_shows_all_methods_once(config: RealRagConfig
     assert referred
     assert not referred & mined
     assert referred <= {name for plan in RealRag(config).retrieval.values() for name in plan.ids()}
+    # the judge has learnt from the other half alone: no reference is known to it
+    assert tables["judge"][0]["probe_images"] == len(mined) == 9
     assert {(row["method"], row["epoch"]) for row in tables["figure_7"]} == {("normal", 1), ("realrag", 1)}
     assert {row["method"] for row in tables["retrieval"]} == {"zero", "normal", "realrag"}
     assert all(row["index_recall"] == 1 for row in tables["retrieval"])
@@ -140,14 +147,21 @@ def test_retrievers_are_trained_without_the_study_and_found_by_it(config: RealRa
     mined = [one for plan in RealRag(config).mining.values() for one in plan.ids()]
     monkeypatch.setattr("engine.studies.realrag.lessons.Database", read_database)
     monkeypatch.setattr("engine.studies.realrag.lessons.load_images", read_images)
+    methods = ("zero", "random", "image_hard", "realrag", "selective")
     shared = {name: getattr(config, name) for name in vars(RetrieverSettings()) if name in vars(config)}
     alone = TrainRetrieverConfig(
-        **shared | {"generator": config.generators[0], "methods": ("zero", "realrag"), "seeds": (0,)}
+        **shared | {"generator": config.generators[0], "methods": methods, "seeds": (0,), "held_out_share": 0.34}
     )
     report = train_retriever(alone)
     assert reads == {"database": 1, "images": 1}  # although mined, learned from, and referred to by the negatives
-    assert {row["method"] for row in report.tables["retrieval"]} == {"zero", "realrag"}
-    (row,) = report.tables["heads"]
+    assert {row["method"] for row in report.tables["retrieval"]} == set(methods)
+    assert {(row["classes"], row["num_classes"]) for row in report.tables["held_out"]} == {
+        ("trained", 2),
+        ("held out", 1),
+    }
+    heads = {row["method"]: row for row in report.tables["heads"]}
+    assert set(heads) == {*methods} - {"zero"}
+    row = heads["realrag"]
     workspace = Workspace.open(config.workspace, create=False)
     head = load_kept_head(workspace, row["head"])
     assert (head.name, head.spec.label) == (row["head"], "realrag")
@@ -219,6 +233,7 @@ def test_inceptions_features_are_made_once_by_workers(
 def seed_row(method: str, seed: int, accuracy: float, dataset: str = "birds", **changes) -> dict:
     row = {"generator": "mini", "method": method, "seed": seed, "dataset": dataset, "group": "fine", "images": 10}
     row |= {"clip_i": 50 + accuracy, "clip_t": 20.0, "fid": 2 - accuracy, "accuracy": accuracy, "judge_i": 1.0}
+    row |= {"zero_shot_accuracy": accuracy / 2}
     return row | {"_by_class": {0: accuracy, 1: accuracy / 2}} | changes
 
 
@@ -233,16 +248,61 @@ ROWS = [
 def test_the_papers_tables_are_means_over_seeds_and_averages_over_data_sets():
     tables = paper_tables(ROWS, {"mini": generator_spec("mini")})
     ours = tables["realrag_table_1"][1]
-    assert (ours["type"], ours["generator"], ours["method"]) == ("StableDiffusionPipeline", "mini", "realrag")
+    assert (ours["type"], ours["generator"], ours["method"]) == ("U-Net", "mini", "realrag")
     assert ours["birds clip_i"] == pytest.approx(50.51)
     assert ours["birds clip_i_sd"] == pytest.approx(0.1)
     assert ours["seeds"] == 3
     assert "birds accuracy" not in ours
-    assert [row["average accuracy"] for row in tables["realrag_table_2"]] == pytest.approx([0.3, 0.61])
+    assert [row["average accuracy"] for row in tables["realrag_table_2"]] == pytest.approx([0.3, 0.61, 0.31])
+    assert [row["average zero_shot_accuracy"] for row in tables["realrag_table_2"]][:2] == pytest.approx([0.15, 0.305])
+    assert "birds accuracy" not in tables["realrag_table_2"][0]
     assert set(tables["realrag_table_2"][0]) >= {"average accuracy", "average accuracy_sd"}
-    assert [row["method"] for row in tables["realrag_table_3"]] == ["zero", "normal", "realrag"]
+    assert [row["method"] for row in tables["realrag_table_3"]] == ["zero", "normal", "realrag", "Δ realrag - normal"]
     assert tables["realrag_table_4"][0]["cars accuracy"] == pytest.approx(0.4)
-    assert [row["average accuracy"] for row in tables["realrag_table_5"]] == pytest.approx([0.4, 0.6, 0.61])
+    assert [row["average accuracy"] for row in tables["realrag_table_5"]] == pytest.approx([0.4, 0.6, 0.61, 0.01])
+
+
+def test_delta_is_the_mean_gain_of_a_types_generators():
+    other = [row | {"generator": "sdxl", "fid": row["fid"] - (row["method"] == "realrag")} for row in ROWS]
+    third = [row | {"generator": "omnigen"} for row in ROWS]
+    specs = {name: generator_spec(name) for name in ("mini", "sdxl", "omnigen")}
+    rows = paper_tables([*ROWS, *other, *third], specs)["realrag_table_1"]
+    assert [(row["type"], row["generator"], row["method"]) for row in rows if row["method"].startswith("Δ")] == [
+        ("AR", "", "Δ realrag - none"),
+        ("U-Net", "mean", "Δ realrag - none"),
+    ]
+    assert [row["type"] for row in rows] == ["AR"] * 3 + ["U-Net"] * 5
+    gain = rows[-1]
+    assert gain["birds fid"] == pytest.approx((-0.31 + -1.31) / 2)
+    assert gain["birds fid_sd"] == pytest.approx(0)  # every seed gains alike, although the seeds themselves differ
+    assert rows[-2]["birds fid_sd"] == pytest.approx(0.1)
+
+
+def test_scores_are_split_by_what_the_generator_draws_alone():
+    """A gain on what it cannot draw and a loss on what it can are hidden in the mean."""
+    shares = {"none": {0: 0.9, 1: 0.1}, "normal": {0: 0.8, 1: 0.4}, "realrag": {0: 0.5, 1: 0.7}}
+    rows = [seed_row(method, seed, 0.5, _by_class=shares[method]) for method in shares for seed in (0, 1)]
+    retrieval = [
+        seed_row(method, seed, 0.5, _precision_by_class={0: 1 - share[1], 1: share[1]})
+        for method, share in shares.items()
+        for seed in (0, 1)
+        if method != "none"
+    ]
+    table = {(row["classes"], row["method"]): row for row in by_knowledge(rows, retrieval)}
+    for kind, normal, reflective in (("drawn alone", 0.8, 0.5), ("not drawn alone", 0.4, 0.7), ("all", 0.6, 0.6)):
+        assert table[kind, "normal"]["accuracy"] == pytest.approx(normal)
+        assert table[kind, "realrag"]["accuracy"] == pytest.approx(reflective)
+    assert (table["drawn alone", "realrag"]["num_classes"], table["all", "realrag"]["num_classes"]) == (1, 2)
+    assert table["not drawn alone", "realrag"]["precision_at_10"] == pytest.approx(0.7)
+    assert table["drawn alone", "none"]["precision_at_10"] is None
+    assert by_knowledge([row for row in rows if row["method"] != "none"], retrieval) == []
+
+
+def test_held_out_classes_are_retrieved_and_not_trained_on():
+    retrieval = [seed_row("normal", 0, 0.5, _precision_by_class={0: 1.0, 1: 0.5, 2: 0.0})]
+    trained, unseen = held_out_rows(retrieval, {("birds", 2), ("cars", 0)})
+    assert (trained["classes"], trained["num_classes"], trained["precision_at_10"]) == ("trained", 2, 0.75)
+    assert (unseen["classes"], unseen["num_classes"], unseen["precision_at_10"]) == ("held out", 1, 0.0)
 
 
 def test_a_missing_score_is_left_out_of_the_mean():
@@ -296,6 +356,8 @@ def test_places_are_found_without_scikit_learn(monkeypatch: pytest.MonkeyPatch):
         ({"seeds": ()}, "seeds is empty"),
         ({"seeds": (-1,)}, "seed -1 is negative"),
         ({"images": 0}, "images is 0; give 1 or more"),
+        ({"held_out_share": 1.0}, r"held_out_share is 1\.0"),
+        ({"held_out_share": 0.25}, "leave held_out_share out"),
         ({"database_shots": 1}, "database_shots is 1; give 2 or more"),
         ({"checkpoints": (0,)}, "a checkpoint before the first epoch"),
         ({"strategy": "retrieval_augmented"}, "leave it out of the strategies"),
@@ -313,3 +375,40 @@ def test_bad_settings_are_told_before_anything_starts(config: RealRagConfig, cha
     with pytest.raises(ValueError, match=message):
         RealRag(replace(config, **changes)).check()
     assert not Path(config.workspace).exists()
+
+
+def test_the_judge_also_goes_by_the_class_names(tmp_path: Path, tiny_dataset: Path):
+    """An image in the direction of a class's name is named right, whatever the probe has learnt."""
+    dataset = load_dataset(str(tiny_dataset))
+    encoder = load_encoder(str(save_encoder(tmp_path / "judge", seed=1)))
+    names = class_queries(encoder, dataset)
+    images = ImageSet(
+        ids=list("abc"),
+        classes=[(dataset.name, number) for number in (0, 1, 2)],
+        prompts=[""] * 3,
+        reference_ids=[""] * 3,
+        features={encoder.name: names[[0, 1, 1]]},
+    )
+    probe = fit_linear_probe(-names, np.arange(3), num_classes=3)
+    judge = Judge(dataset, Workspace.open(str(tmp_path / "workspace")), encoder, encoder, images, probe, frozenset())
+    assert judge.is_named(images).tolist() == [True, True, False]
+    assert judge.row()["zero_shot_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_written_prompts_are_queries_and_prompts_of_their_data_set(config: RealRagConfig, tmp_path: Path):
+    dataset = load_dataset(config.datasets[0])
+    written = {name: [f"a {name} on the moon", f"a {name} at sea"] for name in dataset.class_names}
+    (tmp_path / "prompts.json").write_text(json.dumps(written))
+    study = RealRag(
+        replace(config, prompts=tmp_path / "prompts.json", methods=("none",), checkpoints=(), options=False)
+    )
+    study.check()
+    (given,) = study.datasets
+    study._plan_without(next(iter(study.generators)), 0)
+    ((plan,),) = (plans.values() for plans in study.plans.values())
+    shown = {plan[index].prompt for index in range(len(plan))}
+    assert shown == {prompt for prompts in written.values() for prompt in prompts}
+    assert plan[0].strategy == study.strategy_of(given) == "written_prompt"
+    assert class_prompts(given, study.strategy_of(given)) == [prompts[0] for prompts in written.values()]
+    with pytest.raises(ValueError, match=r"nowhere\.json cannot be read"):
+        RealRag(replace(config, prompts=Path("/nowhere.json"))).check()
