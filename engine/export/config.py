@@ -46,6 +46,9 @@ class ExportConfig:
     audit_images: int = 2_000
     """Images that the slow checks of the audit look at, sampled at random; 0 for all."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", Path(self.output).expanduser())
+
     def check(self) -> None:
         """Raises ValueError for values that cannot be, or do not go together."""
         check_place("workspace", self.workspace)

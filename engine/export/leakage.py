@@ -1,5 +1,6 @@
 """Copies among the pixels of an audit: training images that show a test image, and training images that show each other."""
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,10 @@ def audit_copies(snapshot: Snapshot, images: int, seed: int) -> CopyReport | Non
         return None
     test_ids, test = _pixels(snapshot, test_ids)
     train_ids, train = _pixels(snapshot, train_ids)
+    # tens of images per second and core: some minutes for the default sample
+    print(
+        f"audit: comparing {len(train):,} training images with {len(test):,} test images", file=sys.stderr, flush=True
+    )
     finder = CopyFinder(test)
     threshold = calibrate(finder, test, random)
     found = finder.find(train)
@@ -74,6 +79,7 @@ def audit_copies(snapshot: Snapshot, images: int, seed: int) -> CopyReport | Non
         {"train_id": train_ids[one], "test_id": test_ids[found.index[one]], "score": float(found.score[one])}
         for one in order
     ]
+    print("audit: comparing the training images with each other", file=sys.stderr, flush=True)
     own = CopyFinder(train).find(train, np.arange(len(train))).score if len(train) > 1 else np.zeros(0)
     return CopyReport(len(test), len(train), threshold, len(flagged), int((own >= threshold).sum()), pairs)
 
