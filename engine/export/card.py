@@ -169,7 +169,7 @@ def _left_out(facts: CardFacts) -> str:
     found = [f"{facts.num_errors:,} recipes that could not be made are not part of it."]
     if facts.where:
         found.append(
-            f"The condition `{_text(facts.where)}` left out {facts.num_left_out:,} other images of the workspace."
+            f"The condition {_code(facts.where)} left out {facts.num_left_out:,} other images of the workspace."
         )
     return " ".join(found)
 
@@ -187,6 +187,12 @@ def _generator(name: str, revision: str) -> str:
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [headings, ["---"] * len(headings), *[[_text(cell) for cell in row] for row in rows]]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _code(text: str) -> str:
+    """Text as a code span in one line."""
+    plain = " ".join(text.split())
+    return f"`` {plain} ``" if "`" in plain else f"`{plain}`"
 
 
 def _text(text: str) -> str:

@@ -108,14 +108,14 @@ def test_croissants_hashes_are_those_of_the_files(exported):
 
 
 def test_where_is_counted_and_said(filled: Filled, tmp_path: Path, capsys):
-    where = "source = 'generative'"
+    where = "source = 'generative' AND class_index < 1000"
     command = ["export", "--workspace", filled.workspace.uri, "--output", str(tmp_path / "out"), "--where", where]
     assert main([*command, "--no-audit"]) == 0
     said = capsys.readouterr().out
     kept = sum(row["source"] == "generative" for row in filled.rows.values())
     assert f"Exported {kept} images ({kept} train)" in said
     assert f"{len(filled.rows) - kept} images were left out by --where; 3 recipes could not be made" in said
-    assert f"left out {len(filled.rows) - kept} other images" in card(tmp_path / "out")[1]
+    assert f"The condition `{where}` left out {len(filled.rows) - kept} other images" in card(tmp_path / "out")[1]
 
 
 @pytest.mark.parametrize(
