@@ -121,6 +121,12 @@ def shown(config: Any, result: Any) -> None:
     print(f"\nContact sheet: {result.page.resolve()}")
 
 
+def diagnosis(config: Any, result: Any) -> int:
+    """A `Diagnosis`; exit code 1 if there is a problem."""
+    code: int = result.print()
+    return code
+
+
 def regenerated(config: Any, result: Any) -> int:
     """A `Regenerated`; exit code 1 if an image differs."""
     code: int = result.print()

@@ -137,6 +137,13 @@ COMMANDS = {
         "run_server",
         say.exit_code,
     ),
+    "doctor": Command(
+        "Look whether this machine is ready for a run: device, weights, workspace, disk, Ray, prices; say what to do.",
+        "engine.cli.doctor",
+        "DoctorConfig",
+        "doctor",
+        say.diagnosis,
+    ),
     "status": Command(
         "Summarise a workspace: images, errors by reason, runs with their dollars, sizes of the tables.",
         "engine.cli.status",
