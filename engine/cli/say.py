@@ -127,6 +127,11 @@ def diagnosis(config: Any, result: Any) -> int:
     return code
 
 
+def estimate(config: Any, result: Any) -> None:
+    """An `Estimate`."""
+    result.print()
+
+
 def regenerated(config: Any, result: Any) -> int:
     """A `Regenerated`; exit code 1 if an image differs."""
     code: int = result.print()

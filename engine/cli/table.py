@@ -144,6 +144,13 @@ COMMANDS = {
         "doctor",
         say.diagnosis,
     ),
+    "estimate": Command(
+        "Hours, dollars and gigabytes of a job before it starts, from what a pilot in a workspace took.",
+        "engine.cli.estimate",
+        "EstimateConfig",
+        "estimate",
+        say.estimate,
+    ),
     "status": Command(
         "Summarise a workspace: images, errors by reason, runs with their dollars, sizes of the tables.",
         "engine.cli.status",
