@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from engine.costs import PriceBook
+
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +47,7 @@ def test_a_job_that_needs_gpus_waits_for_a_node_that_has_them_and_is_priced_by_i
     scene = played["joins_late"]
     assert any("waiting for a place: a worker needs 1 GPU" in line for line in scene["said"])
     assert set(scene["touched"]) <= {"0", "1"}
-    assert "a100" in scene["instance"]
+    assert PriceBook.load().instance(scene["instance"]).accelerator == "A100"
 
 
 def test_an_actor_that_no_node_can_hold_is_refused(played):
