@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +61,12 @@ class Recipe:
     """Key of the image in its corpus."""
 
     def __post_init__(self) -> None:
+        # millions are made: usual values pass these few calls, the loop says what is wrong with others, or converts them
+        values = _VALUES(self)
+        if [*map(type, values)] == _KINDS:
+            whole, broken = _WHOLE(values), _BROKEN(values)
+            if min(whole) >= 0 and max(whole) < 2**63 and all(map(_is_plain, broken)):
+                return
         for name, kind in _TYPES.items():
             value: Any = getattr(self, name)
             if kind is float:
@@ -81,8 +88,8 @@ class Recipe:
 
         Fields at their default are left out, so a field added later does not change the ids of the images made before.
         """
-        values = {name: value for name in _TYPES if (value := getattr(self, name)) != _DEFAULTS.get(name)}
-        return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+        found = zip(_SORTED, _SORTED_VALUES(self), _SORTED_DEFAULTS, strict=True)
+        return _ENCODE({name: value for name, value, default in found if value != default}).encode("ascii")
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as a plain dictionary, in the order of the class."""
@@ -98,6 +105,21 @@ _TYPES: dict[str, type] = {f.name: f.type for f in fields(Recipe)}  # type: igno
 _DEFAULTS: dict[str, Any] = {
     f.name: f.default for f in fields(Recipe) if f.name not in {"source", "dataset", "class_index", "class_name"}
 }
+_VALUES = attrgetter(*_TYPES)
+_KINDS = [*_TYPES.values()]
+_WHOLE = itemgetter(*(place for place, kind in enumerate(_KINDS) if kind is int))
+_BROKEN = itemgetter(*(place for place, kind in enumerate(_KINDS) if kind is float))
+_SORTED = sorted(_TYPES)
+_SORTED_VALUES = attrgetter(*_SORTED)
+_SORTED_DEFAULTS = [_DEFAULTS.get(name) for name in _SORTED]
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+def _is_plain(value: float) -> bool:
+    """Whether it is finite and not -0.0, which equals 0.0 and must hash alike."""
+    return math.isfinite(value) and (value != 0.0 or math.copysign(1.0, value) > 0.0)
+
+
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 RECIPE_SCHEMA = pa.schema(

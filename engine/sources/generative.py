@@ -1,7 +1,9 @@
 """Generative data: prompts by class and strategy, rendered by a text-to-image model (GenBench section 2.2)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 from engine.catalog import Dataset
 from engine.models.spec import GeneratorSpec
@@ -40,6 +42,11 @@ class GenerativePlan:
         """Number of recipes of the n-shot set, which is a prefix of the plan."""
         return min(shots, self.shots) * self.num_classes
 
+    @cached_property
+    def _plain_fields(self) -> dict[str, Any]:
+        """What the generator decides where no reference image is given."""
+        return self.generator.recipe_fields()
+
     def __getitem__(self, index: int) -> Recipe:
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -48,8 +55,9 @@ class GenerativePlan:
         noise = blake2b(
             f"{self.seed}/{self.dataset.name}/{class_index}/{shot}".encode(), digest_size=8, person=b"noise seed"
         )
-        referred = (prompt.reference_id, self.reference_mode, self.reference_scale) if prompt.reference_id else ()
-        fields = self.generator.recipe_fields(*referred)
+        fields = dict(self._plain_fields)
+        if prompt.reference_id:
+            fields = self.generator.recipe_fields(prompt.reference_id, self.reference_mode, self.reference_scale)
         if self.guidance_scale is not None:
             fields["guidance_scale"] = self.guidance_scale
         elif prompt.negative and self.generator.negative_guidance_scale:
