@@ -94,7 +94,7 @@ def ingest(run: "Run", job: CaptionJob, parts: Sequence[TablePart], settings: st
     run.connect()
     ask = choose_ask(run.cluster(), GPUS_PER_WORKER, device=run.device)
     keys = KeySet(caption_key_batches(run.workspace, job.corpus))
-    progress = Progress(f"corpus {job.corpus}", sum(part.num_rows for part in parts))
+    progress = Progress(f"corpus {job.corpus}", sum(part.num_rows for part in parts), run_id=run.run_id)
     found = Ingested()
     with (
         Committer(run.workspace, every_seconds=run.commit_every_seconds) as committer,

@@ -1,19 +1,29 @@
 """One line with the progress of a run: rows, rows per second, remaining time, dollars so far."""
 
+import math
 import sys
 import time
 from collections import deque
 from typing import TextIO
+
+from engine.dataflow.log import is_json, json_line
 
 
 class Progress:
     """Prints in place on a terminal, and a line every few seconds to a log file."""
 
     def __init__(
-        self, name: str, total: int, stream: TextIO | None = None, every_seconds: float = 5.0, unit: str = "rows"
+        self,
+        name: str,
+        total: int,
+        stream: TextIO | None = None,
+        every_seconds: float = 5.0,
+        unit: str = "rows",
+        run_id: str = "",
     ):
         self._stream = stream or sys.stderr
-        self._in_place = self._stream.isatty()
+        self._run_id, self._is_json = run_id, is_json()
+        self._in_place = self._stream.isatty() and not self._is_json
         self._every_seconds = 0.5 if self._in_place else every_seconds
         self.name = name
         self._total = total
@@ -61,10 +71,15 @@ class Progress:
             print(file=self._stream, flush=True)
 
     def line(self) -> str:
-        """The text of the line."""
+        """The text of the line, or the same as JSON (`log.VARIABLE`)."""
         done = self.rows + self.errors
         (then, before), now = self._recent[0], time.monotonic()
         rate = (done - before) / max(now - then, 1e-9)
+        if self._is_json:
+            seconds_left = (self._total - done) / rate if rate > 0 else math.nan
+            values = {"name": self.name, "done": done, "total": self._total, "errors": self.errors, "usd": self.usd}
+            values |= {"per_second": rate, "seconds_left": None if math.isnan(seconds_left) else seconds_left}
+            return json_line(self._run_id, **values, unit=self._unit, problem=self.problem)
         left = _clock((self._total - done) / rate) if rate > 0 else "--:--"
         failed = f"  {self.errors:,} errors" if self.errors else ""
         rate_shown = f"{rate:,.0f}" if self._unit == "rows" else f"{rate:.2g}"

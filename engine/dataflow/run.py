@@ -1,13 +1,13 @@
 """A run fills plans: it makes the images that the table lacks, runs stages on them, and commits every few seconds."""
 
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +19,7 @@ from engine.dataflow.accounts import Accounts
 from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
 from engine.dataflow.leases import Backlog
+from engine.dataflow.log import say
 from engine.dataflow.metrics import RunMetrics
 from engine.dataflow.pool import Pool
 from engine.dataflow.progress import Progress
@@ -88,7 +89,7 @@ class Run:
     """Share of failing recipes that stops the run."""
     max_workers: int | None = field(default_factory=lambda: int(os.environ.get(MAX_WORKERS_VARIABLE, "0")) or None)
     """Maximum workers per pool; None for as many as fit into the cluster. `IMAGEFOUNDRY_MAX_WORKERS` is the default."""
-    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
+    say: Callable[[str], None] = say
     """Called with lines about dead workers and failing GPUs."""
     on_report: Callable[[Report], None] = lambda report: None
     """Called with each report of a worker."""
@@ -97,6 +98,7 @@ class Run:
 
     def __enter__(self) -> "Run":
         self.run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self.say = partial(say, run_id=self.run_id) if self.say is say else self.say
         self._accounts = Accounts(self.workspace, self.run_id, self.prices, self.instance_name, self.config)
         with ExitStack() as stack:
             stack.enter_context(self.workspace.lock(self.run_id))
@@ -149,16 +151,10 @@ class Run:
         shares = [maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]
         ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
         self._warn_of_processors(maker, backlog.most_left, ask)
-        progress = Progress(name, backlog.most_left)
+        progress = Progress(name, backlog.most_left, run_id=self.run_id)
         planned_before = self._accounts.planned or 0
         job = WorkerJob(
-            maker,
-            tuple(stages),
-            self.workspace.uri,
-            self.run_id,
-            ask.device,
-            self.flush_seconds,
-            image_format=self.image_format,
+            maker, tuple(stages), self.workspace.uri, self.run_id, ask.device, self.flush_seconds, self.image_format
         )
         with (
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
@@ -223,7 +219,7 @@ class Run:
         if not missing:
             return 0
         ask = self._ask(stage.num_gpus, stage.needs_gpu)
-        progress = Progress(name or stage.name, len(missing))
+        progress = Progress(name or stage.name, len(missing), run_id=self.run_id)
         cluster = self.cluster()
         most = min(-(-len(missing) // ROWS_PER_LEASE), self.max_workers or len(missing))
         num_workers = min(cluster.room(ask), most)
@@ -308,7 +304,7 @@ class Run:
         try:
             self.workspace.compact(clean=clean)
         except Exception as error:  # the rows are committed: a table that stays in many files is no reason to fail
-            print(f"warning: the table was not compacted ({error}); the next run tries again", file=sys.stderr)
+            self.say(f"warning: the table was not compacted ({error}); the next run tries again")
 
 
 class _Filling:
