@@ -21,6 +21,10 @@ import numpy as np
 
 from benchmarks.common import machine
 from benchmarks.million import big_plan, cheap_models, trivial_rows
+from engine.dataflow.leases import LEASE_SECONDS, MAX_ROWS
+from engine.dataflow.run import Run
+from engine.dataflow.worker import FRAGMENT_BYTES
+from engine.store.compaction import BYTES_PER_FRAGMENT, ROWS_PER_FRAGMENT
 
 GPUS = (1, 8, 64, 512)
 IMAGES = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
@@ -45,6 +49,7 @@ class Costs:
     commit_seconds_per_file: float
     """… and more per file that the table has."""
     manifest_bytes_per_file: float
+    """Size of what a commit writes, per file; within `commit_seconds_per_file`."""
     merge_bytes_per_second: float
     """Bytes that compaction, a thread of the driver, writes."""
     bytes_per_recipe: float = 34.0
@@ -53,54 +58,38 @@ class Costs:
 
 @dataclass(frozen=True)
 class Design:
-    """Choices that move a bottleneck."""
+    """Choices that move a bottleneck; those of the engine by default."""
 
     name: str
-    fragment_bytes: float = 64 * 2**20
-    flush_seconds: float = 15.0
-    commit_every: float = 5.0
-    lease_seconds: float = 10.0
+    fragment_bytes: float = FRAGMENT_BYTES
+    flush_seconds: float = Run.flush_seconds
     rewrites: float = 1.4
-    """Bytes that compaction writes per byte made (docs/scale.md)."""
-    mergers: int = 1
-    """Processes that merge files."""
-    shards: int = 1
-    """Drivers, each with its part of the plan and a table of its own."""
+    """Bytes that compaction writes per byte made (docs/scale.md); 0 if nothing is merged."""
+    drivers: int = 1
+    """Each has its part of the plan and a table of its own."""
 
 
-BUILT = Design("as built")
-DESIGNS = (
-    BUILT,
-    replace(
-        BUILT,
-        name="files of 512 MB from the workers, no merging",
-        fragment_bytes=512 * 2**20,
-        flush_seconds=600,
-        rewrites=0.0,
-    ),
-    replace(
-        BUILT, name="the same, and 8 drivers", fragment_bytes=512 * 2**20, flush_seconds=600, rewrites=0.0, shards=8
-    ),
-)
+GATHERED = Design("files of 512 MB from the workers, no merging", BYTES_PER_FRAGMENT, 600, 0.0)
+DESIGNS = (Design("as built"), GATHERED, replace(GATHERED, name="the same, and 8 drivers", drivers=8))
 MEMORY_BYTES = 64e9
 """Memory of the driver's node."""
 
 
 def loads(costs: Costs, design: Design, gpus: int, images: int) -> dict[str, float]:
     """Part → its load ÷ its capacity, per driver."""
-    rate, gpus_each, images_each = gpus * RATE / design.shards, gpus / design.shards, images / design.shards
-    leases = max(rate / 512, gpus_each / design.lease_seconds)
+    rate, gpus_each, images_each = gpus * RATE / design.drivers, gpus / design.drivers, images / design.drivers
+    leases = max(rate / MAX_ROWS, gpus_each / LEASE_SECONDS)
     files_per_second = max(gpus_each / design.flush_seconds, rate * IMAGE_BYTES / design.fragment_bytes)
-    if design.rewrites:  # merged files hold 100,000 rows or 512 MB, and at most a few hundred small ones wait
-        files = images_each * IMAGE_BYTES / (512 * 2**20) + 200
+    if design.rewrites:  # at most a few hundred small files wait beside the merged ones
+        files = max(images_each / ROWS_PER_FRAGMENT, images_each * IMAGE_BYTES / BYTES_PER_FRAGMENT) + 200
     else:
         files = files_per_second * images_each / rate
     commit = costs.commit_seconds + costs.commit_seconds_per_file * files
     return {
         "plan": rate * costs.hash_seconds,
         "reports": leases * costs.report_seconds,
-        "commits": commit / design.commit_every,
-        "merging": rate * IMAGE_BYTES * design.rewrites / (costs.merge_bytes_per_second * design.mergers),
+        "commits": commit / Run.commit_every_seconds,
+        "merging": rate * IMAGE_BYTES * design.rewrites / costs.merge_bytes_per_second,
         "memory": images_each * costs.bytes_per_recipe / MEMORY_BYTES,
     }
 
@@ -153,7 +142,6 @@ def real_run(workers: int, seconds_per_row: float, num: int) -> tuple[float, flo
     """Rows per second of a run whose rows are waits, and processor seconds of the driver per lease, without those of hashing."""
     from benchmarks.common import steady_rate
     from engine.costs import PriceBook
-    from engine.dataflow.run import Run
     from engine.dataflow.stages import Embed
     from engine.store import Workspace
     from engine.testing.makers import FlatMaker, FlatPlan, PaintEncoder, load_paint_encoder
@@ -206,7 +194,7 @@ def table(costs: Costs, design: Design) -> None:
     from engine.costs import PriceBook
 
     instance = PriceBook.load().instance(INSTANCE)
-    print(f"\n{design.name} ({design.shards} driver{'s' * (design.shards > 1)})")
+    print(f"\n{design.name}")
     print(f"{'GPUs':>5} {'images':>14} {'hours':>9} {'USD':>12}  load of each part ÷ its capacity; first bottleneck")
     for gpus in GPUS:
         for images in IMAGES:

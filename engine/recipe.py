@@ -64,8 +64,8 @@ class Recipe:
         # millions are made: usual values pass these few calls, the loop says what is wrong with others, or converts them
         values = _VALUES(self)
         if [*map(type, values)] == _KINDS:
-            whole, broken = _WHOLE(values), _BROKEN(values)
-            if min(whole) >= 0 and max(whole) < 2**63 and all(map(_is_plain, broken)):
+            whole, fractions = _WHOLE(values), _FRACTIONS(values)
+            if min(whole) >= 0 and max(whole) < 2**63 and all(map(_is_plain, fractions)):
                 return
         for name, kind in _TYPES.items():
             value: Any = getattr(self, name)
@@ -108,7 +108,7 @@ _DEFAULTS: dict[str, Any] = {
 _VALUES = attrgetter(*_TYPES)
 _KINDS = [*_TYPES.values()]
 _WHOLE = itemgetter(*(place for place, kind in enumerate(_KINDS) if kind is int))
-_BROKEN = itemgetter(*(place for place, kind in enumerate(_KINDS) if kind is float))
+_FRACTIONS = itemgetter(*(place for place, kind in enumerate(_KINDS) if kind is float))
 _SORTED = sorted(_TYPES)
 _SORTED_VALUES = attrgetter(*_SORTED)
 _SORTED_DEFAULTS = [_DEFAULTS.get(name) for name in _SORTED]

@@ -14,8 +14,6 @@ OLD_PRICE_DAYS = 180
 """Prices that were read longer ago than this are worth a look."""
 BYTES_PER_PIXEL = 1.66
 """PNG of a photograph (benchmarks/results/2026-11-27-image-formats.md: 436 kB at 512 x 512)."""
-COPIES = 2.0
-"""While files are merged, the old ones are still there."""
 FEW_FILES = 4_096
 """Ray opens some thousand files and sockets on a machine with many workers."""
 
@@ -92,12 +90,6 @@ def doctor(config: DoctorConfig) -> Diagnosis:
     return found
 
 
-def _torch_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _device(config: DoctorConfig) -> Iterator[Finding]:
     import torch
 
@@ -118,17 +110,19 @@ def _device(config: DoctorConfig) -> Iterator[Finding]:
 
 
 def _generator(config: DoctorConfig) -> Iterator[Finding]:
+    import torch
     from huggingface_hub import try_to_load_from_cache
 
     from engine.models import generator_spec
     from engine.models.cpu_time import cpu_warning
+    from engine.models.device import torch_device
     from engine.models.precision import native_dtype
     from engine.models.reach import hub_problem
     from engine.models.speed import check_compiler
     from engine.models.weights import check_memory
 
     spec = generator_spec(config.generator, speed=config.speed)
-    device = _torch_device()
+    device = torch_device(torch.cuda.device_count())
     check_compiler(spec, device)
     dtype = native_dtype(spec.dtype, device)
     check_memory(spec.name, spec.weights_bytes(dtype), dtype, device)
@@ -172,6 +166,7 @@ def _workspace(config: DoctorConfig) -> Iterator[Finding]:
 
 def _disk(config: DoctorConfig) -> Iterator[Finding]:
     from engine.models import generator_spec
+    from engine.store import compaction
     from engine.store.checks import normal_uri
 
     uri = normal_uri(config.workspace)
@@ -180,7 +175,7 @@ def _disk(config: DoctorConfig) -> Iterator[Finding]:
     place = next(one for one in [Path(uri), *Path(uri).parents] if one.exists())
     free = shutil.disk_usage(place).free
     spec = generator_spec(config.generator)
-    needed = config.images * spec.height * spec.width * BYTES_PER_PIXEL * COPIES
+    needed = config.images * spec.height * spec.width * BYTES_PER_PIXEL * compaction.ROOM
     words = f"{free / 1e9:.0f} GB free at {place}"
     if needed > free:
         raise ValueError(

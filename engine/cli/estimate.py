@@ -14,8 +14,6 @@ SAMPLE = 256
 """Images whose bytes are counted."""
 OTHER_BYTES = 300
 """A row's texts and numbers, compressed (docs/scale.md: 1,142 bytes per row, of which 16 x 16 images are about 800)."""
-MERGING = 2.0
-"""While files are merged, the old ones are still there."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,9 @@ class Estimate:
     nodes: float
 
     def print(self) -> None:
-        """Prints three lines."""
+        """Prints four lines."""
+        from engine.store import compaction
+
         print(
             f"{self.images:,} images of {self.generator} on {self.nodes:g} x {self.instance}, from {self.pilot_images:,} images in the "
             "workspace:"
@@ -59,7 +59,7 @@ class Estimate:
             f"  {self.hours_busy:,.2f} hours if every device is always busy, {self.hours_billed:,.2f} as busy as in the pilot"
         )
         print(f"  {self.usd_busy:,.2f} to {self.usd_billed:,.2f} USD")
-        print(f"  {self.gigabytes:,.2f} GB, {MERGING * self.gigabytes:,.2f} GB while files are merged")
+        print(f"  {self.gigabytes:,.2f} GB, {compaction.ROOM * self.gigabytes:,.2f} GB while files are merged")
 
 
 def estimate(config: EstimateConfig) -> Estimate:

@@ -109,7 +109,7 @@ def _generate(
     import torch
 
     from engine.models import generator_spec
-    from engine.models.device import device_name
+    from engine.models.device import device_name, torch_device
     from engine.models.precision import native_dtype
     from engine.sources import GeneratorMaker
 
@@ -119,7 +119,7 @@ def _generate(
     has_gpu = torch.cuda.is_available()
     if config.device == "gpu" and not has_gpu:
         raise ValueError("this machine has no GPU; leave out --device, or run this where there is one")
-    device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
+    device = torch_device(has_gpu and config.device != "cpu")
     maker = GeneratorMaker(spec, batch_size, references=workspace.uri)
     with _as_on_workers(device):
         maker.load(device)

@@ -15,11 +15,11 @@ import pyarrow as pa
 from engine.catalog.caption_tables import RowRules, TablePart, read_part
 from engine.catalog.captions import KeySet
 from engine.dataflow.apply import MAX_RESTARTS
-from engine.dataflow.progress import Progress
 from engine.dataflow.resources import Ask, choose_ask
 from engine.failures import RunFailed
 from engine.models import ImageEncoder, load_encoder
 from engine.models.faults import is_device_fault
+from engine.progress import Progress
 from engine.recipe import embedding_column
 from engine.store import Committer, Receipt, write_fragments
 from engine.store.captions import caption_key_batches

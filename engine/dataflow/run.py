@@ -19,10 +19,8 @@ from engine.dataflow.accounts import Accounts
 from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
 from engine.dataflow.leases import Backlog
-from engine.dataflow.log import say
 from engine.dataflow.metrics import RunMetrics
 from engine.dataflow.pool import Pool
-from engine.dataflow.progress import Progress
 from engine.dataflow.resources import Ask, Cluster, Device, choose_ask, current_cluster
 from engine.dataflow.rows import Pricing, error_row, to_tables
 from engine.dataflow.stages import Embed, Stage, check_stages
@@ -30,9 +28,11 @@ from engine.dataflow.ticker import Ticker
 from engine.dataflow.worker import Report, WorkerJob
 from engine.failures import RunFailed
 from engine.images import PNG, ImageFormat
+from engine.log import say
 from engine.models import ImageEncoder, load_encoder
 from engine.models.cpu_time import cpu_warning
 from engine.models.gpu_decoding import Decode
+from engine.progress import Progress
 from engine.sources import GeneratorMaker, Maker, MakerBySource, Plan, plan_ids
 from engine.store import Committer, Receipt, Workspace, write_fragments
 
@@ -181,6 +181,7 @@ class Run:
                     f"{len(missing):,} of {len(plan):,} recipes were neither made nor failed, the first of them number "
                     f"{missing[0]}; run the same command again"
                 )
+        filling.metrics.show(progress.total, 0, 0.0)  # no worker is left, and nothing waits
         self.workspace.drop_old_errors(backlog.pending_ids(), self.run_id)
         filling.check_all_errors(self.max_errors)
         return result
@@ -322,13 +323,13 @@ class _Filling:
     ):
         self._run, self._plan, self._job, self._pool = run, plan, job, pool
         self._committer, self._progress, self._result = committer, progress, result
-        self._metrics = RunMetrics(run.run_id, progress.name)
+        self.metrics = RunMetrics(run.run_id, progress.name)
         self._tried = self._failed = 0
         self._reason = ""
 
     def take(self, report: Report) -> None:
         """Hands receipts to the committer and counts what it accepts."""
-        self._metrics.show(self._progress.total, self._pool.num_ready, self._committer.lag_seconds)
+        self.metrics.show(self._progress.total, self._pool.num_ready, self._committer.lag_seconds)
         self._take_killers()
         self._tried += report.rows
         self._failed += report.failed
@@ -359,7 +360,7 @@ class _Filling:
             accounts.add(entry)
         usd = sum(entry["usd_compute"] + entry["usd_labels"] for entry in work)
         self._progress.add(images, errors, usd)
-        self._metrics.count(images, errors, sum(entry["busy_seconds"] for entry in work), usd)
+        self.metrics.count(images, errors, sum(entry["busy_seconds"] for entry in work), usd)
 
     def _take_killers(self) -> None:
         """Writes the error rows of recipes that killed every worker that made them."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from engine.dataflow.progress import Progress
+from engine.progress import Progress
 from engine.store import Committer
 
 TICK_SECONDS = 1.0

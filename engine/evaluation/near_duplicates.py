@@ -29,8 +29,8 @@ REFINED = 3
 CLIPPED = (2.0, 253.0)
 """Levels beyond which a pixel counts as clipped."""
 NOISE, NOISE_SHARE = 50.0, 0.1
-"""Variance that compression is expected to add (7 grey levels, as JPEG of quality 50 at 32 pixels does), at most this share of the
-query's own: as much difference is not held against a match."""
+"""Variance that compression adds to a copy (7 grey levels, as JPEG of quality 50 does at 32 pixels), at most this share of the query's
+own variance. A difference of that size does not lower the score."""
 GAINS = (1.0, 1.15, 1.3, 1.5, 2.0)
 """Factors of brightness that are tried, clipped at white, where most of a query is clipped."""
 QUERIES_AT_ONCE = 128

@@ -21,9 +21,9 @@ from engine.export.licences import check_licences, hub_licence, licences_of, par
 from engine.export.marks import Marker
 from engine.export.parquet import ParquetWriter, features
 from engine.export.place import check_output, written_whole
-from engine.export.progress import ExportProgress
 from engine.export.rows import Rows, Written, as_exported, columns_to_read, stage_columns
 from engine.export.webdataset import WebDatasetWriter
+from engine.progress import Progress
 from engine.store import Workspace
 from engine.store.snapshot import Snapshot
 
@@ -171,7 +171,7 @@ def _writer(config: ExportConfig, folder: Path, labels: list[str], folders: list
 
 def _stream(snapshot: Snapshot, contents: Contents, writer: Writer, marker: Marker, extra: list[pa.Field]) -> None:
     label_of = {key: number for number, key in enumerate(contents.classes)}
-    progress = ExportProgress(contents.num_images)
+    progress = Progress("export", contents.num_images, has_price=False)
     for batch in snapshot.scan(columns_to_read(snapshot)):
         for split in sorted(set(batch.column("split").to_pylist()), key=lambda name: (name != "train", name)):
             part = batch.filter(pc.equal(batch.column("split"), split))
@@ -185,6 +185,7 @@ def _stream(snapshot: Snapshot, contents: Contents, writer: Writer, marker: Mark
             )
             writer.add(rows)
         progress.add(batch.num_rows)
+        progress.show()
     progress.close()
 
 

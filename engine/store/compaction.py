@@ -16,6 +16,8 @@ TIERS = (1.0, 1 / 16, 1 / 256, 1 / 4096)
 """Target sizes of merges, as fractions of a full fragment. Each merge lifts every row over one of them, so no row
 is rewritten more often than there are tiers above its fragment. The smallest (25 rows or 128 kB) is for a server, which
 commits single rows; fragments of runs are larger."""
+ROOM = 2.0
+"""Bytes of the disk per byte of the table: while files are merged, the old ones are still there."""
 FRAGMENTS_PER_MERGE = 8
 """Fewer fragments are merged only if they make a full fragment."""
 

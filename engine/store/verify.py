@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.images import content_hash, decode_image
+from engine.progress import Progress
 from engine.recipe import RECIPE_SCHEMA, Recipe
 from engine.store.fence import FENCED
 from engine.store.ids import id_bytes, id_names
@@ -111,12 +112,16 @@ def _verify_table(workspace: "Workspace", name: str, report: VerifyReport, pool:
     sizes = _sizes(f"{workspace.table_uri(name)}/data") if fragments else {}
     report.rows[name], report.fragments[name], report.addresses[name] = 0, [], []
     ids, addresses = [np.empty(0, "S16")], [np.empty(0, np.uint64)]
+    progress = Progress(f"verify {name}", sum(one.physical_rows for one in fragments), has_price=False)
     for fragment in fragments:
         problem = _file_problem(sizes, fragment)
         batches: list[tuple[np.ndarray, np.ndarray]] = []
         if not problem:
             try:
-                batches = list(_check_rows(fragment, name, report, pool))
+                for batch in _check_rows(fragment, name, report, pool):
+                    batches.append(batch)
+                    progress.add(report.rows[name] - progress.rows)
+                    progress.show()
             except BaseException as error:
                 # on some corrupt files Lance panics, with an error that is not an Exception
                 if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):

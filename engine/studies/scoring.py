@@ -12,11 +12,11 @@ from engine.cache import cached_value
 from engine.catalog import Dataset
 from engine.costs import PriceBook, attribute_billed, summarise, summarise_stages, totals
 from engine.costs.ledger import COST_COLUMNS
-from engine.dataflow.progress import Progress
 from engine.evaluation.metrics import Metric, MetricInputs, measure, tradeoff_metrics
 from engine.evaluation.protocols import ProbeProtocol
 from engine.images import viewable
 from engine.models import ImageEncoder
+from engine.progress import Progress
 from engine.reports import ContactSheet
 from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds

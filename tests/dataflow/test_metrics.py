@@ -37,6 +37,7 @@ def test_prometheus_reads_what_a_run_did(tmp_path: Path):
         "ray_imagefoundry_images_total": 29,
         "ray_imagefoundry_errors_total": 1,
         "ray_imagefoundry_planned": 30,
+        "ray_imagefoundry_workers": 0,  # the fill has ended
         "ray_imagefoundry_busy_seconds_total": pytest.approx(row["busy_seconds"]),
         "ray_imagefoundry_usd_total": pytest.approx(row["usd_busy"]),
     }

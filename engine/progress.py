@@ -1,4 +1,4 @@
-"""One line with the progress of a run: rows, rows per second, remaining time, dollars so far."""
+"""One line with the progress of long work: rows, rows per second, remaining time, and dollars so far where it has a price."""
 
 import math
 import sys
@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TextIO
 
-from engine.dataflow.log import is_json, json_line
+from engine.log import is_json, json_line
 
 
 class Progress:
@@ -20,6 +20,7 @@ class Progress:
         every_seconds: float = 5.0,
         unit: str = "rows",
         run_id: str = "",
+        has_price: bool = True,
     ):
         self._stream = stream or sys.stderr
         self._run_id, self._is_json = run_id, is_json()
@@ -28,6 +29,7 @@ class Progress:
         self.name = name
         self._total = total
         self._unit = unit
+        self._has_price = has_price
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=60)
         self._printed_at = 0.0
         self.rows = 0
@@ -45,7 +47,7 @@ class Progress:
     def total(self, rows: int) -> None:
         self._total = rows
 
-    def add(self, rows: int, errors: int, usd: float) -> None:
+    def add(self, rows: int, errors: int = 0, usd: float = 0.0) -> None:
         """Counts finished rows (errors separately) and the dollars of their busy time."""
         self.rows += rows
         self.errors += errors
@@ -85,7 +87,7 @@ class Progress:
         rate_shown = f"{rate:,.0f}" if self._unit == "rows" else f"{rate:.2g}"
         return (
             f"{self.name}  {done:,}/{self._total:,} {self._unit}  {rate_shown} {self._unit}/s  ETA {left}"
-            f"  ${self.usd:.4f} so far{failed}{f'  ({self.problem})' if self.problem else ''}"
+            f"{f'  ${self.usd:.4f} so far' if self._has_price else ''}{failed}{f'  ({self.problem})' if self.problem else ''}"
         )
 
 

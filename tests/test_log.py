@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from engine.dataflow import log
-from engine.dataflow.progress import Progress
+from engine import log
+from engine.progress import Progress
 
 
 def test_progress_as_json_has_the_run_and_the_numbers(monkeypatch):
