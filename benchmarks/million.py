@@ -2,6 +2,7 @@
 """A million images: all classes of GenBench's 22 data sets x 500 shots, killed on the way, and what that took.
 
     python -m benchmarks.million play --folder /some/disk         # the run, its kills and its measurements: an hour or more
+    python -m benchmarks.million grow --folder /some/disk --shots 520   # without kills: into an empty table, or on
     python -m benchmarks.million resume --folder /some/disk       # what a start on that table costs
     python -m benchmarks.million first-row                        # first row of a run of ten million recipes
     python -m benchmarks.million commits --rows 10000000          # a commit on a table of ten million rows
@@ -44,7 +45,7 @@ EVENTS = (
 """(What is killed, rows in the table at which it is). `worker` is no end of the run: the pool replaces it."""
 SAMPLE_SECONDS = 5.0
 MARKS = (10_000, 100_000, 1_000_000)
-"""Rows near which the rate is read."""
+"""Rows until which the memory is read."""
 
 
 def big_plan(spec: Any, shots: int = SHOTS) -> ConcatenatedPlan:
@@ -187,9 +188,7 @@ def report(folder: Path, workspace: Any, codes: list[int], seconds: float, shots
     """Prints what the run left, from the table and the notes."""
     print(f"{machine()}; exit codes {codes}; {seconds / 60:.0f} min")
     samples, compactions = lines_of(folder, "samples"), lines_of(folder, "compactions")
-    for mark in MARKS:
-        if found := rate_near(samples, mark):
-            print(f"near {mark:>9,} rows: {found[0]:6.0f} rows/s, {found[1] * 1e3:.2f} ms of processor per row")
+    by_driver(samples)
     for kind in ("driver", "worker", "raylet", "object store"):
         peaks = [
             max((one["mib"].get(kind, 0.0) for one in samples if one["rows"] <= mark), default=0) for mark in MARKS
@@ -227,17 +226,20 @@ def lines_of(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def rate_near(samples: list[dict[str, Any]], mark: int) -> tuple[float, float] | None:
-    """Rows per second, and processor seconds per row, of one driver from 0.7 to 1.3 times a number of rows."""
-    near = [one for one in samples if 0.7 * mark <= one["rows"] <= 1.3 * mark]
-    runs: dict[int, list[dict[str, Any]]] = {}
-    for one in near:
-        runs.setdefault(one["driver"], []).append(one)
-    longest = max(runs.values(), key=lambda run: run[-1]["rows"] - run[0]["rows"], default=[])
-    if not longest or longest[-1]["rows"] == longest[0]["rows"]:
-        return None
-    rows = longest[-1]["rows"] - longest[0]["rows"]
-    return rows / (longest[-1]["seconds"] - longest[0]["seconds"]), (longest[-1]["cpu"] - longest[0]["cpu"]) / rows
+def by_driver(samples: list[dict[str, Any]]) -> None:
+    """Prints what each driver did from its first new row on: rows per second, processor seconds per row, its memory."""
+    for number in dict.fromkeys(one["driver"] for one in samples):
+        own = [one for one in samples if one["driver"] == number]
+        working = [one for one in own if one["rows"] > own[0]["rows"]]
+        if len(working) < 2 or working[-1]["rows"] == working[0]["rows"]:
+            continue
+        first, last = working[0], working[-1]
+        rows = last["rows"] - first["rows"]
+        print(
+            f"from {own[0]['rows']:>9,} to {last['rows']:>9,} rows: first new row seen after {first['seconds'] - own[0]['seconds']:4.0f} s, then "
+            f"{rows / (last['seconds'] - first['seconds']):6.0f} rows/s, {(last['cpu'] - first['cpu']) / rows * 1e3:.2f} ms of processor per "
+            f"row; driver at most {max(one['mib'].get('driver', 0.0) for one in own):.0f} MiB"
+        )
 
 
 def resume(folder: Path, shots: int) -> None:
@@ -347,18 +349,20 @@ def trivial_rows(start: int, num: int) -> Any:
 def main() -> int:
     """Runs one part; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("play", "fill", "resume", "first-row", "commits", "report"))
+    parser.add_argument("part", choices=("play", "grow", "fill", "resume", "first-row", "commits", "report"))
     parser.add_argument("--folder", type=Path, help="holds the workspace, the models and the notes")
     parser.add_argument("--shots", type=int, default=SHOTS, help="images per class")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--fragments", type=int, nargs="+", default=(100, 1_000))
     options = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if options.part in ("play", "fill", "resume", "report") and not options.folder:
+    if options.part in ("play", "grow", "fill", "resume", "report") and not options.folder:
         parser.error("give --folder, a place with a few gigabytes")
     if options.part == "play":
         share = options.shots / SHOTS
         return play(options.folder, options.shots, [(kind, int(rows * share)) for kind, rows in EVENTS])
+    if options.part == "grow":
+        return play(options.folder, options.shots, [])
     if options.part == "fill":
         fill(options.folder, options.shots)
     elif options.part == "resume":

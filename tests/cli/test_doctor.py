@@ -4,6 +4,7 @@ import resource
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.cli.doctor import DoctorConfig, doctor
 from engine.cli.main import main
@@ -64,6 +65,16 @@ def test_bad_input_is_one_sentence(capsys):
     assert main(["doctor", "--generator", "sd99", "--no-ray"]) == 2
     assert "unknown generator 'sd99'" in capsys.readouterr().err
     assert main(["doctor", "--images", "-1", "--no-ray"]) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_named_with_its_memory_and_priced(tmp_path: Path):
+    found = states(workspace=str(tmp_path / "w"), speed="fast")
+    assert found["device"][0] == found["generator"][0] == "ok"
+    assert torch.cuda.get_device_name(0) in found["device"][1]
+    assert "GB free" in found["device"][1]
+    assert "aws-r6i" not in found["prices"][1]
 
 
 @pytest.mark.cluster

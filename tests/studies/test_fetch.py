@@ -1,6 +1,7 @@
 """`imagefoundry fetch` against a server on loopback: dead links give way to the next best, and every failure is a row."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from engine.sources.fetching.pictures import Candidates, Picture, WebMaker
 from engine.store import Workspace
 from engine.studies.corpus import CorpusConfig, build_corpus
 from engine.studies.fetch import FetchConfig, fetch_pictures
+from engine.testing.models import save_bert, save_blip2
 from tests.sources.fetching.server import Server, serving
 
 LIMITS = {"seconds_between": 0.0, "retry_seconds": 0.0, "timeout_seconds": 20.0, "allow_networks": ("127.0.0.0/8",)}
@@ -92,3 +94,12 @@ def test_dead_links_are_replaced_until_the_shots_are_there_and_a_second_run_fetc
     (again,) = fetch_pictures(config)
     assert (again.fetched, again.kept) == (0, found.kept)
     assert sum(server.requests.values()) == before
+    texts = {"captioner": str(save_blip2(tmp_path / "blip2")), "similarity": str(save_bert(tmp_path / "bert"))}
+    alike = replace(config, shots=7, filter=True, filter_threshold=-1.0, **texts)
+    (one_more,) = fetch_pictures(alike)
+    assert [len(kept) for kept in one_more.kept] == [7, 7, 7]
+    made = Workspace.open(place).scan(["made_caption", "caption_similarity"], "made_caption IS NOT NULL").read_all()
+    assert made.num_rows == one_more.fetched == 3
+    (none,) = fetch_pictures(replace(alike, shots=8, filter_threshold=1.0))
+    assert (none.fetched, none.kept) == (0, one_more.kept)
+    assert none.reasons["its caption is less similar to the class name than 1"] > 0
