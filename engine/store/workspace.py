@@ -13,7 +13,7 @@ from engine.recipe import embedding_column
 from engine.store import columns, compaction, maintenance, rows, runs, search
 from engine.store.checks import check_folder, check_schema, normal_uri, short_reason
 from engine.store.durable import synced
-from engine.store.fence import FENCED, Fence, commit_unfenced, lost
+from engine.store.fence import FENCED, Fence, commit_unfenced, lost, token_of
 from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
 from engine.store.repair import remove_damage
@@ -262,18 +262,17 @@ class Workspace:
         """Removes error rows of other runs with these ids, which `run_id` tried again; returns their number."""
         return runs.drop_old_errors(self, ids if isinstance(ids, IdSet) else IdSet([ids]), run_id)
 
-    def verify(self, *, repair: bool = False) -> VerifyReport:
+    def verify(self, *, repair: bool = False, num_processes: int = 1) -> VerifyReport:
         """Reads all of `images` and `errors` and reports what is damaged.
 
         Damage is: files that are missing, truncated or unreadable; ids that are not the hash of the row's recipe, or occur
         twice; images that do not decode to their `content_hash`; embeddings that are not of unit norm. `repair` drops these
-        files and rows (of duplicate rows all but one), so that the next run makes them again.
-        Raises ValueError if `repair` is true and another run writes.
+        files and rows (of duplicates all but one), so that the next run makes them again. Raises ValueError if another writes.
         """
         if not repair:
-            return find_damage(self)
+            return find_damage(self, num_processes)
         with self.lock("verify", check=False):
-            report = find_damage(self)
+            report = find_damage(self, num_processes)
             remove_damage(self, report)
         return report
 
@@ -286,8 +285,11 @@ class Workspace:
         with workspace_lock(self.uri, run_id) as held:
             if check:
                 check_files(self)
-            self._held, self._fences = held, {name: Fence(self.uri, self.dataset(name)) for name in FENCED}
+            held.outrank(max(token_of(self.dataset(name)) for name in FENCED))
+            self._held = held
             try:
+                self.check_lock()
+                self._fences = {name: Fence(self.uri, self.dataset(name), held.token) for name in FENCED}
                 columns.ensure_of_release(self)
                 yield
             finally:
