@@ -1,6 +1,6 @@
 """A folder or bucket prefix of Lance tables: images, errors, runs, ledger, negatives, heads, and those of a server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -249,14 +249,14 @@ class Workspace:
         if rows:
             runs.put_ledger(self, run_id, rows)
 
-    def settle_runs(self) -> list[str]:
+    def settle_runs(self, statuses: Mapping[str, str] | None = None) -> list[str]:
         """Closes the rows of `runs` that still say `running` although the run was killed; returns their ids.
 
-        Their images, errors, busy seconds and price are computed from the tables, their status becomes `killed`. Needs
-        the lock, since only the run that holds it goes on; call it before that run has a row.
+        Their images, errors, seconds, price and ledger are computed from the tables, their status becomes `killed`, or, for
+        the runs of `statuses` alone, what that says. Needs the lock; call it before the run that holds it has a row.
         """
         assert self._held is not None, "a run that goes on would be taken for a killed one: hold the lock"
-        return runs.settle(self)
+        return runs.settle(self, statuses)
 
     def drop_old_errors(self, ids: IdSet | Sequence[str] | np.ndarray, run_id: str) -> int:
         """Removes error rows of other runs with these ids, which `run_id` tried again; returns their number."""
