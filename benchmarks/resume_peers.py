@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Ready-made images embedded and committed by this engine, Daft, Ray Data and clip-retrieval; then each is killed half way and started again.
 
-    python -m benchmarks.resume_peers --peer-python /tmp/peer/bin/python --images 100000
+    python -m benchmarks.resume_peers --peer-python /tmp/peer/bin/python --daft-python /tmp/daft/bin/python --images 100000
 
 All have the same files, the same tiny CLIP and as many workers. Each runs once without a kill: images per second from the first quarter to
 the end, and processor seconds per image. Then once more: when half of the images are embedded, the whole process tree is killed, and the same
 command is started again. Counted are the embedded images that the second start embeds again, the seconds until it embeds its first
 new one and until it ends, and, at the end, rows that are missing or there twice.
 
-The peers' Python: python3.11 -m venv /tmp/peer && /tmp/peer/bin/pip install clip-retrieval==2.45.0 "setuptools<70" daft==0.7.14
+The peers' Pythons: python3.11 -m venv /tmp/peer && /tmp/peer/bin/pip install clip-retrieval==2.45.0 "setuptools<70"
+and, since Daft crashes beside the old pyarrow of that: python3.11 -m venv /tmp/daft && /tmp/daft/bin/pip install daft==0.7.14 open_clip_torch
 """
 
 import argparse
@@ -43,7 +44,8 @@ class Job:
     output: Path
     num: int
     workers: int
-    peer_python: Path | None
+    python: Path | None
+    """Python of the engine; None for this one."""
 
     @property
     def notes(self) -> Path:
@@ -65,9 +67,9 @@ class Job:
             ]
         if self.engine == "clip-retrieval":
             places = {"images": self.photos, "model": self.model, "output": self.output / "rows", "notes": self.notes}
-            command = [str(self.peer_python), str(here.with_name("clip_retrieval_peer.py")), *options(places)]
+            command = [str(self.python), str(here.with_name("clip_retrieval_peer.py")), *options(places)]
             return [*command, f"--workers={self.workers}"]
-        python = sys.executable if self.engine == "ray" else str(self.peer_python)
+        python = str(self.python or sys.executable)
         places = {"index": index_of(self.photos), "model": self.model, "output": self.output, "notes": self.notes}
         command = [python, str(here.with_name("dataflow_peer.py")), self.engine, *options(places)]
         return [*command, f"--num={self.num}", f"--workers={self.workers}"]
@@ -225,9 +227,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--peer-python", type=Path, help="Python with clip-retrieval and Daft; without it they are left out"
-    )
+    parser.add_argument("--peer-python", type=Path, help="Python with clip-retrieval; without it that is left out")
+    parser.add_argument("--daft-python", type=Path, help="the same for Daft")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--photos", type=Path, help="folder for the images, kept for the next call")
     chosen = parser.parse_args()
@@ -237,11 +238,13 @@ def main() -> None:
         write_small_photos(photos, chosen.images)
         model = write_model(MODELS[0], folder / "model")
         for engine in chosen.engines:
-            if chosen.peer_python is None and engine in ("daft", "clip-retrieval"):
+            python = {"daft": chosen.daft_python, "clip-retrieval": chosen.peer_python}.get(engine)
+            if python is None and engine in ("daft", "clip-retrieval"):
                 continue
-            common = (photos, model)
-            whole = Job(engine, *common, folder / engine / "whole", chosen.images, chosen.workers, chosen.peer_python)
-            killed = Job(engine, *common, folder / engine / "killed", chosen.images, chosen.workers, chosen.peer_python)
+            whole, killed = (
+                Job(engine, photos, model, folder / engine / name, chosen.images, chosen.workers, python)
+                for name in ("whole", "killed")
+            )
             found = {"engine": engine, "images": chosen.images, "machine": machine()}
             try:
                 found |= run_through(whole)

@@ -116,13 +116,12 @@ class Accounts:
 
     def is_due(self) -> bool:
         """Whether the rows are due for renewal."""
-        return self.has_work and self._clock() - self._reported >= REPORT_EVERY_SECONDS
+        return self.has_work and (not self._is_announced or self._clock() - self._reported >= REPORT_EVERY_SECONDS)
 
     def report(self, status: str) -> None:
         """Renews the run's row in `runs` and its rows in `ledger`."""
         self._bill()
         self._reported = self._clock()
-        self._is_announced = True
         wall = self._reported - self._started
         self._workspace.put_run(
             {
@@ -142,6 +141,7 @@ class Accounts:
                 "planned": self.planned,
             }
         )
+        self._is_announced = True
         rows = [{**row, "run_id": self._run_id} for row in self._work.values()]
         self._workspace.put_ledger(self._run_id, rows)
 

@@ -1,5 +1,6 @@
 """Receipts of a fill on their way to the committer, and the counts of what it accepts."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from engine.failures import RunFailed
 from engine.progress import Progress
 from engine.sources import Plan
 from engine.store import Committer, Receipt, write_fragments
+from engine.store.commit import TRANSIENT
 
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
@@ -70,7 +72,8 @@ class Filling:
         self._count(accepted, report.work, report.rejected)
 
     def _is_accepted(self, receipt: Receipt) -> bool:
-        self._accounts.announce()
+        with suppress(*TRANSIENT):  # the store failed; the next receipt or report tries again
+            self._accounts.announce()
         refused = self._committer.refused
         again = self._committer.add(receipt)
         if again:
