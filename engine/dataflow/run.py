@@ -20,8 +20,9 @@ from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
 from engine.dataflow.filling import Filling, FillResult
 from engine.dataflow.leases import Backlog
+from engine.dataflow.merging import run_on_cluster
 from engine.dataflow.pool import Pool
-from engine.dataflow.resources import Ask, Cluster, Device, choose_ask, current_cluster
+from engine.dataflow.resources import CPU_ASK, Ask, Cluster, Device, choose_ask, current_cluster
 from engine.dataflow.rows import Pricing
 from engine.dataflow.stages import Embed, Stage, check_stages
 from engine.dataflow.ticker import Ticker
@@ -35,6 +36,7 @@ from engine.models.gpu_decoding import Decode
 from engine.progress import Progress
 from engine.sources import GeneratorMaker, Maker, MakerBySource, Plan, plan_ids
 from engine.store import Committer, Workspace, WorkspaceLost
+from engine.store.compaction import run_here
 
 MAX_WORKERS_VARIABLE = "IMAGEFOUNDRY_MAX_WORKERS"
 ROUNDS = 3
@@ -86,6 +88,7 @@ class Run:
             stack.enter_context(self.workspace.lock(self.run_id))
             self._connection = self.ray or stack.enter_context(RayConnection())
             self._is_connected = False
+            self._workers = CPU_ASK
             self.workspace.settle_runs()
             self._stack = stack.pop_all()
         return self
@@ -134,6 +137,7 @@ class Run:
             return result
         shares = [maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]
         ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
+        self._workers = ask
         self._warn_of_processors(maker, backlog.most_left, ask)
         progress = Progress(name, backlog.most_left, run_id=self.run_id)
         planned_before = self._accounts.planned or 0
@@ -282,12 +286,17 @@ class Run:
         self._accounts.report("running")
         return True
 
+    @property
+    def _merges_elsewhere(self) -> bool:
+        """Whether other nodes have processors for merging that no worker holds."""
+        return self._is_connected and not self._connection.is_private and self.cluster().spare_cpus(self._workers) > 0
+
     def _compact_if_due(self) -> None:
         if any(self.workspace.compaction_due(name) for name in ("images", "errors")):
             self._compact(clean=False)
 
     def _compact(self, clean: bool) -> None:
         try:
-            self.workspace.compact(clean=clean)
+            self.workspace.compact(clean=clean, run=run_on_cluster if self._merges_elsewhere else run_here)
         except Exception as error:  # the rows are committed: a table that stays in many files is no reason to fail
             self.say(f"warning: the table was not compacted ({error}); the next run tries again")
