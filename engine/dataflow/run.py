@@ -4,7 +4,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -36,6 +36,7 @@ from engine.models.gpu_decoding import Decode
 from engine.progress import Progress
 from engine.sources import GeneratorMaker, Maker, MakerBySource, Plan, plan_ids
 from engine.store import Committer, Workspace, WorkspaceLost
+from engine.store.commit import TRANSIENT
 from engine.store.compaction import run_here
 
 MAX_WORKERS_VARIABLE = "IMAGEFOUNDRY_MAX_WORKERS"
@@ -292,8 +293,9 @@ class Run:
         return self._is_connected and not self._connection.is_private and self.cluster().spare_cpus(self._workers) > 0
 
     def _compact_if_due(self) -> None:
-        if any(self.workspace.compaction_due(name) for name in ("images", "errors")):
-            self._compact(clean=False)
+        with suppress(*TRANSIENT):  # the store failed; the next turn looks again
+            if any(self.workspace.compaction_due(name) for name in ("images", "errors")):
+                self._compact(clean=False)
 
     def _compact(self, clean: bool) -> None:
         try:
