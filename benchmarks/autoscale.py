@@ -58,6 +58,9 @@ class WaitingMaker(PaintMaker):
 @contextmanager
 def autoscaling_head(folder: Path, least: int, most: int) -> Iterator[dict[str, str]]:
     """A head without GPUs, whose autoscaler keeps `least` to `most` nodes of one GPU; the environment that names it."""
+    # Ray reads its token when it is imported
+    names = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
+    os.environ |= names
     import ray._private.services
 
     address = ray._private.services.get_node_ip_address()
@@ -92,7 +95,6 @@ def autoscaling_head(folder: Path, least: int, most: int) -> Iterator[dict[str, 
         },
     }
     (folder / "cluster.json").write_text(json.dumps(config))
-    names = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
     of_head = {
         "RAY_FAKE_CLUSTER": "1",
         "RAY_enable_autoscaler_v2": "1",
@@ -107,9 +109,17 @@ def autoscaling_head(folder: Path, least: int, most: int) -> Iterator[dict[str, 
     with (folder / "head.log").open("wb") as log:
         head = subprocess.Popen(start, env=kept | names | of_head, stdout=log, stderr=log)
     try:
+        wait_until(lambda: is_open(address, port), 120)
         yield names | {"RAY_ADDRESS": f"{address}:{port}"}
     finally:
         end_tree(head)
+
+
+def is_open(address: str, port: int) -> bool:
+    """Whether a server listens there."""
+    with suppress(OSError), socket.create_connection((address, port), 1):
+        return True
+    return False
 
 
 def end_tree(process: subprocess.Popen[bytes]) -> None:
