@@ -109,17 +109,10 @@ def autoscaling_head(folder: Path, least: int, most: int) -> Iterator[dict[str, 
     with (folder / "head.log").open("wb") as log:
         head = subprocess.Popen(start, env=kept | names | of_head, stdout=log, stderr=log)
     try:
-        wait_until(lambda: is_open(address, port), 120)
+        wait_until(lambda: "Ray runtime started" in (folder / "head.log").read_text(), 300)
         yield names | {"RAY_ADDRESS": f"{address}:{port}"}
     finally:
         end_tree(head)
-
-
-def is_open(address: str, port: int) -> bool:
-    """Whether a server listens there."""
-    with suppress(OSError), socket.create_connection((address, port), 1):
-        return True
-    return False
 
 
 def end_tree(process: subprocess.Popen[bytes]) -> None:
@@ -197,7 +190,7 @@ def measure(folder: Path, num: int, least: int, most: int) -> dict[str, Any]:
     maker = WaitingMaker(seconds_per_call=0.5, gpus_per_actor=1.0, needs_gpu=True, notes=str(folder / "notes"))
     with connected_cluster() as connection:
         watch = NodeWatch()
-        wait_until(lambda: watch.num_alive >= least, 120)
+        wait_until(lambda: watch.num_alive >= least, 300)
         started = time.time()
         with Run(workspace, PriceBook.load(), ray=connection, commit_every_seconds=1.0, flush_seconds=2.0) as run:
             run.fill("autoscale", PaintPlan(num), maker, [paint_embed()])

@@ -55,6 +55,9 @@ class Arena:
                 "--head", f"--port={port_of_ray}", "--num-cpus=8", "--num-gpus=0", f"--temp-dir={folder}/ray"
             )
             stack.callback(end, head)
+            deadline = time.monotonic() + 300
+            while "Ray runtime started" not in (self.folder / "ray.log").read_text() and time.monotonic() < deadline:
+                time.sleep(0.2)
             self._stack = stack.pop_all()
         return self
 
