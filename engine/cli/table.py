@@ -66,6 +66,14 @@ COMMANDS = {
         say.report,
         "realrag_ablation",
     ),
+    "premise": Command(
+        "RealRAG's premise put to the test: every kind of negative, in a world whose siblings generator and CLIP confuse.",
+        "engine.studies.premise.study",
+        "PremiseConfig",
+        "run_premise",
+        say.report,
+        "premise_study",
+    ),
     "build-database": Command(
         "RealRAG's database: add the training images of data sets to the workspace, embedded and indexed; run it again to add more.",
         "engine.studies.realrag.negatives",
