@@ -57,6 +57,11 @@ def fetched_pictures(
     if threshold is not None and any(row[SCORE] is None for row in rows):
         raise ValueError(f"some pictures of {dataset.name} have no caption score; run `{again} --filter` first")
     kept = [row for row in rows if threshold is None or row[SCORE] >= threshold]
+    if not kept:
+        best = max(row[SCORE] for row in rows)
+        raise ValueError(
+            f"no picture of {dataset.name} reaches the threshold {threshold:g}; the best has {best:.2f}, give less"
+        )
     return FetchedPictures(corpus, [Recipe.from_dict(row) for row in kept], len(rows) - len(kept))
 
 
