@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from engine.catalog import Dataset
-from engine.catalog.datasets import open_dataset
+from engine.catalog.datasets import load_dataset
 from engine.recipe import IMAGE_SCHEMA, Recipe
 from engine.sources.fetched import SCORE, FetchedPictures, FetchedPlan, caption_similarities, fetched_pictures
 from engine.store import Committer, Workspace, write_fragments
@@ -18,7 +18,7 @@ FILLERS |= {"usd_compute": 0.5, "usd_labels": 0.0, "run_id": "r", "batch_size": 
 
 @pytest.fixture
 def dataset(tiny_dataset: Path) -> Dataset:
-    return open_dataset(str(tiny_dataset))
+    return load_dataset(str(tiny_dataset))
 
 
 def picture(dataset: Dataset, class_index: int, url: str) -> Recipe:
