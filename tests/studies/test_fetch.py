@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from engine.cli.main import main
 from engine.images import decode_image
+from engine.models import load_encoder
 from engine.recipe import Recipe
 from engine.sources.fetching.fetcher import FetchLimits
 from engine.sources.fetching.pictures import Candidates, Picture, WebMaker
-from engine.store import Workspace
-from engine.studies.corpus import CorpusConfig, build_corpus
+from engine.store import Committer, Workspace, write_fragments
+from engine.store.captions import ensure_caption_encoder
+from engine.store.vectors import from_matrix
 from engine.studies.fetch import FetchConfig, fetch_pictures
 from engine.testing.models import save_bert, save_blip2
 from tests.catalog.test_img2dataset import write_output
@@ -69,6 +71,20 @@ def test_the_next_best_takes_the_place_of_a_dead_one():
     assert [len(kept) for kept in candidates.kept(there, 2)] == [1, 2]
 
 
+def commit_corpus(workspace: Workspace, corpus: str, source: str, rows: list[dict[str, str]]) -> None:
+    """A corpus as `build-corpus` leaves it, of rows with `url` and `caption`."""
+    encoder = load_encoder(source)
+    column = ensure_caption_encoder(workspace, encoder.name, encoder.dimension)
+    vectors = encoder.encode_texts([row["caption"] for row in rows]).astype(np.float16)
+    numbers = {"corpus": corpus, "part": 0}
+    table = pa.Table.from_pylist([row | numbers | {"row": at, "key": at} for at, row in enumerate(rows)])
+    account = numbers | {"encoder": encoder.name, "file": "", "start": 0, "rows": len(rows), "used": len(rows)}
+    account |= {"left": "{}", "settings": "{}", "run_id": ""}
+    with Committer(workspace) as committer:
+        committer.add(write_fragments(workspace.uri, "captions", table.append_column(column, from_matrix(vectors))))
+        committer.add(write_fragments(workspace.uri, "caption_parts", pa.Table.from_pylist([account])))
+
+
 @pytest.fixture(scope="module")
 def web(
     tmp_path_factory: pytest.TempPathFactory, cluster: None, tiny_encoder: str, tiny_dataset: Path
@@ -81,15 +97,9 @@ def web(
             colour = ("red apple", "green tree", "blue boat")[number % 3]
             path = f"{list(FAULTS)[number // 6 % 4]}#{number}" if number % 6 < 3 else f"ok/{number}"
             rows.append({"url": server.url(path), "caption": f"{colour} {number}"})
-        (place / "tables").mkdir()
-        pq.write_table(pa.Table.from_pylist(rows), place / "tables/0.parquet")
         texts = {"captioner": str(save_blip2(place / "blip2")), "similarity": str(save_bert(place / "bert"))}
         workspace = str(place / "workspace")
-        build_corpus(
-            CorpusConfig(
-                tables=str(place / "tables"), corpus="web", workspace=workspace, encoder=tiny_encoder, device="cpu"
-            )
-        )
+        commit_corpus(Workspace.open(workspace), "web", tiny_encoder, rows)
         yield (
             server,
             FetchConfig(
