@@ -18,6 +18,7 @@ from engine.costs import PriceBook
 from engine.dataflow.accounts import Accounts
 from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
+from engine.dataflow.kept import KeptWorkers
 from engine.dataflow.leases import Backlog
 from engine.dataflow.metrics import RunMetrics
 from engine.dataflow.pool import Pool
@@ -89,6 +90,8 @@ class Run:
     """Share of failing recipes that stops the run."""
     max_workers: int | None = field(default_factory=lambda: int(os.environ.get(MAX_WORKERS_VARIABLE, "0")) or None)
     """Maximum workers per pool; None for as many as fit into the cluster. `IMAGEFOUNDRY_MAX_WORKERS` is the default."""
+    keep_workers: bool = False
+    """Whether workers stay until the next fill, for one with the same maker and stages."""
     say: Callable[[str], None] = say
     """Called with lines about dead workers and failing GPUs."""
     on_report: Callable[[Report], None] = lambda report: None
@@ -103,6 +106,7 @@ class Run:
         with ExitStack() as stack:
             stack.enter_context(self.workspace.lock(self.run_id))
             self._connection = self.ray or stack.enter_context(RayConnection())
+            self._kept = stack.enter_context(KeptWorkers(self.keep_workers))
             self._is_connected = False
             self.workspace.settle_runs()
             self._stack = stack.pop_all()
@@ -114,10 +118,11 @@ class Run:
         with self._stack:
             if not self._accounts.has_work:
                 return
-            stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-            self._accounts.report("finished" if kind is None else "interrupted" if stopped else "failed")
             if kind is None:
+                self._accounts.report("finished")
                 self._compact(clean=True)
+            else:
+                self._accounts.report("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
 
     def fill(self, name: str, plan: Plan, maker: Maker, stages: Sequence[Stage] = ()) -> FillResult:
         """Makes the images of a plan that the table lacks, and runs the stages on them before their rows are written.
@@ -148,8 +153,8 @@ class Run:
             backlog.close()
             result.present = len(plan)
             return result
-        shares = [maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]
-        ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
+        needs_gpu = maker.needs_gpu or any(stage.needs_gpu for stage in stages)
+        ask = self._ask(max([maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]), needs_gpu)
         self._warn_of_processors(maker, backlog.most_left, ask)
         progress = Progress(name, backlog.most_left, run_id=self.run_id)
         planned_before = self._accounts.planned or 0
@@ -160,6 +165,7 @@ class Run:
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
             Ticker(committer, progress, self.renew, self._compact_if_due) as ticker,
             Pool(backlog, plan, job, ask, self.cluster, self._price, self.max_workers, self.say) as pool,
+            self._kept.lent(pool, job, ask),
         ):
             filling = _Filling(self, plan, job, pool, committer, progress, result)
             for _ in range(ROUNDS):
@@ -177,10 +183,7 @@ class Run:
                     break
                 pool.make_again(missing.tolist())
             else:
-                raise RunFailed(
-                    f"{len(missing):,} of {len(plan):,} recipes were neither made nor failed, the first of them number "
-                    f"{missing[0]}; run the same command again"
-                )
+                raise RunFailed(f"{len(missing):,} of {len(plan):,} recipes were neither made nor failed; run it again")
         filling.metrics.show(progress.total, 0, 0.0)  # no worker is left, and nothing waits
         self.workspace.drop_old_errors(backlog.pending_ids(), self.run_id)
         filling.check_all_errors(self.max_errors)
@@ -219,6 +222,7 @@ class Run:
         missing = self.workspace.ids_lacking(stage.columns.names, ids)
         if not missing:
             return 0
+        self._kept.end()
         ask = self._ask(stage.num_gpus, stage.needs_gpu)
         progress = Progress(name or stage.name, len(missing), run_id=self.run_id)
         cluster = self.cluster()
@@ -231,8 +235,7 @@ class Run:
             for part in apply_stage(missing, stage, self.workspace.uri, ask, pool, cluster.spare_cpus(ask)):
                 pending.append(part.table)
                 usd = self._accounts.add_stage(stage.name, part.table.num_rows, part.seconds, ask)
-                num_failed = part.num_images - part.table.num_rows
-                if num_failed:
+                if num_failed := part.num_images - part.table.num_rows:
                     self.say(f"{num_failed} images keep no {stage.columns.names[0]} ({part.reason})")
                 progress.add(part.table.num_rows, num_failed, usd)
                 progress.show()

@@ -9,6 +9,7 @@ from engine.costs import PriceBook
 from engine.models.spec import GeneratorSpec
 from engine.names import unknown_name
 from engine.prompts import Materials
+from engine.sources.fetched import FetchedPlan
 from engine.sources.generative import GenerativePlan
 from engine.sources.original import OriginalPlan
 from engine.sources.plan import ClassPlan, Plan
@@ -41,8 +42,8 @@ class PlanParts(Protocol):
         """Training images of a data set. Raises ValueError for too few, unless fewer are allowed."""
         ...
 
-    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan:
-        """The images of the pool that are nearest to the classes of a data set."""
+    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan | FetchedPlan:
+        """The images of the pool, or the fetched pictures, that are nearest to the classes of a data set."""
         ...
 
 

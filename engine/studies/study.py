@@ -30,12 +30,14 @@ from engine.sources import (
     ShotIds,
     load_pool,
 )
+from engine.sources.fetched import FetchedPlan
 from engine.sources.kinds import SOURCE_KINDS, PlanRequest, source_kind
-from engine.sources.retrieval import CaptionedPool, check_pool, class_queries, class_text_features
+from engine.sources.retrieval import CaptionedPool, class_text_features
 from engine.store import Workspace
 from engine.studies.base import Phase, Study
 from engine.studies.config import Settings, check_not_empty, check_place, check_seeds
 from engine.studies.image_set import load_images
+from engine.studies.retrieved import check_retrieved, plan_retrieved
 from engine.studies.scoring import EvaluationSet
 
 if TYPE_CHECKING:
@@ -72,7 +74,11 @@ class StudyConfig(Settings):
     seeds: tuple[int, ...] = (0,)
     """Each seed generates and samples its own images."""
     pool: str = "world:mini-web"
-    """Captioned webdataset whose captions retrieval searches."""
+    """Captioned webdataset or folder of img2dataset whose captions retrieval searches."""
+    fetched: str = ""
+    """Corpus of the workspace whose fetched pictures (`imagefoundry fetch`) are the retrieved images, in place of the pool's."""
+    fetched_threshold: float | None = None
+    """Least score of the caption filter (`imagefoundry fetch --filter`) for these pictures; all of them if not given."""
     batch_size: int | None = None
     """Images that the generator makes at once; the generator's own default if not given."""
     report: Path = Path("report")
@@ -165,7 +171,7 @@ class SourceStudy(Study):
         if any(variant.is_generated for variant in variants):
             self._check_generator()
         if self._retrieved_shots:
-            check_pool(self.config.pool, self._retrieved_shots)
+            check_retrieved(self.config, self.datasets, self._retrieved_shots, self._allow_fewer_retrieved)
         _ = self.test_plans
         for variant in variants:
             if source_kind(variant.source).plans_early:
@@ -183,7 +189,7 @@ class SourceStudy(Study):
     @property
     def searched_pool(self) -> str:
         """The captioned pool, if one is searched."""
-        return self.config.pool if self._retrieved_shots else ""
+        return self.config.pool if self._retrieved_shots and not self.config.fetched else ""
 
     def _check_generator(self) -> None:
         """Raises ValueError for missing weights, and for a strategy without references where the generator requires one."""
@@ -368,13 +374,19 @@ class SourceStudy(Study):
             self._originals[key] = OriginalPlan(dataset, shots, seed, allow_fewer=self.config.allow_fewer_shots)
         return self._originals[key]
 
-    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan:
-        """The images of the pool whose captions are nearest to the classes of a data set."""
+    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan | FetchedPlan:
+        """The images of the pool, or the fetched pictures, whose captions are nearest to the classes of a data set."""
         return self._retrievals[dataset.name]
 
     @cached_property
-    def _retrievals(self) -> dict[str, RetrievalPlan]:
+    def _retrievals(self) -> dict[str, RetrievalPlan | FetchedPlan]:
         return {dataset.name: self._retrieval(dataset) for dataset in self.datasets}
 
-    def _retrieval(self, dataset: Dataset) -> RetrievalPlan:
-        return RetrievalPlan(dataset, self.pool, class_queries(self.encoder, dataset), self._retrieved_shots)
+    def _retrieval(self, dataset: Dataset) -> RetrievalPlan | FetchedPlan:
+        shots, allow_fewer = self._retrieved_shots, self._allow_fewer_retrieved
+        return plan_retrieved(self.config, dataset, self.encoder, lambda: self.pool, shots, allow_fewer)
+
+    @property
+    def _allow_fewer_retrieved(self) -> bool:
+        """References are looked up by class and shot, so each class needs all of its own."""
+        return self.config.allow_fewer_shots and not any(one.needs_references for one in self.variants.values())

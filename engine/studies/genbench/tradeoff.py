@@ -1,13 +1,16 @@
 """GenBench section 3.1: accuracy and cost of generative, retrieval and original data at growing shots."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from engine.prompts import Strategy
 from engine.reports import Report
+from engine.sources.fetched import FetchedPlan
 from engine.sources.kinds import SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
+from engine.studies.retrieved import fetched_rows
 from engine.studies.scoring import (
     FIGURE_2,
     Bills,
@@ -79,6 +82,12 @@ class GenBench(SourceStudy):
             for source in self.config.sources
         }
 
+    def _fetched(self, workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
+        """Table `fetched`, if fetched pictures are a source."""
+        plans = [plan for found in self.plans.values() for plan in found.values() if isinstance(plan, FetchedPlan)]
+        distinct = list({id(plan): plan for plan in plans}.values())
+        return {"fetched": fetched_rows(self.config, workspace, distinct)} if distinct else {}
+
     def build_report(self, workspace: Workspace) -> Report:
         """Scores, costs and pictures of the study's images in the workspace."""
         bills = Bills(workspace)
@@ -105,6 +114,7 @@ class GenBench(SourceStudy):
             "improvement": gains,
             **cost_tables(workspace, bills),
             **paper_tables(self.prices),
+            **self._fetched(workspace),
             "errors": error_rows(workspace, self.every_plan()),
             "files": self.files(),
         }
