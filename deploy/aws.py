@@ -55,6 +55,8 @@ def _of_nodes(content: Mapping[str, Any]) -> list[str]:
     total = content.get("max_workers", 0)
     for name, node in types.items():
         least, most = node.get("min_workers", 0), node.get("max_workers", 0)
+        if not all(isinstance(one, int) for one in (least, most, total)):
+            continue  # the schema names it
         if least > most:
             mistakes.append(f"node type {name}: min_workers is {least}, more than max_workers, {most}")
         if most > total:
