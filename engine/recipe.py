@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from operator import attrgetter, itemgetter
@@ -81,15 +82,14 @@ class Recipe:
     @property
     def id(self) -> str:
         """Permanent id of the image: blake2b-128 of `canonical()`, 32 hexadecimal digits."""
-        return blake2b(self.canonical(), digest_size=16, person=_PERSON).hexdigest()
+        return id_of(_SORTED_VALUES(self))
 
     def canonical(self) -> bytes:
         """Canonical form: JSON of the fields that differ from their defaults, sorted by name, ASCII, no spaces.
 
         Fields at their default are left out, so a field added later does not change the ids of the images made before.
         """
-        found = zip(_SORTED, _SORTED_VALUES(self), _SORTED_DEFAULTS, strict=True)
-        return _ENCODE({name: value for name, value, default in found if value != default}).encode("ascii")
+        return _canonical(_SORTED_VALUES(self))
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as a plain dictionary, in the order of the class."""
@@ -109,10 +109,21 @@ _VALUES = attrgetter(*_TYPES)
 _KINDS = [*_TYPES.values()]
 _WHOLE = itemgetter(*(place for place, kind in enumerate(_KINDS) if kind is int))
 _FRACTIONS = itemgetter(*(place for place, kind in enumerate(_KINDS) if kind is float))
-_SORTED = sorted(_TYPES)
-_SORTED_VALUES = attrgetter(*_SORTED)
-_SORTED_DEFAULTS = [_DEFAULTS.get(name) for name in _SORTED]
+SORTED_FIELDS = sorted(_TYPES)
+"""Names of the fields in the order of `canonical()`."""
+_SORTED_VALUES = attrgetter(*SORTED_FIELDS)
+_SORTED_DEFAULTS = [_DEFAULTS.get(name) for name in SORTED_FIELDS]
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+def id_of(values: Sequence[Any]) -> str:
+    """The id of a recipe by its fields in the order of `SORTED_FIELDS`, which are not checked."""
+    return blake2b(_canonical(values), digest_size=16, person=_PERSON).hexdigest()
+
+
+def _canonical(values: Sequence[Any]) -> bytes:
+    found = zip(SORTED_FIELDS, values, _SORTED_DEFAULTS, strict=True)
+    return _ENCODE({name: value for name, value, default in found if value != default}).encode("ascii")
 
 
 def _is_plain(value: float) -> bool:

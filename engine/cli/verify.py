@@ -17,6 +17,8 @@ class VerifyConfig:
     """Folder or s3://bucket/prefix of the workspace."""
     repair: bool = False
     """Remove unreadable files, damaged rows and all but one of duplicate rows; no run may be writing."""
+    processes: int = 0
+    """Processes that read at once; 0 for one per processor."""
 
 
 def verify(config: VerifyConfig) -> "VerifyReport":
@@ -24,6 +26,8 @@ def verify(config: VerifyConfig) -> "VerifyReport":
 
     Raises ValueError if there is no workspace, or if `repair` is set and a run is writing.
     """
+    from engine.cpus import usable_cpus
     from engine.store import Workspace
 
-    return Workspace.open(config.workspace, create=False).verify(repair=config.repair)
+    workspace = Workspace.open(config.workspace, create=False)
+    return workspace.verify(repair=config.repair, num_processes=config.processes or usable_cpus())

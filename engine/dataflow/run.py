@@ -35,7 +35,7 @@ from engine.models.cpu_time import cpu_warning
 from engine.models.gpu_decoding import Decode
 from engine.progress import Progress
 from engine.sources import GeneratorMaker, Maker, MakerBySource, Plan, plan_ids
-from engine.store import Committer, Receipt, Workspace, write_fragments
+from engine.store import Committer, Receipt, Workspace, WorkspaceLost, write_fragments
 
 ERRORS_COUNT_FROM = 200
 """Number of recipes from which the share of errors may stop a run; with fewer, half of them may fail."""
@@ -116,13 +116,14 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
-            if not self._accounts.has_work:
-                return
+            if not self._accounts.has_work or isinstance(error, WorkspaceLost):
+                return  # the run that took over has settled this one's accounts
+            stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+            self._accounts.report("finished" if kind is None else "interrupted" if stopped else "running")
             if kind is None:
-                self._accounts.report("finished")
                 self._compact(clean=True)
-            else:
-                self._accounts.report("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+            elif not stopped:  # what was accepted may not have been committed
+                self.workspace.settle_runs({self.run_id: "failed"})
 
     def fill(self, name: str, plan: Plan, maker: Maker, stages: Sequence[Stage] = ()) -> FillResult:
         """Makes the images of a plan that the table lacks, and runs the stages on them before their rows are written.

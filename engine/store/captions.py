@@ -31,7 +31,7 @@ def guard_captions(workspace: Workspace) -> None:
     check_files(workspace, TABLES_OF_CAPTIONS)
     for name in TABLES_OF_CAPTIONS:
         if name not in workspace._fences:
-            workspace._fences[name] = Fence(workspace.uri, workspace.dataset(name))
+            workspace._fences[name] = Fence(workspace.uri, workspace.dataset(name), workspace._held.token)
 
 
 def vector_type(dimension: int) -> pa.DataType:

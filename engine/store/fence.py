@@ -1,5 +1,6 @@
 """Commits that land once, and under the workspace's lock only on top of this run's own last version of a table."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ HARMLESS = ("CreateIndex", "Rewrite", "BaseOperation")
 """Transactions by others that change no row: indices, merged files, and `BaseOperation`, which reserves file numbers.
 One may end just after another run took over."""
 BARRIER_TRIES = 200
+TOKEN_KEY = "imagefoundry.fence"
+"""Key in a table's schema metadata: the fencing token of the run that raised the newest barrier."""
 
 
 class WorkspaceLost(RunFailed):
@@ -25,15 +28,16 @@ class WorkspaceLost(RunFailed):
 class Fence:
     """The last version of one table that this run committed; every commit goes on top of it, or fails.
 
-    Creating a fence commits a barrier, so an unfinished commit by an earlier owner of the lock fails.
+    Creating a fence commits a barrier with the run's fencing token, so an unfinished commit by an earlier owner of the lock
+    fails, and so does that owner's attempt to raise a barrier of its own. Raises WorkspaceLost if the table has a later token.
     """
 
-    def __init__(self, uri: str, dataset: Any) -> None:
+    def __init__(self, uri: str, dataset: Any, token: int) -> None:
         self._uri = uri
         self._mutex = threading.RLock()
         self._tried: set[str] = set()
         self._landed: set[str] = set()
-        self._dataset = raise_barrier(uri, dataset)
+        self._dataset = raise_barrier(uri, dataset, token)
 
     @property
     def version(self) -> int:
@@ -121,16 +125,27 @@ class Fence:
         return lost(self._uri)
 
 
-def raise_barrier(uri: str, dataset: Any) -> Any:
+def token_of(dataset: Any) -> int:
+    """The fencing token in a version of a table; 0 if no run with a token has written to it."""
+    return int((dataset.schema.metadata or {}).get(TOKEN_KEY.encode(), b"0"))
+
+
+def raise_barrier(uri: str, dataset: Any, token: int) -> Any:
     """Commits a barrier that changes no row but blocks earlier unfinished appends; returns the table after it.
 
-    `Project` onto the same columns does this. It fails after a concurrent append, where `Restore` would undo it.
+    `Project` onto the same columns does this, and puts the token into the version that it makes. It fails after a concurrent
+    commit, so the token is compared and set in one step. Raises WorkspaceLost if the table has a later token.
     """
     import lance
 
     for _ in range(BARRIER_TRIES):
         dataset = dataset.checkout_version(dataset.latest_version)
-        transaction = lance.Transaction(dataset.version, lance.LanceOperation.Project(dataset.lance_schema))
+        if (found := token_of(dataset)) >= token:
+            if found == token:  # an earlier try took effect although its answer was lost
+                return dataset
+            raise lost(uri)
+        schema = _with_token(dataset.lance_schema, token)
+        transaction = lance.Transaction(dataset.version, lance.LanceOperation.Project(schema))
         try:
             projected = lance.LanceDataset.commit(dataset, transaction, max_retries=0)
         except Exception:
@@ -141,6 +156,12 @@ def raise_barrier(uri: str, dataset: Any) -> Any:
             return projected
     fix = "stop the process that writes to it without the lock"
     raise ValueError(f"another process commits to workspace {uri} without pause; {fix}")
+
+
+def _with_token(schema: Any, token: int) -> Any:
+    # the only way to change the metadata and keep the numbers of the fields: what a schema is pickled from
+    build, (metadata, *fields) = schema.__reduce__()
+    return build(json.dumps(json.loads(metadata) | {TOKEN_KEY: list(str(token).encode())}), *fields)
 
 
 def lost(uri: str) -> WorkspaceLost:

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,23 @@ BEAT_SECONDS = 15.0
 
 
 class Held:
-    """A lock that this process holds; `lost` becomes true when another run has taken it over."""
+    """A lock that this process holds.
 
-    def __init__(self) -> None:
+    Each owner has a higher fencing token than the one before. The tables carry the token of the last owner, so that an
+    earlier one that wakes up can change nothing (`fence.py`).
+    """
+
+    def __init__(self, token: int, move: Callable[[int], bool]) -> None:
+        self.token = token
         self.lost = False
+        """Whether another run has taken the lock over."""
+        self._move = move
+
+    def outrank(self, found: int) -> None:
+        """Makes the token higher than one found in a table, unless it is: the lock, and its count, may have been deleted."""
+        if found >= self.token:
+            self.lost = self.lost or not self._move(found + 1)
+            self.token = found + 1
 
 
 @contextmanager
@@ -48,6 +61,14 @@ def refusal(uri: str, content: bytes, fix: str) -> ValueError:
     return ValueError(f"{who} is writing to workspace {uri}; wait until it ends, {fix}")
 
 
+def fence_in(content: bytes) -> int:
+    """The fencing token in the content of a lock; 0 if there is none."""
+    try:
+        return int(json.loads(content)["fence"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
 @contextmanager
 def _file_lock(uri: str, run_id: str) -> Iterator[Held]:
     # flock, not lockf: a POSIX lock is dropped as soon as any part of the process closes the file. The file is never
@@ -59,12 +80,22 @@ def _file_lock(uri: str, run_id: str) -> Iterator[Held]:
         except BlockingIOError:
             fix = "stop that process (the lock goes with it), or give another workspace"
             raise refusal(uri, os.pread(fd, 4096, 0), fix) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(owner(run_id)).encode(), 0)
-        try:
-            yield Held()
-        finally:
+        mine = owner(run_id)
+
+        def write(token: int, **values: Any) -> bool:
+            """Whether the lock is still the workspace's: a deleted one may have a successor."""
             os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(values | {"fence": token}).encode(), 0)
+            with suppress(FileNotFoundError):
+                return os.path.samestat(os.fstat(fd), os.stat(Path(uri) / LOCK_NAME))
+            return False
+
+        held = Held(fence_in(os.pread(fd, 4096, 0)) + 1, lambda token: write(token, **mine))
+        write(held.token, **mine)
+        try:
+            yield held
+        finally:
+            write(held.token)
     finally:
         os.close(fd)
 
@@ -73,12 +104,13 @@ def _file_lock(uri: str, run_id: str) -> Iterator[Held]:
 def _object_lock(uri: str, run_id: str) -> Iterator[Held]:
     from engine.store.object_lock import ObjectLock
 
-    held, done = Held(), threading.Event()
+    done = threading.Event()
     lock = ObjectLock(uri, LOCK_NAME, owner(run_id))
     try:
         lock.acquire()
     except OSError as error:
         raise ValueError(f"cannot lock workspace {uri}: {error}; see that it can be written to") from error
+    held = Held(lock.fence, lock.move)
 
     def beat() -> None:
         while not held.lost and not done.wait(BEAT_SECONDS):

@@ -1,17 +1,26 @@
-"""A lock that is one S3 object: every change is conditional on the previous content, and the store's clock judges its age."""
+"""A lock that is one S3 object: every change is conditional on the previous content.
+
+No clock of another machine is trusted: the owner counts its own seconds, and a lock that looks old by the store's clock is watched
+before it is taken over. If a clock is wrong all the same, or an owner sleeps, the fencing token in the tables protects them (`fence.py`).
+"""
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from engine.store.lock import refusal
+from engine.store.lock import BEAT_SECONDS, fence_in, refusal
 
 STALE_SECONDS = 60.0
 """A lock that was not renewed for this long belongs to a dead run."""
+WATCH_SECONDS = BEAT_SECONDS + 5.0
+"""A lock that looks dead is watched for this long, so that a wrong clock ends no live run; a live one is renewed meanwhile."""
 PRECONDITION_FAILED = 412
+
+sleep = time.sleep
 
 
 class ObjectLock:
@@ -41,28 +50,47 @@ class ObjectLock:
         self._beats = 0
         self._etag = ""
         self._renewed = 0.0
+        self._mutex = threading.Lock()
+        self.fence = 0
+        """The fencing token: higher than that of every earlier owner."""
 
     def acquire(self) -> None:
-        """Takes the lock if it is free, released or stale. Raises ValueError, with the owner's name, otherwise."""
-        began = self._clock()
-        if not self._put({"IfNoneMatch": "*"}):
-            content, etag, age = self._read()
-            free = not etag or self._is_released(content)
+        """Takes the lock if it is free, released or dead. Raises ValueError, with the owner's name, otherwise."""
+        content, etag, age = self._read()
+        if not self._is_own(content):  # the answer to an earlier try may have been lost
+            if etag and not self._is_released(content) and (age < STALE_SECONDS or not self._is_silent(etag)):
+                fix = f"or, if it died, start again {STALE_SECONDS:.0f} seconds after its last sign of life"
+                raise refusal(self._uri, content, fix)
+            self.fence = fence_in(content) + 1
+            self._renewed = self._clock()
+            if self._put({"IfMatch": etag} if etag else {"IfNoneMatch": "*"}):
+                return
+            content, etag, _ = self._read()
             if not self._is_own(content):
-                if not free and age < STALE_SECONDS:
-                    fix = f"or, if it died, start again {STALE_SECONDS:.0f} seconds after its last sign of life"
-                    raise refusal(self._uri, content, fix)
-                if not self._put({"IfMatch": etag} if etag else {"IfNoneMatch": "*"}):
-                    content, etag, _ = self._read()
-                    if not self._is_own(content):
-                        raise refusal(self._uri, content, "or give another workspace")
-                    self._etag = etag
-            else:
-                self._etag = etag
-        self._renewed = began
+                raise refusal(self._uri, content, "or give another workspace")
+        self._etag = etag
+
+    def _is_silent(self, etag: str) -> bool:
+        """Whether nobody renews the lock while this run watches it by its own clock."""
+        until = self._clock() + min(STALE_SECONDS, WATCH_SECONDS)
+        while self._clock() < until:
+            sleep(1.0)
+            if self._read()[1] != etag:
+                return False
+        return True
+
+    def move(self, fence: int) -> bool:
+        """Raises the fencing token to `fence`; false if another run has the lock."""
+        with self._mutex:
+            self.fence = fence
+            return self._renew()
 
     def renew(self) -> bool:
         """Renews the heartbeat; false if another run has the lock, or may have it because no heartbeat arrived in time."""
+        with self._mutex:
+            return self._renew()
+
+    def _renew(self) -> bool:
         began = self._clock()
         try:
             if not self._put({"IfMatch": self._etag}):
@@ -70,6 +98,8 @@ class ObjectLock:
                 if not self._is_own(content):
                     return False
                 self._etag = etag  # the answer to an earlier heartbeat was lost
+                if fence_in(content) != self.fence and not self._put({"IfMatch": etag}):
+                    return False
         except Exception:  # a short outage of the store is no reason to give up the lock before it is stale
             return self._clock() - self._renewed < STALE_SECONDS
         self._renewed = began
@@ -86,7 +116,7 @@ class ObjectLock:
     def _put(self, condition: dict[str, str], *, released: bool = False) -> bool:
         """Writes the lock if the condition holds; false if it does not."""
         self._beats += 1  # equal contents would have equal tags, and a renewed lock could be taken for stale
-        body = json.dumps(self._owner | {"beat": self._beats, "released": released}).encode()
+        body = json.dumps(self._owner | {"fence": self.fence, "beat": self._beats, "released": released}).encode()
         try:
             reply = self._fs.call_s3("put_object", **self._object, Body=body, **condition)
         except OSError as error:

@@ -1,5 +1,6 @@
 """Accounts of runs: their ledger, the rows of killed runs, and errors that a later run has resolved."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,19 @@ from engine.store.schemas import TABLES, conform
 if TYPE_CHECKING:
     from engine.store.workspace import Workspace
 
-LEDGER_KEY = ["run_id", "stage", "source", "dataset", "strategy", "generator"]
+KIND = ("source", "dataset", "strategy", "generator")
+"""Columns that tell kinds of images apart."""
+LEDGER_KEY = ["run_id", "stage", *KIND]
+Sums = dict[tuple[str, ...], np.ndarray]
+"""Kind of image → sums."""
 
 
 def put_ledger(workspace: "Workspace", run_id: str, rows: list[dict[str, Any]]) -> None:
     """Replaces the ledger of a run with `rows`; see `Workspace.put_ledger`."""
+    if not rows:
+        with workspace.writing("ledger") as ledger:
+            ledger.delete(f"run_id = {quote(run_id)}")
+        return
     values = [{**row, "run_id": run_id} for row in rows]
     names = dict.fromkeys(key for row in values for key in row)
     table = conform(pa.table({key: [row.get(key) for row in values] for key in names}), TABLES["ledger"])
@@ -26,36 +35,67 @@ def put_ledger(workspace: "Workspace", run_id: str, rows: list[dict[str, Any]]) 
         merge.when_not_matched_by_source_delete(f"run_id = {quote(run_id)}").execute(table)
 
 
-def settle(workspace: "Workspace") -> list[str]:
+def settle(workspace: "Workspace", statuses: Mapping[str, str] | None = None) -> list[str]:
     """Closes the rows of killed runs; see `Workspace.settle_runs`."""
     killed = [row for row in workspace.runs().to_pylist() if row["status"] == "running"]
+    if statuses is not None:
+        killed = [row for row in killed if row["run_id"] in statuses]
     if not killed:
         return []
     where = f"run_id IN ({', '.join(quote(row['run_id']) for row in killed)})"
-    made, failed = (
-        _sums(workspace, "images", ["device_seconds", "usd_compute"], where),
-        _sums(workspace, "errors", ["device_seconds"], where),
-    )
+    made = _sums(workspace, "images", ["device_seconds", "usd_compute", "usd_labels"], where)
+    failed = _sums(workspace, "errors", ["device_seconds"], where)
     for row in killed:
-        images, seconds, usd = made.get(row["run_id"], (0, 0.0, 0.0))
-        errors, wasted = failed.get(row["run_id"], (0, 0.0))
+        run_id = row["run_id"]
+        of_run, errors = made.get(run_id, {}), failed.get(run_id, {})
+        images, seconds, usd, _ = np.sum([(0, 0.0, 0.0, 0.0), *of_run.values()], axis=0).tolist()
+        num_errors, wasted = np.sum([(0, 0.0), *errors.values()], axis=0).tolist()
         # an error has no price of its own: the price of the images' seconds, or of the last reported seconds
         base_usd, base_seconds = (usd, seconds) if seconds else (row["usd_busy"], row["busy_seconds"])
         price = base_usd / base_seconds if base_seconds else 0.0
-        counts = {"images": images, "errors": errors, "status": "killed"}
+        status = "killed" if statuses is None else statuses[run_id]
+        counts = {"images": int(images), "errors": int(num_errors), "status": status}
         workspace.put_run(row | counts | {"busy_seconds": seconds + wasted, "usd_busy": usd + wasted * price})
+        put_ledger(workspace, run_id, _ledger(workspace, run_id, of_run, errors, price))
     return [row["run_id"] for row in killed]
 
 
-def _sums(workspace: "Workspace", name: str, columns: list[str], where: str) -> dict[str, tuple[Any, ...]]:
-    """run_id → number of rows and the sum of each column."""
-    sums: dict[str, np.ndarray] = {}
-    for batch in workspace.dataset(name).scanner(columns=["run_id", *columns], filter=where).to_batches():
-        table = pa.Table.from_batches([batch]).group_by("run_id")
+def _ledger(
+    workspace: "Workspace", run_id: str, made: Sums, failed: Sums, usd_per_second: float
+) -> list[dict[str, Any]]:
+    """The ledger of a run as its rows in the tables say; seconds are spread over the stages as in its last report."""
+    reported: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    others = []
+    for row in workspace.read("ledger", f"run_id = {quote(run_id)}").to_pylist():
+        if row["source"]:
+            reported.setdefault(tuple(row[name] for name in KIND), []).append(row)
+        else:  # work on images of other runs
+            others.append(row)
+    found = []
+    for kind in {**made, **failed}:
+        num, seconds, usd, labels = made.get(kind, np.zeros(4)).tolist()
+        wasted = failed.get(kind, np.zeros(2)).tolist()[1]
+        stages = reported.get(kind) or [{"stage": "make", "busy_seconds": 1.0}]
+        total = sum(row["busy_seconds"] for row in stages)
+        for row in stages:
+            share = row["busy_seconds"] / total if total else 1 / len(stages)
+            values = (int(num), share * (seconds + wasted), share * (usd + wasted * usd_per_second))
+            sums = dict(zip(("rows", "busy_seconds", "usd_compute"), values, strict=True))
+            sums["usd_labels"] = labels if row["stage"] == "make" else 0.0
+            found.append(dict(zip(KIND, kind, strict=True)) | {"stage": row["stage"]} | sums)
+    return others + found
+
+
+def _sums(workspace: "Workspace", name: str, columns: list[str], where: str) -> dict[str, Sums]:
+    """run_id → kind of image → number of rows and the sum of each column."""
+    sums: dict[str, Sums] = {}
+    for batch in workspace.dataset(name).scanner(columns=["run_id", *KIND, *columns], filter=where).to_batches():
+        table = pa.Table.from_batches([batch]).group_by(["run_id", *KIND])
         for row in table.aggregate([([], "count_all"), *((column, "sum") for column in columns)]).to_pylist():
             values = np.array([row["count_all"], *(row[f"{column}_sum"] for column in columns)], np.float64)
-            sums[row["run_id"]] = sums.get(row["run_id"], 0.0) + values
-    return {run: (int(values[0]), *(float(value) for value in values[1:])) for run, values in sums.items()}
+            of_run, kind = sums.setdefault(row["run_id"], {}), tuple(row[one] for one in KIND)
+            of_run[kind] = of_run.get(kind, 0.0) + values
+    return sums
 
 
 def drop_old_errors(workspace: "Workspace", ids: IdSet, run_id: str) -> int:

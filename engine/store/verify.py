@@ -1,26 +1,27 @@
 """Damage to a workspace: a cheap check before a run, and a full search row by row; `repair` removes it."""
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from engine.images import content_hash, decode_image
 from engine.progress import Progress
-from engine.recipe import RECIPE_SCHEMA, Recipe
 from engine.store.fence import FENCED
-from engine.store.ids import id_bytes, id_names
+from engine.store.ids import id_names
+from engine.store.verify_rows import Part, PartReport, check_part
 
 if TYPE_CHECKING:
     from engine.store.workspace import Workspace
 
-BATCH_ROWS = 64
-NORM_TOLERANCE = 1e-3
+ROWS_PER_PART = 8_192
+"""Rows that a process reads at once."""
+FEW_ROWS = 16_384
+"""Tables of fewer rows are read by this process alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,47 +95,55 @@ def _file_problem(sizes: dict[str, int], fragment: Any) -> str:
     return ""
 
 
-def find_damage(workspace: "Workspace") -> VerifyReport:
+def find_damage(workspace: "Workspace", num_processes: int = 1) -> VerifyReport:
     """Reads all of `images` and `errors`; see `Workspace.verify`."""
     report = VerifyReport()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ExitStack() as stack:
+        run: Callable[..., Iterator[PartReport]] = map
+        if num_processes > 1 and sum(workspace.dataset(name).count_rows() for name in FENCED) >= FEW_ROWS:
+            # spawned, since Lance's threads do not survive a fork
+            context = multiprocessing.get_context("spawn")
+            run = stack.enter_context(ProcessPoolExecutor(num_processes, context)).map
         for name in FENCED:
-            _verify_table(workspace, name, report, pool)
+            _verify_table(workspace, name, report, run)
     for name in ("captions", "caption_parts"):  # the next build of the corpus finds the rows that repair drops
         if fragments := workspace.dataset(name).get_fragments():
             _verify_files(workspace, name, fragments, report)
     return report
 
 
-def _verify_table(workspace: "Workspace", name: str, report: VerifyReport, pool: ThreadPoolExecutor) -> None:
+def _verify_table(
+    workspace: "Workspace", name: str, report: VerifyReport, run: Callable[..., Iterator[PartReport]]
+) -> None:
     dataset = workspace.dataset(name)
     fragments = dataset.get_fragments()
     sizes = _sizes(f"{workspace.table_uri(name)}/data") if fragments else {}
     report.rows[name], report.fragments[name], report.addresses[name] = 0, [], []
-    ids, addresses = [np.empty(0, "S16")], [np.empty(0, np.uint64)]
-    progress = Progress(f"verify {name}", sum(one.physical_rows for one in fragments), has_price=False)
+    problems = {fragment.fragment_id: _file_problem(sizes, fragment) for fragment in fragments}
+    parts = [
+        Part(dataset.uri, dataset.version, fragment.fragment_id, start, ROWS_PER_PART, name == "images")
+        for fragment in fragments
+        if not problems[fragment.fragment_id]
+        for start in range(0, fragment.count_rows(), ROWS_PER_PART)
+    ]
+    progress = Progress(f"verify {name}", dataset.count_rows(), has_price=False)
+    found: list[PartReport] = []
+    for part, one in zip(parts, run(check_part, parts), strict=True):
+        found.append(one)
+        problems[part.fragment_id] = problems[part.fragment_id] or one.problem
+        progress.add(one.num_rows)
+        progress.show()
     for fragment in fragments:
-        problem = _file_problem(sizes, fragment)
-        batches: list[tuple[np.ndarray, np.ndarray]] = []
-        if not problem:
-            try:
-                for batch in _check_rows(fragment, name, report, pool):
-                    batches.append(batch)
-                    progress.add(report.rows[name] - progress.rows)
-                    progress.show()
-            except BaseException as error:
-                # on some corrupt files Lance panics, with an error that is not an Exception
-                if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-                    raise
-                problem = f"cannot be read: {(str(error).splitlines() or [''])[0][:200]}"
-        if problem:
+        if problem := problems[fragment.fragment_id]:
             report.fragments[name].append(fragment.fragment_id)
             report.findings.append(Finding(name, fragment.metadata.files[0].path, problem))
-        for good_ids, good_addresses in batches:
-            ids.append(good_ids)
-            addresses.append(good_addresses)
+    for one in found:
+        report.rows[name] += one.num_rows
+        report.findings += [Finding(name, place, why) for place, why in one.reasons]
+        report.addresses[name] += one.bad
     if name == "images":
-        all_ids, all_addresses = np.concatenate(ids), np.concatenate(addresses)
+        all_ids = np.concatenate([np.empty(0, "S16"), *(one.ids for one in found)])
+        all_addresses = np.concatenate([np.empty(0, np.uint64), *(one.good for one in found)])
         again = np.ones(len(all_ids), bool)
         again[np.unique(all_ids, return_index=True)[1]] = False
         report.addresses[name] += all_addresses[again].tolist()
@@ -147,49 +156,3 @@ def _verify_files(workspace: "Workspace", name: str, fragments: list[Any], repor
     report.rows[name] = sum(one.physical_rows for one, problem in problems.values() if not problem)
     report.fragments[name] = [number for number, (_, problem) in problems.items() if problem]
     report.findings += [Finding(name, one.metadata.files[0].path, why) for one, why in problems.values() if why]
-
-
-def _check_rows(
-    fragment: Any, name: str, report: VerifyReport, pool: ThreadPoolExecutor
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids `[N] S16` and addresses `[N] uint64` of the good rows of each batch; adds the others to the report."""
-    for batch in fragment.scanner(batch_size=BATCH_ROWS, with_row_address=True).to_batches():
-        reasons = [_recipe_problem(row) for row in batch.select(RECIPE_SCHEMA.names).to_pylist()]
-        if name == "images":
-            pixels = pool.map(_image_problem, batch.column("image"), batch.column("content_hash"))
-            vectors = [
-                _vector_problems(batch, column) for column in batch.schema.names if column.startswith("embedding_")
-            ]
-            reasons = [next(filter(None, row), "") for row in zip(reasons, pixels, *vectors, strict=True)]
-        bad = np.array([bool(reason) for reason in reasons], bool)
-        row_ids = batch.column("id").to_pylist()
-        report.findings += [Finding(name, str(one), why) for one, why in zip(row_ids, reasons, strict=True) if why]
-        addresses = batch.column("_rowaddr").to_numpy()
-        report.addresses[name] += addresses[bad].tolist()
-        report.rows[name] += batch.num_rows
-        yield id_bytes([one for one, why in zip(row_ids, reasons, strict=True) if not why]), addresses[~bad]
-
-
-def _recipe_problem(row: dict[str, Any]) -> str:
-    try:
-        return "" if Recipe.from_dict(row).id == row["id"] else "the id is not that of the recipe"
-    except ValueError as error:
-        return str(error)
-
-
-def _image_problem(data: pa.Scalar, expected: pa.Scalar) -> str:
-    try:
-        same = content_hash(decode_image(data.as_py())) == expected.as_py()
-        return "" if same else "the image is not the one that was written"
-    except ValueError as error:
-        return str(error)
-
-
-def _vector_problems(batch: pa.RecordBatch, column: str) -> list[str]:
-    values = batch.column(column)
-    known = np.asarray(values.is_valid())
-    vectors = np.asarray(values.drop_null().flatten(), np.float64).reshape(-1, values.type.list_size)
-    good = np.ones(len(values), bool)
-    with np.errstate(over="ignore", invalid="ignore"):
-        good[known] = np.abs(np.linalg.norm(vectors, axis=1) - 1) < NORM_TOLERANCE  # false for NaN
-    return ["" if one else f"{column} is not of unit norm" for one in good]

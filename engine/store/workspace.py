@@ -1,6 +1,6 @@
 """A folder or bucket prefix of Lance tables: images, errors, runs, ledger, negatives, heads, and those of a server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from engine.recipe import embedding_column
 from engine.store import columns, compaction, maintenance, rows, runs, search
 from engine.store.checks import check_folder, check_schema, normal_uri, short_reason
 from engine.store.durable import synced
-from engine.store.fence import FENCED, Fence, commit_unfenced, lost
+from engine.store.fence import FENCED, Fence, commit_unfenced, lost, token_of
 from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
 from engine.store.repair import remove_damage
@@ -249,31 +249,30 @@ class Workspace:
         if rows:
             runs.put_ledger(self, run_id, rows)
 
-    def settle_runs(self) -> list[str]:
+    def settle_runs(self, statuses: Mapping[str, str] | None = None) -> list[str]:
         """Closes the rows of `runs` that still say `running` although the run was killed; returns their ids.
 
-        Their images, errors, busy seconds and price are computed from the tables, their status becomes `killed`. Needs
-        the lock, since only the run that holds it goes on; call it before that run has a row.
+        Their images, errors, seconds, price and ledger are computed from the tables, their status becomes `killed`, or, for
+        the runs of `statuses` alone, what that says. Needs the lock; call it before the run that holds it has a row.
         """
         assert self._held is not None, "a run that goes on would be taken for a killed one: hold the lock"
-        return runs.settle(self)
+        return runs.settle(self, statuses)
 
     def drop_old_errors(self, ids: IdSet | Sequence[str] | np.ndarray, run_id: str) -> int:
         """Removes error rows of other runs with these ids, which `run_id` tried again; returns their number."""
         return runs.drop_old_errors(self, ids if isinstance(ids, IdSet) else IdSet([ids]), run_id)
 
-    def verify(self, *, repair: bool = False) -> VerifyReport:
+    def verify(self, *, repair: bool = False, num_processes: int = 1) -> VerifyReport:
         """Reads all of `images` and `errors` and reports what is damaged.
 
         Damage is: files that are missing, truncated or unreadable; ids that are not the hash of the row's recipe, or occur
         twice; images that do not decode to their `content_hash`; embeddings that are not of unit norm. `repair` drops these
-        files and rows (of duplicate rows all but one), so that the next run makes them again.
-        Raises ValueError if `repair` is true and another run writes.
+        files and rows (of duplicates all but one), so that the next run makes them again. Raises ValueError if another writes.
         """
         if not repair:
-            return find_damage(self)
+            return find_damage(self, num_processes)
         with self.lock("verify", check=False):
-            report = find_damage(self)
+            report = find_damage(self, num_processes)
             remove_damage(self, report)
         return report
 
@@ -286,8 +285,11 @@ class Workspace:
         with workspace_lock(self.uri, run_id) as held:
             if check:
                 check_files(self)
-            self._held, self._fences = held, {name: Fence(self.uri, self.dataset(name)) for name in FENCED}
+            held.outrank(max(token_of(self.dataset(name)) for name in FENCED))
+            self._held = held
             try:
+                self.check_lock()
+                self._fences = {name: Fence(self.uri, self.dataset(name), held.token) for name in FENCED}
                 columns.ensure_of_release(self)
                 yield
             finally:

@@ -1,12 +1,14 @@
 """Two runs that both believe they hold the lock, and commits whose answer is lost."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import lance
 import numpy as np
 import pytest
 
-from engine.store import Committer, Workspace, WorkspaceLost, compaction, lock, object_lock, write_fragments
+from engine.store import Committer, Workspace, WorkspaceLost, compaction, fence, lock, object_lock, write_fragments
+from engine.store import workspace as workspace_of_store
 
 from .helpers import add, error_rows, image_rows, recipe_ids
 
@@ -158,3 +160,43 @@ def test_a_run_that_was_taken_over_deletes_no_file_of_the_other(workspace, stole
         with Committer(second) as committer:
             committer.add(receipt)
     assert ids(workspace, "errors") == recipe_ids([3])
+
+
+def test_a_run_that_sleeps_before_its_barrier_does_not_end_its_successor(any_workspace, stolen, monkeypatch):
+    first, second, check = any_workspace, Workspace.open(any_workspace.uri), workspace_of_store.check_files
+    with ExitStack() as stack:
+
+        def asleep(workspace):
+            check(workspace)
+            if workspace is first:
+                stack.enter_context(stolen(second, "second"))
+                add(second, image_rows(range(3)))
+
+        monkeypatch.setattr(workspace_of_store, "check_files", asleep)
+        with pytest.raises(WorkspaceLost), first.lock("first"):
+            pass
+        add(second, image_rows(range(3, 6)))
+    assert ids(second) == sorted(recipe_ids(range(6)))
+
+
+def test_a_lock_that_was_deleted_starts_above_the_token_of_the_tables(any_workspace):
+    for _ in range(3):
+        with any_workspace.lock("run"):
+            add(any_workspace, image_rows([0]))
+    token = fence.token_of(any_workspace.dataset("images"))
+    assert token == fence.token_of(any_workspace.dataset("errors")) == 3
+    if any_workspace.is_local:
+        (Path(any_workspace.uri) / lock.LOCK_NAME).unlink()
+    else:
+        import s3fs
+
+        s3fs.S3FileSystem(skip_instance_cache=True).rm_file(f"{any_workspace.uri}/{lock.LOCK_NAME}")
+    with any_workspace.lock("run"):
+        any_workspace.ensure_encoder("a", 4)
+        any_workspace.build_indices()
+        any_workspace.compact()
+        add(any_workspace, image_rows([1]))
+    assert fence.token_of(any_workspace.dataset("images")) == token + 1
+    with any_workspace.lock("run"):
+        pass
+    assert fence.token_of(any_workspace.dataset("images")) == token + 2

@@ -56,21 +56,57 @@ def test_a_stale_lock_is_taken_over_once_and_its_owner_notices(place, monkeypatc
     assert first.renew()
 
 
-def test_the_age_of_a_lock_is_judged_by_the_stores_clock(place, monkeypatch):
+@pytest.fixture
+def looks_old(monkeypatch):
+    """A way to make a lock look a minute old by the store's clock."""
+
+    def age(one):
+        call = one._fs.call_s3
+
+        def aged(method, **arguments):
+            reply = call(method, **arguments)
+            if method == "get_object":
+                headers = reply["ResponseMetadata"]["HTTPHeaders"]
+                headers |= {"date": "Thu, 01 Jan 2026 00:02:00 GMT", "last-modified": "Thu, 01 Jan 2026 00:01:00 GMT"}
+            return reply
+
+        monkeypatch.setattr(one._fs, "call_s3", aged)
+
+    return age
+
+
+def test_a_lock_that_is_old_by_the_stores_clock_and_silent_is_taken_over(place, looks_old, monkeypatch):
+    now = [0.0]
+    first, second = new(place, "first"), new(place, "second", clock=lambda: now[0])
+    first.acquire()
+    looks_old(second)
+    monkeypatch.setattr(object_lock, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    second.acquire()
+    assert now[0] >= lock.BEAT_SECONDS
+    assert content(place)["run_id"] == "second"
+
+
+def test_a_live_lock_that_looks_old_by_a_wrong_clock_is_left_alone(place, looks_old, monkeypatch):
     first, second = new(place, "first"), new(place, "second")
     first.acquire()
-    call = second._fs.call_s3
+    looks_old(second)
+    monkeypatch.setattr(object_lock, "sleep", lambda seconds: first.renew())
+    with pytest.raises(ValueError, match="run first"):
+        second.acquire()
+    assert first.renew()
 
-    def aged(method, **arguments):
-        reply = call(method, **arguments)
-        if method == "get_object":
-            headers = reply["ResponseMetadata"]["HTTPHeaders"]
-            headers |= {"date": "Thu, 01 Jan 2026 00:02:00 GMT", "last-modified": "Thu, 01 Jan 2026 00:01:00 GMT"}
-        return reply
 
-    monkeypatch.setattr(second._fs, "call_s3", aged)
+def test_each_owner_has_a_higher_token_than_the_one_before(place, monkeypatch):
+    first, second, third = new(place, "first"), new(place, "second"), new(place, "third")
+    first.acquire()
+    first.release()
     second.acquire()
-    assert content(place)["run_id"] == "second"
+    monkeypatch.setattr(object_lock, "STALE_SECONDS", 0.0)
+    third.acquire()
+    assert (first.fence, second.fence, third.fence) == (1, 2, 3) == (1, 2, content(place)["fence"])
+    assert not second.move(9)
+    assert third.move(9)
+    assert content(place)["fence"] == 9
 
 
 @pytest.mark.parametrize("act", ["acquire", "renew"])
@@ -114,14 +150,16 @@ def test_a_store_that_is_away_loses_the_lock_when_it_is_stale(place, monkeypatch
 
 def test_the_heartbeat_stops_a_run_whose_lock_is_gone(s3_workspace, monkeypatch):
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
-    beaten = threading.Event()
+    entered, beaten = threading.Event(), threading.Event()
 
     def gone(self):
-        beaten.set()
-        return False
+        if entered.is_set():
+            beaten.set()
+        return not entered.is_set()
 
     monkeypatch.setattr(ObjectLock, "renew", gone)
     with s3_workspace.lock("first"):
+        entered.set()
         assert beaten.wait(60)
         for thread in threading.enumerate():
             if thread.name == "workspace-lock":

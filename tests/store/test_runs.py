@@ -6,6 +6,7 @@ import pytest
 
 from engine.store import RUN_SCHEMA, IdSet, Workspace
 
+from .helpers import _recipe as recipe_of
 from .helpers import add, error_rows, image_rows, recipe_ids
 from .test_workspace import RUN
 
@@ -42,6 +43,10 @@ def test_a_killed_run_is_settled_from_what_it_left(workspace):
     add(workspace, of_run(image_rows(range(3)), "killed", device_seconds=[1, 2, 3], usd_compute=[0.5, 1, 1.5]))
     add(workspace, of_run(image_rows(range(3, 5)), "done"))
     add(workspace, of_run(error_rows(range(5, 7)), "killed", device_seconds=[2, 2]), "errors")
+    cars = WORK | {name: recipe_of(0).as_dict()[name] for name in ("source", "dataset", "strategy", "generator")}
+    reported = [cars | {"stage": "make", "busy_seconds": 3.0}, cars | {"stage": "embed"}]
+    workspace.put_ledger("killed", [*reported, WORK | {"stage": "mine", "source": ""}, WORK | {"source": "lost"}])
+    workspace.put_ledger("early", [WORK])
     with workspace.lock("next"):
         assert sorted(workspace.settle_runs()) == ["early", "killed"]
         assert workspace.settle_runs() == []
@@ -51,6 +56,25 @@ def test_a_killed_run_is_settled_from_what_it_left(workspace):
     nothing = {"images": 0, "errors": 0, "busy_seconds": 0.0, "usd_busy": 0.0, "status": "killed"}
     assert runs["early"] == RUN | {"run_id": "early"} | nothing
     assert runs["done"]["images"] == 77
+    ledger = {(row["run_id"], row["stage"], row["dataset"]): row for row in workspace.ledger().to_pylist()}
+    found = {key[1:]: (row["rows"], row["busy_seconds"], row["usd_compute"]) for key, row in ledger.items()}
+    assert found == {
+        ("make", "cars"): (2, 4.5, 2.25),
+        ("embed", "cars"): (2, 1.5, 0.75),
+        ("make", "birds"): (1, 4.0, 2.0),
+        ("mine", "x"): (3, 1.0, 0.1),
+    }
+    assert {key[0] for key in ledger} == {"killed"}
+
+
+def test_a_run_that_failed_is_settled_alone(workspace):
+    for run_id in ("failed", "other"):
+        workspace.put_run(RUN | {"run_id": run_id, "status": "running", "images": 77})
+    add(workspace, of_run(image_rows(range(3)), "failed"))
+    with workspace.lock("failed"):
+        assert workspace.settle_runs({"failed": "failed"}) == ["failed"]
+    runs = {row["run_id"]: (row["status"], row["images"]) for row in workspace.runs().to_pylist()}
+    assert runs == {"failed": ("failed", 3), "other": ("running", 77)}
 
 
 def test_only_the_lock_says_which_runs_were_killed(workspace):

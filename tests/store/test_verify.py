@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.store import Workspace
+from engine.store import Workspace, verify
 
 from .helpers import add, error_rows, recipe_ids, sound_rows
 
@@ -117,6 +117,18 @@ def test_damage_is_found_and_after_the_repair_the_workspace_is_sound(sound, dama
     kept = again.fetch(recipe_ids(range(12)), ["seed"])
     assert kept["seed"].to_pylist() == list(range(12))
     assert again.count() == len(again.done_ids()) == (13 if damage is double_rows else 12)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_table_is_verified_in_parts(sound, monkeypatch, num_processes):
+    flip_a_byte_of_an_image(sound)
+    double_rows(sound)
+    workspace = Workspace.open(sound.uri)
+    whole = workspace.verify()
+    assert len(whole.findings) == 2  # the sound double of a damaged row is no duplicate
+    monkeypatch.setattr(verify, "ROWS_PER_PART", 3)
+    monkeypatch.setattr(verify, "FEW_ROWS", 0)
+    assert workspace.verify(num_processes=num_processes) == whole
 
 
 @pytest.mark.parametrize("damage", [truncate, delete])
