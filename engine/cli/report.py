@@ -86,7 +86,7 @@ def build(workspace: "Workspace") -> "Report":
         tables={name: rows for name, rows in tables.items() if rows},
         figures={caption: picture for caption, picture in figures.items() if picture},
         sheets=_sheets(workspace, images),
-        parts=[one.report for one in reversed(newest.values()) if one.report],
+        parts=[one.report for one in newest.values() if one.report],
         notes=[]
         if kept
         else [
@@ -175,8 +175,8 @@ def _curves(heads: list[dict[str, Any]]) -> dict[str, list[tuple[float, float, f
     found: dict[str, list[tuple[float, float, float | None]]] = {}
     for row in sorted(heads, key=lambda row: row["created_at"]):
         if not row["kept"] and row["label"] != "option":
-            points = [(one["epoch"], 100 * one["precision_at_1"], None) for one in json.loads(row["curves"])]
-            found[method_name(row["label"])] = points
+            curve = json.loads(row["curves"])
+            found[method_name(row["label"])] = [(one["epoch"], 100 * one["precision_at_1"], None) for one in curve]
     return found
 
 
@@ -228,6 +228,7 @@ def _sheets(workspace: "Workspace", images: Any) -> "list[ContactSheet]":
 def _findings(kinds: list[dict[str, Any]], tables: dict[str, Any], newest: dict[str, Any]) -> list[str]:
     from engine.reports.headings import source_name
     from engine.reports.tables import format_usd, made_and_spent
+    from engine.studies.findings import counted
 
     if not kinds:
         return ["The workspace has no images yet."]
@@ -239,10 +240,11 @@ def _findings(kinds: list[dict[str, Any]], tables: dict[str, Any], newest: dict[
     parts = ", ".join(f"{num:,} {name}" for name, num in counts.items())
     classes = len(tables["images_by_class"])
     datasets = len({row["dataset"] for row in kinds})
-    studies = ", ".join(reversed(newest)) or "none"
+    studies = ", ".join(newest) or "none"
     return [
-        f"{sum(counts.values()):,} images ({parts}) of {classes:,} classes in {datasets} data sets, for {format_usd(spent['usd_busy'])} busy, "
-        f"made by {spent['runs']} runs; {spent['errors']:,} failed.",
+        f"{sum(counts.values()):,} images ({parts}) of {counted(classes, 'class', 'classes')} in "
+        f"{counted(datasets, 'data set')}, for {format_usd(spent['usd_busy'])} busy, "
+        f"made by {counted(spent['runs'], 'run')}; {spent['errors']:,} failed.",
         f"Studies with results below: {studies}.",
     ]
 

@@ -77,7 +77,7 @@ def line_figure(
     lines = {name: sorted(points) for name, points in lines.items() if points}
     if not lines:
         return ""
-    texts = {"title": title, "x": x, "y": y, "log": log}
+    texts: dict[str, Any] = {"title": title, "x": x, "y": y, "log": log}
     return kept_figure("lines", lambda: _plot_lines(lines, **texts), lines=list(lines.items()), **texts)
 
 

@@ -62,6 +62,14 @@ class ContactSheet:
     ids: list[str] = field(default_factory=list)
     """Ids of the images in the workspace, by which a kept report shows them again; may be empty."""
 
+    def show(self) -> None:
+        """Shows the images in a notebook, as one picture with their captions."""
+        from IPython.display import display
+
+        from engine.reports.notebook import sheet_picture
+
+        display(sheet_picture(self))
+
 
 @dataclass(kw_only=True, slots=True)
 class Report:
@@ -115,6 +123,14 @@ class Report:
         _replace(folder / "report.json", self.to_json())
         _replace(folder / "index.html", render(self))
         return folder / "index.html"
+
+    def show(self, *words: str) -> None:
+        """Shows in a notebook the figures whose caption has one of these words; all of them without any words."""
+        from IPython.display import display
+
+        from engine.reports.notebook import figure_pictures
+
+        display(*figure_pictures(self, words))
 
     def print(self, console: "Console | None" = None) -> None:
         """Prints the headlines and the tables of `PRINTED`."""

@@ -110,7 +110,7 @@ def format_value(column: str, value: Any, row: Row | None = None) -> str:
     if isinstance(value, float):
         spread = (row or {}).get(f"{column}_sd")
         digits = (
-            3 if column.rsplit(" ", 1)[-1] == "fid" and abs(value) < 10 else 2
+            3 if column.rsplit(" ", 1)[-1] == "fid" and abs(value) < 1 else 2
         )  # features of unit norm are near each other
         text = f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:,.{digits}f}"
         return text + (f" ± {spread:,.{digits}f}" if is_number(spread) else "")

@@ -74,7 +74,7 @@ def tradeoff_findings(rows: Sequence[Row], metric: str = "linear_probe") -> list
     against = f"; zero-shot CLIP has {_mean(zero_shot):.1f} %" if zero_shot else ""
     sentences = [
         f"With {shots:g} images per class, {source_name(first)} images give the highest linear-probe accuracy, "
-        f"{with_sd(list(means[first].values()), 1)} %{f' ({others})' if others else ''}, mean over {_count(datasets, 'data set')}"
+        f"{with_sd(list(means[first].values()), 1)} %{f' ({others})' if others else ''}, mean over {counted(datasets, 'data set')}"
         f"{against} ({over_seeds(len(means[first]))})."
     ]
     return sentences + _against_other(rows, metric, ranked)
@@ -127,7 +127,7 @@ def ranking_findings(
     first = ranked[0]
     sentence = (
         f"The {noun} {_quoted(first)} has the highest {of}, {with_sd(list(means[first].values()), 1)} %, mean over "
-        f"{_count(datasets, 'data set')} ({over_seeds(len(means[first]))})"
+        f"{counted(datasets, 'data set')} ({over_seeds(len(means[first]))})"
     )
     if len(ranked) == 1:
         return [sentence + "."]
@@ -151,5 +151,6 @@ def _mean(means: Mapping[Any, float]) -> float:
     return statistics.fmean(means.values())
 
 
-def _count(num: int, noun: str) -> str:
-    return f"{num} {noun}{'' if num == 1 else 's'}"
+def counted(num: int, noun: str, plural: str = "") -> str:
+    """`1 run`, `2,000 runs`."""
+    return f"{num:,} {noun if num == 1 else plural or noun + 's'}"

@@ -91,7 +91,14 @@ def _plot_panels(placed: Mapping[str, np.ndarray], panels: Sequence[str]) -> byt
     for number, method in enumerate(panels):
         axes = figure.add_subplot(lines, columns, number + 1)
         for name, size, alpha in (("real", 8, 0.35), (method, 16, 0.9)):
-            axes.scatter(*placed[name].T, s=size, alpha=alpha, color=COLOURS.get(name, "#0173b2"), linewidths=0)
+            axes.scatter(
+                placed[name][:, 0],
+                placed[name][:, 1],
+                s=size,
+                alpha=alpha,
+                color=COLOURS.get(name, "#0173b2"),
+                linewidths=0,
+            )
         axes.set_title(method_name(method))
         axes.set_xticks([])
         axes.set_yticks([])

@@ -2,12 +2,13 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from engine.reports.aggregate import Row, group_rows, is_number, mean_and_sd, with_sd
 from engine.reports.axes import axis_of
 from engine.reports.comparisons import Measured, Point, by_series, dot_figure, line_figure
 from engine.reports.headings import heading, method_name
-from engine.studies.findings import how_clear, over_seeds, paired, seed_means
+from engine.studies.findings import counted, how_clear, over_seeds, paired, seed_means
 from engine.studies.realrag.tables import ALONE, NOT_ALONE
 
 COMPARED = ("accuracy", "clip_i", "clip_t", "fid")
@@ -58,7 +59,7 @@ def _of_references(by_method: Mapping[str, Sequence[Row]], of: str) -> list[str]
     verb = "raise" if mean > 0 else "lower" if mean < 0 else "do not change"
     return [
         f"References retrieved by {method_name(last)} {verb} the judged accuracy{of} from {with_sd(list(before.values()), 1)} to "
-        f"{with_sd(list(after.values()), 1)} % ({with_sd(gain, 1, '+')} points), mean over {len(datasets)} data sets "
+        f"{with_sd(list(after.values()), 1)} % ({with_sd(gain, 1, '+')} points), mean over {counted(len(datasets), 'data set')} "
         f"({over_seeds(len(gain))}){spread}."
     ]
 
@@ -177,7 +178,7 @@ def _knowledge_figure(knowledge: Sequence[Row]) -> str:
     groups: dict[str, dict[str, Measured]] = {}
     for row in knowledge:
         if row["classes"] in (ALONE, NOT_ALONE) and is_number(row["accuracy"]):
-            sd = row.get("accuracy_sd")
+            sd: Any = row.get("accuracy_sd")
             group = f"{row['dataset']}: {row['num_classes']} {row['classes']}"
             groups.setdefault(group, {})[method_name(row["method"])] = (
                 100 * row["accuracy"],
