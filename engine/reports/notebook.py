@@ -55,7 +55,7 @@ def sheet_picture(sheet: "ContactSheet") -> Picture:
 
     columns = sheet.per_row or min(MOST_PER_ROW, max(1, len(sheet.images)))
     lines = max(1, -(-len(sheet.images) // columns))
-    figure = Figure(figsize=(CELL_INCHES * columns, 1.25 * CELL_INCHES * lines), dpi=72, layout="constrained")
+    figure = Figure(figsize=(CELL_INCHES * columns, 1.25 * CELL_INCHES * lines), dpi=88, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(sheet.title, fontsize=10, parse_math=False)
     captions = [*sheet.captions, *[""] * (len(sheet.images) - len(sheet.captions))]
@@ -64,7 +64,7 @@ def sheet_picture(sheet: "ContactSheet") -> Picture:
         axes.axis("off")
         if number < len(sheet.images) and sheet.images[number]:
             axes.imshow(decode_image(sheet.images[number]))
-            axes.set_title(_two_lines(captions[number]), fontsize=6, parse_math=False)
+            axes.set_title(_two_lines(captions[number]), fontsize=6.5, parse_math=False)
     file = io.BytesIO()
     figure.savefig(file, format="png", pil_kwargs={"optimize": True})
     return Picture(file.getvalue(), "image/png", sheet.title)

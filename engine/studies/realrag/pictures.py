@@ -66,7 +66,7 @@ def space_figure(
     places, kind = project(np.concatenate([features for features, _ in parts.values()]))
     ends = np.cumsum([len(labels) for _, labels in parts.values()])[:-1]
     placed = dict(zip(parts, np.split(places, ends), strict=True))
-    near = [f"{method_name(method)} {_near_own(parts['real'], parts[method]):.0%}" for method in panels]
+    near = [f"{method_name(method)} {100 * _near_own(parts['real'], parts[method]):.0f} %" for method in panels]
     text = (
         f"Maps of images of {len(classes)} classes of {dataset.name}, {generator}, one per method; share of the generated images whose "
         f"nearest real image is of their class: {', '.join(near)}."
