@@ -185,6 +185,13 @@ COMMANDS = {
         say.status,
         example="workspace/first",
     ),
+    "report": Command(
+        "One page of a workspace: results of its studies, images by class and source, ratings, heads, runs, dollars, errors.",
+        "engine.cli.report",
+        "WorkspaceReportConfig",
+        "workspace_report",
+        say.report,
+    ),
     "show": Command(
         "Show images of a workspace: write them to a folder with a contact sheet, print their recipes and costs.",
         "engine.cli.show",

@@ -146,6 +146,21 @@ RATING_SCHEMA = _required(
 )
 """One row per answer of a rater; the newest answer to an item counts. `seconds`: time that the rater took."""
 
+REPORT_SCHEMA = _required(
+    report_id=pa.string(),
+    study=pa.string(),
+    title=pa.string(),
+    config=pa.string(),
+    created_at=pa.timestamp("us", tz="UTC"),
+    version=pa.int32(),
+    content=pa.large_binary(),
+)
+"""One row per result of a study over this workspace: findings, tables, figures and the ids of its contact sheets.
+
+`report_id`: hash of study, configuration and content, so an equal result is kept once. `config`: JSON. `version`: of the layout of
+`content`, which is compressed JSON (`engine.studies.kept_reports`).
+"""
+
 CAPTION_SCHEMA = pa.schema(
     [
         pa.field("corpus", pa.string(), nullable=False),
@@ -191,6 +206,7 @@ TABLES = {
     "ledger": LEDGER_SCHEMA,
     "negatives": NEGATIVE_SCHEMA,
     "heads": HEAD_SCHEMA,
+    "reports": REPORT_SCHEMA,
     "images": IMAGE_SCHEMA,
 }
 """Name → schema. `images` is made last, so a folder that has it is a workspace; tables new in this release are added."""

@@ -17,7 +17,6 @@ from engine.costs import totals
 from engine.prompts import Strategy
 from engine.recipe import Recipe
 from engine.reports import Report
-from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds, format_usd
 from engine.sources import Maker, Plan, plan_ids
 from engine.sources.kinds import SOURCES, source_kind
@@ -40,6 +39,8 @@ from engine.studies.genbench.budget_report import (
     Purchase,
     allocation_by_source,
     allocation_rows,
+    bought_in_words,
+    spending_figures,
     summarise_spending,
     verdict,
 )
@@ -98,6 +99,7 @@ def run_budget(config: BudgetConfig) -> Report:
 class BudgetStudy(SourceStudy):
     """A pilot, a decision for each seed, and the purchase."""
 
+    name = "budget"
     config: BudgetConfig
 
     def check(self) -> None:
@@ -300,15 +302,9 @@ class BudgetStudy(SourceStudy):
         return Report(
             title=f"The best use of {format_usd(self.config.budget_usd)}",
             tables={name: found for name, found in tables.items() if found},
-            figures={
-                "Linear probe, mean over data sets; bars are one standard deviation over seeds.": bar_figure(
-                    {row["strategy"]: 100 * row["linear_probe"] for row in summary},
-                    spread={row["strategy"]: 100 * (row["linear_probe_sd"] or 0.0) for row in summary},
-                    title=f"{format_usd(self.config.budget_usd)}, labels of the pilot included",
-                    label="linear probe (%)",
-                )
-            },
-            notes=[*verdict(rows), *self._notes()],
+            figures=spending_figures(summary, tables["allocation"], format_usd(self.config.budget_usd)),
+            findings=[*verdict(rows), *bought_in_words(tables["allocation"])],
+            notes=self._notes(),
         )
 
     def _notes(self) -> list[str]:

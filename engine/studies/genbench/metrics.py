@@ -87,6 +87,7 @@ def run_metrics(config: MetricsConfig) -> Report:
 class MetricStudy(SourceStudy):
     """Every metric on every point, and how well each predicts the linear probe."""
 
+    name = "metrics"
     config: MetricsConfig
 
     def check(self) -> None:

@@ -10,6 +10,7 @@ from engine.sources.kinds import SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
+from engine.studies.findings import tradeoff_findings
 from engine.studies.retrieved import fetched_rows
 from engine.studies.scoring import (
     FIGURE_2,
@@ -23,6 +24,7 @@ from engine.studies.scoring import (
     paper_tables,
     tradeoff_rows,
 )
+from engine.studies.sheets import comparison_sheet
 from engine.studies.study import (
     SourceStudy,
     StudyConfig,
@@ -69,6 +71,7 @@ def run_genbench(config: GenBenchConfig) -> Report:
 class GenBench(SourceStudy):
     """The study of the paper's section 3.1."""
 
+    name = "genbench"
     config: GenBenchConfig
 
     @property
@@ -104,10 +107,9 @@ class GenBench(SourceStudy):
                 add_finetuned(evaluation, plans, self.config.finetune, rows)
             tradeoff += rows
             first = self.config.seeds[0]
-            sheets += [
-                contact_sheet(workspace, dataset, source, self.plans[source][dataset.name, first])
-                for source in self.plans
-            ]
+            of_first = {source: self.plans[source][dataset.name, first] for source in self.plans}
+            sheets.append(comparison_sheet(workspace, dataset, evaluation.test, of_first))
+            sheets += [contact_sheet(workspace, dataset, source, plan) for source, plan in of_first.items()]
         gains = improvements(tradeoff)
         tables = {
             "tradeoff": tradeoff,
@@ -120,6 +122,7 @@ class GenBench(SourceStudy):
         }
         return Report(
             title="GenBench: accuracy and cost of generated, retrieved and original images",
+            findings=tradeoff_findings(tradeoff),
             tables=tables,
             sheets=sheets,
             figures={FIGURE_2: improvement_figure(gains)},
