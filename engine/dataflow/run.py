@@ -247,9 +247,12 @@ class Run:
         progress.close()
         return progress.rows
 
-    def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
-        """Records in the ledger what a stage did to images of any kind; returns the price in US dollars."""
-        return self._accounts.add_stage(stage, rows, busy_seconds, ask)
+    def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask, **of: Any) -> float:
+        """Records in the ledger what a stage did; returns the price in US dollars.
+
+        `of`: the kind of image (`source`, `dataset`, `strategy`, `generator`), any by default, and `fetched_bytes`.
+        """
+        return self._accounts.add_stage(stage, rows, busy_seconds, ask, **of)
 
     def connect(self) -> None:
         """Connects Ray, unless already connected."""

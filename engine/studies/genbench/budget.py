@@ -20,7 +20,7 @@ from engine.reports import Report
 from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds, format_usd
 from engine.sources import Maker, Plan, plan_ids
-from engine.sources.kinds import SOURCES, source_kind
+from engine.sources.kinds import PAPER_SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.genbench.allocation import (
@@ -55,7 +55,7 @@ class BudgetConfig(StudyConfig):
 
     budget_usd: float = 10.0
     """US dollars for the images of all data sets together, the pilot and its labels included; test images are free."""
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = PAPER_SOURCES
     """Sources of images to buy; `original` must be one of them, since the pilot tests the others on originals."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data."""

@@ -19,7 +19,7 @@ from engine.prompts import Strategy, strategy_name
 from engine.recipe import Recipe
 from engine.reports import Report
 from engine.retriever.class_captions import corpus_encoder, corpus_similarity, local_search
-from engine.sources.kinds import SOURCES, source_kind
+from engine.sources.kinds import PAPER_SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class MetricsConfig(StudyConfig):
     """Points to measure: one per data set, source, strategy, number of shots and seed."""
 
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = PAPER_SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     strategies: tuple[str, ...] = ("defined_template",)
     """Prompt strategies of the generated data."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from engine.prompts import Strategy
 from engine.reports import Report
-from engine.sources.kinds import SOURCES, source_kind
+from engine.sources.kinds import PAPER_SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
@@ -33,7 +33,7 @@ from engine.studies.study import (
 class GenBenchConfig(StudyConfig):
     """Data, sources and shots to compare."""
 
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = PAPER_SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data: a base and modifiers, as in `defined_template+negative_prompts`."""
