@@ -46,7 +46,8 @@ from engine.studies.genbench.budget_report import (
 from engine.studies.genbench.prompts import join
 from engine.studies.image_set import Images, load_images
 from engine.studies.scoring import Bills, EvaluationSet, cost_tables, error_rows, scores_of
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots, check_sources
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots, check_sources
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ from engine.studies.config import check_not_empty
 from engine.studies.genbench.metric_report import MetricFindings, metric_report
 from engine.studies.image_set import Images, load_features, load_images
 from engine.studies.scoring import EvaluationSet, error_rows, is_generated, measure_once
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots, check_sources
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots, check_sources
 
 if TYPE_CHECKING:
     from engine.dataflow.inception import InceptionFeatures

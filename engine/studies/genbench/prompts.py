@@ -32,7 +32,8 @@ from engine.studies.scoring import (
     scores_of,
     tradeoff_rows,
 )
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots
 
 STRATEGIES = (
     "simple_template",

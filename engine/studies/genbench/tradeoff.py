@@ -20,13 +20,8 @@ from engine.studies.scoring import (
     paper_tables,
     tradeoff_rows,
 )
-from engine.studies.study import (
-    SourceStudy,
-    StudyConfig,
-    Variant,
-    check_shots,
-    check_sources,
-)
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots, check_sources
 
 
 @dataclass(frozen=True, kw_only=True)
