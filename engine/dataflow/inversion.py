@@ -196,7 +196,9 @@ def _commit(
             kept.append(
                 {
                     "fitted_from": key,
-                    **{name: getattr(job, name) for name in ("token", "dataset", "class_index", "class_name", "source")},
+                    **{
+                        name: getattr(job, name) for name in ("token", "dataset", "class_index", "class_name", "source")
+                    },
                     "seed": job.seed,
                     "reference_ids": list(job.reference_ids),
                     "generator": spec.name,

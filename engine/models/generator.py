@@ -223,7 +223,6 @@ class DiffusionGenerator:
             pixels: torch.Tensor = pipeline(**arguments).images
         return pixels
 
-
     def _with_token(self, recipe: Recipe) -> Recipe:
         """The recipe with its learned token under the name that the pipeline knows."""
         token = recipe.revision.partition(MARK)[2]

@@ -190,7 +190,9 @@ class Injector:
         if source == "original":
             return [tuple(each) for each in found]
         settings = self.settings
-        return [tuple(each[: settings.most_retrieved]) if len(each) >= settings.least_retrieved else () for each in found]
+        return [
+            tuple(each[: settings.most_retrieved]) if len(each) >= settings.least_retrieved else () for each in found
+        ]
 
     def _committed(self, workspace: Workspace, ids: Sequence[str]) -> set[str]:
         return set(workspace.fetch(ids, ["id"]).column("id").to_pylist())
@@ -221,5 +223,6 @@ class Injector:
         claimed = queries[dataset.name][np.array(table.column("class_index").to_pylist(), np.int64)]
         scores = (said * claimed).sum(axis=1)
         names: list[Any] = table.column("id").to_pylist()
-        return {one for one, score in zip(names, scores, strict=True) if score >= min(self.settings.threshold, 1 - 1e-6)}
-
+        return {
+            one for one, score in zip(names, scores, strict=True) if score >= min(self.settings.threshold, 1 - 1e-6)
+        }

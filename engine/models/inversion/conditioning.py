@@ -135,7 +135,10 @@ class Prompts:
         size = (self._spec.height, self._spec.width)
         times = torch.tensor([[*size, 0, 0, *size]], device=words.device, dtype=dtype).expand(len(words), 6)
         texts = pooled.repeat_interleave(repeats, 0).to(dtype)
-        return {"encoder_hidden_states": words.to(dtype), "added_cond_kwargs": {"text_embeds": texts, "time_ids": times}}
+        return {
+            "encoder_hidden_states": words.to(dtype),
+            "added_cond_kwargs": {"text_embeds": texts, "time_ids": times},
+        }
 
     def nothing(self, repeats: int) -> dict[str, Any]:
         """Arguments of the denoiser for samples without a caption."""

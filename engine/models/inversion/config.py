@@ -53,9 +53,7 @@ class InversionConfig:
         if not 0 <= self.sampler_share <= 1:
             raise ValueError(f"sampler_share of the inversion is {self.sampler_share}; give a share from 0 to 1")
         if self.schedule not in ("constant", "cosine", "cosine_restarts"):
-            raise ValueError(
-                unknown_name("schedule", self.schedule, ["constant", "cosine", "cosine_restarts"])
-            )
+            raise ValueError(unknown_name("schedule", self.schedule, ["constant", "cosine", "cosine_restarts"]))
 
     def rate(self, source: str) -> float:
         """The rate for tokens fitted on images of a source."""

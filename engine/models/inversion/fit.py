@@ -76,7 +76,10 @@ def check_supported(generator: "DiffusionGenerator") -> None:
 
 
 def fit_tokens(
-    generator: "DiffusionGenerator", categories: Sequence[Category], config: InversionConfig, on_step: OnStep | None = None
+    generator: "DiffusionGenerator",
+    categories: Sequence[Category],
+    config: InversionConfig,
+    on_step: OnStep | None = None,
 ) -> list[Fitted]:
     """Learns one token per category, `config.categories_per_batch` at a time; a smaller batch is filled up with its last category.
 
@@ -194,9 +197,7 @@ class _Batch:
         import torch
 
         config = self._config
-        rows = [
-            each.start(config.start_noise, self._rngs).requires_grad_() for each in self._prompts.vocabularies
-        ]
+        rows = [each.start(config.start_noise, self._rngs).requires_grad_() for each in self._prompts.vocabularies]
         # a rate per category would be a group each; a row's update is linear in the rate, so it is scaled afterwards
         rates = torch.tensor([config.rate(category.source) for category in self._categories], device=rows[0].device)
         optimizer = torch.optim.AdamW(rows, lr=1.0, weight_decay=0.0)

@@ -4,13 +4,11 @@ What scores the images never saw a reference: CLER and the linear probe are scor
 training images that are references of no seed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from engine.catalog import Dataset
 from engine.models import ImageEncoder
@@ -29,8 +27,8 @@ from engine.studies.genbench.injection_rows import (
     InjectionScores,
     TokenJudge,
     by_knowledge,
-    class_rows,
     claims,
+    class_rows,
     figure_8_rows,
     table_3,
     token_rows,
@@ -236,7 +234,11 @@ class InjectionStudy(SourceStudy):
         """Table 3, its figures as contact sheets, the tokens, and the costs."""
         tokens = token_rows(workspace, self.injector.sets)
         bills = Bills(workspace)
-        shared = {**cost_tables(workspace, bills), "errors": error_rows(workspace, self.every_plan()), "files": self.files()}
+        shared = {
+            **cost_tables(workspace, bills),
+            "errors": error_rows(workspace, self.every_plan()),
+            "files": self.files(),
+        }
         title = "GenBench section 4: external knowledge by Textual Inversion"
         if not self.config.shots:
             return Report(title=title, tables={"tokens": tokens, **shared})
@@ -303,13 +305,3 @@ def write_tokens(workspace: Workspace, sets: Any, folder: Path) -> int:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(rows[token.fitted_from]["weights"])
     return len(wanted)
-
-
-def spread(num: int, wanted: int) -> list[int]:
-    """Up to `wanted` numbers of `range(num)`, spread evenly."""
-    return sorted({int(one) for one in np.linspace(0, num - 1, min(num, wanted))})
-
-
-def labels_of(names: Sequence[str], numbers: Sequence[int]) -> list[str]:
-    """The names with these numbers."""
-    return [names[number] for number in numbers]
