@@ -25,7 +25,7 @@ class StableDiffusion(PipelineAdapter):
     controlnet_model = "ControlNetModel"
     control_argument = "image"
     supports_prompt_weights = True
-    vocabularies = (("emb_params", "tokenizer", "text_encoder"),)
+    vocabularies: ClassVar[tuple[tuple[str, str, str], ...]] = (("emb_params", "tokenizer", "text_encoder"),)
 
     def encode(self, prompt: str) -> Embeddings:
         pipeline, weighted = self.pipeline, read_weights(prompt)

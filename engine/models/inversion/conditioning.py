@@ -122,7 +122,8 @@ class Prompts:
         """Arguments of the denoiser for `C x repeats` samples, from ids `[C, L]` per vocabulary."""
         import torch
 
-        hidden, pooled = [], None
+        hidden: list[Any] = []
+        pooled: Any = None
         for number, vocabulary in enumerate(self.vocabularies):
             output = vocabulary.embed(ids[number], None if rows is None else rows[number])
             # XL reads the last layer but one of both, and the pooled text of the second
