@@ -55,6 +55,14 @@ COMMANDS = {
         "metric_study",
         example="--datasets mini-common mini-rare --workspace workspace/metrics --report report-metrics",
     ),
+    "inject": Command(
+        "GenBench section 4: learn a token per class from reference images, generate with it, compare (Table 3, Figures 7, 8, 11, 12).",
+        "engine.studies.genbench.injection",
+        "InjectionConfig",
+        "run_injection",
+        say.report,
+        "inject_knowledge",
+    ),
     "budget": Command(
         "Spend a budget: choose a source and a number of shots per class from a pilot, buy the images, compare with each single source.",
         "engine.studies.genbench.budget",

@@ -18,6 +18,7 @@ from engine.costs import PriceBook
 from engine.dataflow.accounts import Accounts
 from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
+from engine.dataflow.fill_result import FillResult
 from engine.dataflow.kept import KeptWorkers
 from engine.dataflow.leases import Backlog
 from engine.dataflow.metrics import RunMetrics
@@ -46,22 +47,6 @@ ROWS_PER_FILL = 65_536
 """Rows whose columns are written at once, since each write rewrites these columns of the fragments that it touches …"""
 FILL_SECONDS = 60.0
 """… or the rows of this many seconds."""
-
-
-@dataclass
-class FillResult:
-    """Counts of a filled plan."""
-
-    planned: int
-    present: int
-    """Recipes whose image was already in the table or rejected, or that repeat another recipe of the plan."""
-    made: int = 0
-    errors: int = 0
-    """Recipes that failed."""
-    rejected: int = 0
-    """Images that a stage rejected."""
-    updated: int = 0
-    """Images of earlier runs that lacked a column of a stage and now have it."""
 
 
 @dataclass
@@ -251,9 +236,12 @@ class Run:
         progress.close()
         return progress.rows
 
-    def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
-        """Records in the ledger what a stage did to images of any kind; returns the price in US dollars."""
-        return self._accounts.add_stage(stage, rows, busy_seconds, ask)
+    def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask, **of: Any) -> float:
+        """Records in the ledger what a stage did; returns the price in US dollars.
+
+        `of`: the kind of image (`source`, `dataset`, `strategy`, `generator`), any by default, and `fetched_bytes`.
+        """
+        return self._accounts.add_stage(stage, rows, busy_seconds, ask, **of)
 
     def connect(self) -> None:
         """Connects Ray, unless already connected."""

@@ -19,7 +19,7 @@ from engine.recipe import Recipe
 from engine.reports import Report
 from engine.reports.tables import average_over_seeds, format_usd
 from engine.sources import Maker, Plan, plan_ids
-from engine.sources.kinds import SOURCES, source_kind
+from engine.sources.kinds import PAPER_SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.genbench.allocation import (
@@ -47,7 +47,8 @@ from engine.studies.genbench.budget_report import (
 from engine.studies.genbench.prompts import join
 from engine.studies.image_set import Images, load_images
 from engine.studies.scoring import Bills, EvaluationSet, cost_tables, error_rows, scores_of
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots, check_sources
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots, check_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class BudgetConfig(StudyConfig):
 
     budget_usd: float = 10.0
     """US dollars for the images of all data sets together, the pilot and its labels included; test images are free."""
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = PAPER_SOURCES
     """Sources of images to buy; `original` must be one of them, since the pilot tests the others on originals."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data."""

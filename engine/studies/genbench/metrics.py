@@ -18,7 +18,7 @@ from engine.models.reach import check_encoder
 from engine.prompts import Strategy, strategy_name
 from engine.recipe import Recipe
 from engine.reports import Report
-from engine.sources.kinds import SOURCES, source_kind
+from engine.sources.kinds import PAPER_SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import Phase, run_study
 from engine.studies.config import check_not_empty
@@ -26,7 +26,8 @@ from engine.studies.genbench.metric_report import MetricFindings, metric_report
 from engine.studies.genbench.similarity import CorpusSimilarity
 from engine.studies.image_set import Images, load_features, load_images
 from engine.studies.scoring import EvaluationSet, error_rows, is_generated, measure_once
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots, check_sources
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots, check_sources
 
 if TYPE_CHECKING:
     from engine.dataflow.inception import InceptionFeatures
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 class MetricsConfig(StudyConfig):
     """Points to measure: one per data set, source, strategy, number of shots and seed."""
 
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = PAPER_SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     strategies: tuple[str, ...] = ("defined_template",)
     """Prompt strategies of the generated data."""

@@ -35,7 +35,8 @@ from engine.studies.scoring import (
     tradeoff_rows,
 )
 from engine.studies.sheets import comparison_sheet
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots
 
 STRATEGIES = (
     "simple_template",

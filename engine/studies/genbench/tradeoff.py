@@ -6,7 +6,7 @@ from typing import Any
 from engine.prompts import Strategy
 from engine.reports import Report
 from engine.sources.fetched import FetchedPlan
-from engine.sources.kinds import SOURCES, source_kind
+from engine.sources.kinds import PAPER_SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
@@ -25,20 +25,15 @@ from engine.studies.scoring import (
     tradeoff_rows,
 )
 from engine.studies.sheets import comparison_sheet
-from engine.studies.study import (
-    SourceStudy,
-    StudyConfig,
-    Variant,
-    check_shots,
-    check_sources,
-)
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots, check_sources
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenBenchConfig(StudyConfig):
     """Data, sources and shots to compare."""
 
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = PAPER_SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data: a base and modifiers, as in `defined_template+negative_prompts`."""
