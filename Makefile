@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: help install demo realrag serve submit test check gpu-check format lock clean
+.PHONY: help install demo realrag serve submit test img2dataset check gpu-check format lock clean
 
 help:
 	@echo "make install  install the pinned packages and the command imagefoundry into .venv"
@@ -12,6 +12,7 @@ help:
 	@echo "make serve    serve the miniature world on http://127.0.0.1:8000 (API and pages), with the references of make realrag"
 	@echo "make submit   run GenBench through 'ray job submit' on a Ray head started on this machine; report in ./report-submit"
 	@echo "make test     run all tests, with coverage of engine/"
+	@echo "make img2dataset  install img2dataset into .img2dataset, an environment of its own, so that the tests run the program itself"
 	@echo "make check    check format, lint, types, import rules and lengths"
 	@echo "make gpu-check  measure what this machine's GPU does with the engine; fail where a floor is missed (5 minutes)"
 	@echo "make format   format the code and apply the linter's fixes"
@@ -44,6 +45,12 @@ submit: .venv/ready
 
 test: .venv/ready
 	$(RUN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=30 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+img2dataset: .img2dataset/bin/img2dataset
+
+.img2dataset/bin/img2dataset: .venv/bin/uv
+	$(RUN)/uv venv --quiet --allow-existing --python $(RUN)/python .img2dataset
+	$(RUN)/uv pip install --quiet --python .img2dataset/bin/python "img2dataset==1.47.0"
 
 check: .venv/ready
 	$(RUN)/ruff format --check .

@@ -84,6 +84,8 @@ _MODULES = {
     # looking at a workspace
     "StatusConfig": "engine.cli.status",
     "status": "engine.cli.status",
+    "WorkspaceReportConfig": "engine.cli.report",
+    "workspace_report": "engine.cli.report",
     "ShowConfig": "engine.cli.show",
     "show": "engine.cli.show",
     "VerifyConfig": "engine.cli.verify",

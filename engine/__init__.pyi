@@ -7,6 +7,8 @@ The names of `import engine`, for editors and type checkers; each is documented 
 from engine.catalog import Dataset as Dataset
 from engine.catalog import dataset_names as dataset_names
 from engine.catalog import load_dataset as load_dataset
+from engine.cli.report import WorkspaceReportConfig as WorkspaceReportConfig
+from engine.cli.report import workspace_report as workspace_report
 from engine.cli.show import ShowConfig as ShowConfig
 from engine.cli.show import show as show
 
@@ -135,6 +137,7 @@ __all__ = [
     "TrainRetrieverConfig",
     "VerifyConfig",
     "Workspace",
+    "WorkspaceReportConfig",
     "__version__",
     "audit",
     "build_database",
@@ -164,5 +167,6 @@ __all__ = [
     "status",
     "train_retriever",
     "verify",
+    "workspace_report",
     "zero_shot_score",
 ]

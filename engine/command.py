@@ -19,6 +19,7 @@ def run_command(
     *,
     arguments: Sequence[str] | None = None,
     program: str | None = None,
+    example: str = "",
 ) -> int:
     """Parses a command line, calls `action` with the configuration, and returns the exit code.
 
@@ -28,6 +29,7 @@ def run_command(
         description: first line of the help.
         arguments: the command line without the program; that of the process by default.
         program: name of the program in the help; that of the script by default.
+        example: a whole command line that works, which the help ends with.
 
     Returns:
         0: done. 1: the cluster failed. 2: bad input. 3: the run stopped, or lost too many images. Each of these prints one
@@ -44,7 +46,13 @@ def run_command(
 
     previous = signal.signal(signal.SIGTERM, terminate)
     try:
-        code = action(tyro.cli(config_type, prog=program, description=description, args=arguments))
+        try:
+            config = tyro.cli(config_type, prog=program, description=description, args=arguments)
+        except SystemExit as stop:
+            if example and not stop.code:
+                print(f"\nexample:\n  {example}")
+            raise
+        code = action(config)
         return code if isinstance(code, int) else 0
     except (ValueError, RunFailed) as error:
         if os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":

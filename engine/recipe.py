@@ -21,7 +21,7 @@ class Recipe:
     """Everything that determines one image (design, idea 1). Fields that a source does not use keep their defaults."""
 
     source: str
-    """Where the image comes from: `generative`, `retrieval` or `original`."""
+    """Where the image comes from: `generative`, `injected`, `retrieval` or `original`."""
     dataset: str
     """Data set whose class this image is made for."""
     class_index: int
@@ -39,7 +39,7 @@ class Recipe:
     generator: str = ""
     """Name of the generator."""
     revision: str = ""
-    """Revision of the generator's weights, or of the corpus."""
+    """Revision of the generator's weights and of the learned token in the prompt, or of the corpus."""
     num_inference_steps: int = 0
     """Sampler steps."""
     guidance_scale: float = 0.0

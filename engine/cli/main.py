@@ -38,7 +38,8 @@ def run_job(name: str, arguments: Sequence[str] | None = None, program: str | No
     def action(config: Any) -> int | None:
         return command.say(config, getattr(module, command.action)(config))
 
-    return run_command(getattr(module, command.config), action, command.summary, arguments=arguments, program=program)
+    config, example = getattr(module, command.config), f"imagefoundry {name} {command.example}".rstrip()
+    return run_command(config, action, command.summary, arguments=arguments, program=program, example=example)
 
 
 def _help() -> str:

@@ -133,8 +133,10 @@ def _generate(
 
 
 def _check_weights(spec: "GeneratorSpec", recipe: Recipe) -> None:
+    from engine.models.inversion.tokens import MARK
+
     revision = spec.recipe_revision(recipe.reference_mode)
-    if revision != recipe.revision:
+    if revision != recipe.revision.partition(MARK)[0]:
         raise ValueError(
             f"image {recipe.id} was made by revision {recipe.revision} of {recipe.generator}, and {spec.source} is revision "
             f"{revision}; give the weights of then with --generator, and --speed if it was not exact"

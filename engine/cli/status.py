@@ -155,7 +155,8 @@ def _rich_table(title: str, rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from engine.reports.tables import format_value, heading
+    from engine.reports.headings import heading
+    from engine.reports.tables import format_value
 
     table = Table(title=heading(title), title_justify="left", box=None, padding=(0, 1), header_style="dim")
     for name, value in rows[0].items():

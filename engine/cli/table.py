@@ -23,6 +23,8 @@ class Command:
     """Prints the outcome, given the configuration and what the action returned; may return an exit code."""
     script: str = ""
     """Name of its script in `jobs/`, without `.py`; empty if it has none."""
+    example: str = ""
+    """Arguments of an example, which the command's help ends with. A test parses it, and runs it where that is quick."""
 
 
 COMMANDS = {
@@ -33,6 +35,7 @@ COMMANDS = {
         "run_genbench",
         say.report,
         "genbench_500shot",
+        example="--datasets mini-novel --shots 1 5 --workspace workspace/first --report report-first",
     ),
     "prompts": Command(
         "GenBench Table 2: CLER of every prompt strategy at 20 shots, and the best strategy and source for each class.",
@@ -41,6 +44,7 @@ COMMANDS = {
         "run_prompts",
         say.report,
         "compare_prompts",
+        example="--datasets mini-fine --shots 20 --workspace workspace/prompts --report report-prompts",
     ),
     "metrics": Command(
         "GenBench Figures 4, 5, 6, 9, 10 and section 12.2: how well each metric predicts the accuracy of a linear probe.",
@@ -49,6 +53,15 @@ COMMANDS = {
         "run_metrics",
         say.report,
         "metric_study",
+        example="--datasets mini-common mini-rare --workspace workspace/metrics --report report-metrics",
+    ),
+    "inject": Command(
+        "GenBench section 4: learn a token per class from reference images, generate with it, compare (Table 3, Figures 7, 8, 11, 12).",
+        "engine.studies.genbench.injection",
+        "InjectionConfig",
+        "run_injection",
+        say.report,
+        "inject_knowledge",
     ),
     "budget": Command(
         "Spend a budget: choose a source and a number of shots per class from a pilot, buy the images, compare with each single source.",
@@ -57,6 +70,7 @@ COMMANDS = {
         "run_budget",
         say.report,
         "plan_budget",
+        example="--datasets mini-rare --budget-usd 6 --workspace workspace/budget --report report-budget",
     ),
     "realrag": Command(
         "RealRAG: build the database, mine reflective negatives, train the retrievers, generate with their references, judge the images.",
@@ -65,6 +79,15 @@ COMMANDS = {
         "run_realrag",
         say.report,
         "realrag_ablation",
+        example="--test-images 50 --workspace workspace/realrag --report report-realrag",
+    ),
+    "premise": Command(
+        "RealRAG's premise put to the test: every kind of negative, in a world whose siblings generator and CLIP confuse.",
+        "engine.studies.premise.study",
+        "PremiseConfig",
+        "run_premise",
+        say.report,
+        "premise_study",
     ),
     "build-database": Command(
         "RealRAG's database: add the training images of data sets to the workspace, embedded and indexed; run it again to add more.",
@@ -73,6 +96,7 @@ COMMANDS = {
         "build_database",
         say.database,
         "build_database",
+        example="--datasets mini-rare mini-novel --workspace workspace/retriever",
     ),
     "build-corpus": Command(
         "A corpus of web captions from parquet tables (LAION and its like), to retrieve pictures from; run it again to go on or to add files.",
@@ -81,6 +105,7 @@ COMMANDS = {
         "build_corpus",
         say.corpus,
         "build_corpus",
+        example="path/to/tables --corpus laion --encoder ViT-B-32/openai --workspace workspace/corpus",
     ),
     "fetch": Command(
         "Retrieve and fetch the pictures of a corpus that are nearest to the classes of data sets, politely (GenBench section 2.2).",
@@ -89,6 +114,7 @@ COMMANDS = {
         "fetch_pictures",
         say.fetched,
         "fetch_pictures",
+        example="--corpus laion --datasets cars --shots 20 --encoder ViT-B-32/openai --workspace workspace/corpus --contact you@example.org",
     ),
     "mine-negatives": Command(
         "Reflective negatives: generate an image for each training prompt and find the nearest database images (RealRAG Eq. 3-4).",
@@ -97,6 +123,7 @@ COMMANDS = {
         "mine_negatives",
         say.negatives,
         "mine_negatives",
+        example="--datasets mini-rare --generator mini --workspace workspace/retriever",
     ),
     "train-retriever": Command(
         "Train retrievers on the mistakes of a generator: build the database, mine negatives, train heads, evaluate retrieval.",
@@ -105,6 +132,7 @@ COMMANDS = {
         "train_retriever",
         say.report,
         "train_retriever",
+        example="--datasets mini-rare mini-novel --generator mini --workspace workspace/retriever --report report-retriever",
     ),
     "embed": Command(
         "Embed the images of a workspace by one more encoder; images that have its embedding are left as they are.",
@@ -113,6 +141,7 @@ COMMANDS = {
         "embed_images",
         say.embedded,
         "embed_images",
+        example="workspace/first --encoder ViT-B-32/openai",
     ),
     "rate": Command(
         "RealRAG's human study: write blinded rating sheets of a workspace's images; with --analyse, read the answers.",
@@ -121,6 +150,7 @@ COMMANDS = {
         "run_rating",
         say.rating,
         "rate_images",
+        example='--workspace workspace/realrag --methods "none=strategy = \'simple_template\'" "realrag=@realrag-ids.txt" --raters ann bob',
     ),
     "check": Command(
         "Check a data set or a pool before it is used: layout, splits, classes, files that are left out, duplicates.",
@@ -129,6 +159,7 @@ COMMANDS = {
         "check_data",
         say.checked,
         "check_data",
+        example="path/to/photos",
     ),
     "serve": Command(
         "Serve retrieval-augmented generation: an OpenAI-compatible API and pages, on this machine until Ctrl-C.",
@@ -136,6 +167,7 @@ COMMANDS = {
         "ServeConfig",
         "run_server",
         say.exit_code,
+        example="--workspace workspace/realrag --generators mini --port 8000",
     ),
     "doctor": Command(
         "Look whether this machine is ready for a run: device, weights, workspace, disk, Ray, prices; say what to do.",
@@ -143,6 +175,7 @@ COMMANDS = {
         "DoctorConfig",
         "doctor",
         say.diagnosis,
+        example="--workspace workspace/first --generator mini --images 1000 --no-ray",
     ),
     "estimate": Command(
         "Hours, dollars and gigabytes of a job before it starts, from what a pilot in a workspace took.",
@@ -150,6 +183,7 @@ COMMANDS = {
         "EstimateConfig",
         "estimate",
         say.estimate,
+        example="workspace/pilot --images 1000000 --nodes 4",
     ),
     "status": Command(
         "Summarise a workspace: images, errors by reason, runs with their dollars, sizes of the tables.",
@@ -157,6 +191,14 @@ COMMANDS = {
         "StatusConfig",
         "status",
         say.status,
+        example="workspace/first",
+    ),
+    "report": Command(
+        "One page of a workspace: results of its studies, images by class and source, ratings, heads, runs, dollars, errors.",
+        "engine.cli.report",
+        "WorkspaceReportConfig",
+        "workspace_report",
+        say.report,
     ),
     "show": Command(
         "Show images of a workspace: write them to a folder with a contact sheet, print their recipes and costs.",
@@ -164,6 +206,7 @@ COMMANDS = {
         "ShowConfig",
         "show",
         say.shown,
+        example="workspace/first --sample 4 --output show",
     ),
     "regenerate": Command(
         "Make images of a workspace again from their recipes, and compare them with the stored ones bit for bit.",
@@ -171,6 +214,7 @@ COMMANDS = {
         "RegenerateConfig",
         "regenerate",
         say.regenerated,
+        example="workspace/first --sample 2 --where \"source = 'generative'\"",
     ),
     "keys": Command(
         "API keys of a server: add one with a rate and a budget, list them with the dollars spent, revoke one.",
@@ -178,6 +222,7 @@ COMMANDS = {
         "KeysConfig",
         "keys",
         say.exit_code,
+        example="add --workspace workspace/serve --name ada --rate-per-minute 30 --budget-usd 5",
     ),
     "verify": Command(
         "Read a whole workspace and list what is damaged; with --repair, remove it, so that the next run makes it again.",
@@ -186,6 +231,7 @@ COMMANDS = {
         "verify",
         say.damage,
         "verify_workspace",
+        example="workspace/first",
     ),
     "export": Command(
         "Export images of a workspace as Hugging Face parquet, webdataset shards or image folders, with marks and a data card.",
@@ -194,6 +240,7 @@ COMMANDS = {
         "export_images",
         say.exported,
         "export_images",
+        example="--workspace workspace/first --format parquet --output export/first --where \"source = 'generative'\"",
     ),
     "audit": Command(
         "Audit the images of a workspace: leakage of test images, duplicates, balance, diversity, errors, dollars, human ratings.",
@@ -201,6 +248,7 @@ COMMANDS = {
         "AuditConfig",
         "audit",
         say.audited,
+        example="workspace/first --images 200",
     ),
     "models": Command(
         "List the generators: pipeline class, reference modes, licence, memory, default settings.",
@@ -215,6 +263,7 @@ COMMANDS = {
         "ConvertGlideConfig",
         "convert_glide",
         say.folder,
+        example="base.pt upsample.pt path/to/glide",
     ),
     "world": Command(
         "Render the miniature world: four labelled data sets and a captioned web pool, as webdataset folders.",
@@ -222,6 +271,7 @@ COMMANDS = {
         "Command",
         "run",
         say.world,
+        example="world --datasets mini-novel --shots 1 --test-images 1",
     ),
     "train-miniature": Command(
         "Train and measure the miniature world's models: clip, judge, generator, reference, evaluate.",
@@ -230,5 +280,6 @@ COMMANDS = {
         "run",
         say.exit_code,
         "train_miniature",
+        example="clip --output my-clip --train.steps 800",
     ),
 }

@@ -102,11 +102,11 @@ class Accounts:
         for name in SUMS:
             total[name] += entry[name]
 
-    def add_stage(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
-        """Records what a stage did to images of any kind; returns the price in US dollars."""
+    def add_stage(self, stage: str, rows: int, busy_seconds: float, ask: Ask, **of: Any) -> float:
+        """Records what a stage did; returns the price in US dollars. `of`: the kind of image, any by default, and `fetched_bytes`."""
         usd = busy_seconds * self.pricing(ask).usd_per_device_second
-        kind = dict(zip(KINDS, (stage, "", "", "", ""), strict=True))
-        self.add(kind | dict(zip(SUMS, (rows, busy_seconds, usd, 0.0), strict=True)))
+        kind = dict.fromkeys(KINDS, "") | {"stage": stage}
+        self.add(kind | dict(zip(SUMS, (rows, busy_seconds, usd, 0.0, 0), strict=True)) | of)
         return usd
 
     def announce(self) -> None:

@@ -1,6 +1,7 @@
-"""Stage `caption filter`: keeps the retrieved images whose own caption is similar to the name of their class (GenBench section 4).
+"""Stage `caption filter`: how similar an image's own caption is to the name of its class (GenBench section 4).
 
-A captioner (BLIP-2) describes the image, and a language model (BERT) compares the description with the class name.
+A captioner (BLIP-2) describes the image, and a language model (BERT) compares the description with the class name. The score is
+stored and the image stays, so that another threshold chooses among stored images and needs no new download.
 """
 
 from dataclasses import dataclass, field
@@ -9,25 +10,23 @@ from typing import Any
 import pyarrow as pa
 
 from engine.models.text import load_captioner, load_text_similarity
+from engine.sources.fetched import SCORE
 
 PAPER_THRESHOLD = 0.8
 
 
 @dataclass
 class CaptionFilter:
-    """Adds a caption to each image and its similarity to the class name; rejects images below the threshold."""
+    """Adds a caption to each image and its similarity to the class name; those who read the images compare it with a threshold."""
 
     captioner: str = "blip2"
     """Name, Hub id or folder of the captioner."""
     similarity: str = "bert"
     """Name, Hub id or folder of the model that compares texts."""
-    threshold: float = PAPER_THRESHOLD
-    """Least similarity of caption and class name; the paper's is 0.8."""
     batch_size: int = 8
     num_gpus: float = 1.0
     needs_gpu: bool = False
-    rejects: bool = True
-    """False to add the columns alone, also to images that are committed (`Run.apply`)."""
+    rejects: bool = False
     name: str = "caption filter"
     inputs: tuple[str, ...] = ("class_name",)
     preprocessing: None = None
@@ -41,7 +40,7 @@ class CaptionFilter:
     @property
     def columns(self) -> pa.Schema:
         """The caption and its similarity."""
-        return pa.schema([("made_caption", pa.string()), ("caption_similarity", pa.float32())])
+        return pa.schema([("made_caption", pa.string()), (SCORE, pa.float32())])
 
     def load(self, device: str) -> None:
         """Loads both models."""
@@ -51,23 +50,13 @@ class CaptionFilter:
         )
 
     def __call__(self, block: pa.RecordBatch, pixels: Any) -> pa.RecordBatch:
-        """One row per image, with a reason below the threshold."""
+        """One row per image."""
         captioner, similarity = self._models
         names, captions = block.column("class_name").to_pylist(), captioner.caption(list(pixels))
         new = [name for name in dict.fromkeys(names) if name not in self._names]
         self._names |= dict(zip(new, similarity.embed(new), strict=True))
         vectors = similarity.embed(captions)
         scores = [float(vector @ self._names[name]) for vector, name in zip(vectors, names, strict=True)]
-        reasons = [None if score >= self.threshold else self._reason for score in scores]
-        columns = {
-            "made_caption": pa.array(captions, pa.string()),
-            "caption_similarity": pa.array(scores, pa.float32()),
-        }
-        if self.rejects:
-            columns["reason"] = pa.array(reasons, pa.string())
-        return pa.RecordBatch.from_pydict(columns)
-
-    @property
-    def _reason(self) -> str:
-        """Equal for all, so that they are counted together."""
-        return f"its caption is less similar to the class name than {self.threshold:g}"
+        return pa.RecordBatch.from_arrays(
+            [pa.array(captions, pa.string()), pa.array(scores, pa.float32())], schema=self.columns
+        )

@@ -1,10 +1,10 @@
 """Receipts of a fill on their way to the committer, and the counts of what it accepts."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.dataflow.accounts import Accounts
+from engine.dataflow.fill_result import FillResult
 from engine.dataflow.metrics import RunMetrics
 from engine.dataflow.pool import Pool
 from engine.dataflow.rows import error_row, to_tables
@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 
 ERRORS_COUNT_FROM = 200
 """Number of recipes from which the share of errors may stop a run; with fewer, half of them may fail."""
-
-
-@dataclass
-class FillResult:
-    """Counts of a filled plan."""
-
-    planned: int
-    present: int
-    """Recipes whose image was already in the table or rejected, or that repeat another recipe of the plan."""
-    made: int = 0
-    errors: int = 0
-    """Recipes that failed."""
-    rejected: int = 0
-    """Images that a stage rejected."""
-    updated: int = 0
-    """Images of earlier runs that lacked a column of a stage and now have it."""
 
 
 class Filling:

@@ -8,7 +8,7 @@ returns. Here the driver holds the queue, so each death is seen, counted, and bl
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,6 +108,7 @@ class Pool:
         self._readers = Readers(self._plan, ray.put(job.maker), self._suspects, self._put_back)
         self._sizes: list[Preprocessing | None] | None = None
         """Image sizes that the workers' stages take; known once one of them is loaded."""
+        self._keeps_idle = False
         self._start_deaths = 0
         self._cluster = look()
         self._looked = self._placed = time.monotonic()
@@ -138,6 +139,18 @@ class Pool:
             if not any(slot.is_busy for slot in self._slots) and not self._is_work_left():
                 return
             yield self._wait()
+
+    def adopt(self, slots: Sequence["_Slot"], sizes: list[Preprocessing | None] | None) -> None:
+        """Takes over workers that another pool has released; idle ones stay until `release`."""
+        for slot in slots:
+            slot.actor.follow.remote(self._plan)
+        self._slots, self._sizes, self._keeps_idle = [*slots], sizes, True
+
+    def release(self) -> "tuple[list[_Slot], list[Preprocessing | None] | None]":
+        """Gives its idle workers away, with the sizes of the images that they take."""
+        found = [slot for slot in self._slots if slot.is_ready and not slot.is_busy and not slot.is_guard]
+        self._slots = [slot for slot in self._slots if slot not in found]
+        return found, self._sizes
 
     def make_again(self, indices: list[int]) -> None:
         """Puts back indices whose receipt was refused or never came."""
@@ -181,7 +194,7 @@ class Pool:
             room = max(room, placed) + PENDING_WORKERS
         for _ in range(min(room, self._demand(), self._max_workers or room) - len(workers)):
             self._start_worker()
-        if not self._is_work_left():
+        if not self._is_work_left() and not self._keeps_idle:
             self._retire_idle()
         elif placed:
             self._placed = now
@@ -210,7 +223,7 @@ class Pool:
         """Ends idle workers, so that an autoscaler may remove their node."""
         import ray
 
-        for slot in [slot for slot in self._slots if not slot.is_busy and not slot.is_guard and matches(slot)]:
+        for slot in [one for one in self._slots if not (one.is_busy or one.is_guard) and matches(one)]:
             ray.kill(slot.actor)
             self._slots.remove(slot)
 
@@ -261,8 +274,7 @@ class Pool:
                 return True
         if self._readers.has_block:
             reading = self._readers.take()
-            usd_per_second = self._price(CPU_ASK, reading.node).usd_per_device_second
-            self._call(slot, reading.lease, reading.block, usd_per_second)
+            self._call(slot, reading.lease, reading.block, self._price(CPU_ASK, reading.node).usd_per_device_second)
             return True
         if self._reads_elsewhere and self._backlog.next_reads:
             return False

@@ -14,7 +14,7 @@ from engine.sources import Made, Stored
 
 KINDS = ("stage", "source", "dataset", "strategy", "generator")
 """Key columns of the ledger."""
-SUMS = ("rows", "busy_seconds", "usd_compute", "usd_labels")
+SUMS = ("rows", "busy_seconds", "usd_compute", "usd_labels", "fetched_bytes")
 """Columns of the ledger that are summed."""
 
 
@@ -159,10 +159,13 @@ def _sum_work(rows: Sequence[Row], pricing: Pricing) -> list[dict[str, Any]]:
         recipe = row.recipe
         for stage, seconds in row.work:
             key = (stage, recipe.source, recipe.dataset, recipe.strategy, recipe.generator)
-            start = dict(zip(KINDS, key, strict=True)) | {"rows": 0} | dict.fromkeys(SUMS[1:], 0.0)
+            start = dict(zip(KINDS, key, strict=True)) | dict.fromkeys(SUMS, 0.0) | {"rows": 0, "fetched_bytes": 0}
             entry = sums.setdefault(key, start)
             entry["rows"] += not row.reason
             entry["busy_seconds"] += seconds
             entry["usd_compute"] += row.usd(stage, seconds, pricing)
-            entry["usd_labels"] += _label_usd(row, pricing) if stage == "make" else 0.0
+            if stage == "make":
+                entry["usd_labels"] += _label_usd(row, pricing)
+                if recipe.source == "retrieval" and not row.reason:
+                    entry["fetched_bytes"] += len(row.image().encoded)
     return list(sums.values())

@@ -18,7 +18,9 @@ from engine.costs import PriceBook
 from engine.dataflow.accounts import Accounts
 from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
-from engine.dataflow.filling import Filling, FillResult
+from engine.dataflow.fill_result import FillResult
+from engine.dataflow.filling import Filling
+from engine.dataflow.kept import KeptWorkers
 from engine.dataflow.leases import Backlog
 from engine.dataflow.merging import run_on_cluster
 from engine.dataflow.pool import Pool
@@ -74,6 +76,8 @@ class Run:
     """Share of failing recipes that stops the run."""
     max_workers: int | None = field(default_factory=lambda: int(os.environ.get(MAX_WORKERS_VARIABLE, "0")) or None)
     """Maximum workers per pool; None for as many as fit into the cluster. `IMAGEFOUNDRY_MAX_WORKERS` is the default."""
+    keep_workers: bool = False
+    """Whether workers stay until the next fill, for one with the same maker and stages."""
     say: Callable[[str], None] = say
     """Called with lines about dead workers and failing GPUs."""
     on_report: Callable[[Report], None] = lambda report: None
@@ -88,6 +92,7 @@ class Run:
         with ExitStack() as stack:
             stack.enter_context(self.workspace.lock(self.run_id))
             self._connection = self.ray or stack.enter_context(RayConnection())
+            self._kept = stack.enter_context(KeptWorkers(self.keep_workers))
             self._is_connected = False
             self._workers = CPU_ASK
             self.workspace.settle_runs()
@@ -136,8 +141,8 @@ class Run:
             backlog.close()
             result.present = len(plan)
             return result
-        shares = [maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]
-        ask = self._ask(max(shares), maker.needs_gpu or any(stage.needs_gpu for stage in stages))
+        needs_gpu = maker.needs_gpu or any(stage.needs_gpu for stage in stages)
+        ask = self._ask(max([maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]), needs_gpu)
         self._workers = ask
         self._warn_of_processors(maker, backlog.most_left, ask)
         progress = Progress(name, backlog.most_left, run_id=self.run_id)
@@ -149,6 +154,7 @@ class Run:
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
             Ticker(committer, progress, self.renew, self._compact_if_due) as ticker,
             Pool(backlog, plan, job, ask, self.cluster, self._price, self.max_workers, self.say) as pool,
+            self._kept.lent(pool, job, ask),
         ):
             filling = Filling(self, self._accounts, plan, job, pool, committer, progress, result)
             for _ in range(ROUNDS):
@@ -166,10 +172,7 @@ class Run:
                     break
                 pool.make_again(missing.tolist())
             else:
-                raise RunFailed(
-                    f"{len(missing):,} of {len(plan):,} recipes were neither made nor failed, the first of them number "
-                    f"{missing[0]}; run the same command again"
-                )
+                raise RunFailed(f"{len(missing):,} of {len(plan):,} recipes were neither made nor failed; run it again")
         filling.metrics.show(progress.total, 0, 0.0)  # no worker is left, and nothing waits
         self.workspace.drop_old_errors(backlog.pending_ids(), self.run_id)
         filling.check_all_errors(self.max_errors)
@@ -208,6 +211,7 @@ class Run:
         missing = self.workspace.ids_lacking(stage.columns.names, ids)
         if not missing:
             return 0
+        self._kept.end()
         ask = self._ask(stage.num_gpus, stage.needs_gpu)
         progress = Progress(name or stage.name, len(missing), run_id=self.run_id)
         cluster = self.cluster()
@@ -220,8 +224,7 @@ class Run:
             for part in apply_stage(missing, stage, self.workspace.uri, ask, pool, cluster.spare_cpus(ask)):
                 pending.append(part.table)
                 usd = self._accounts.add_stage(stage.name, part.table.num_rows, part.seconds, ask)
-                num_failed = part.num_images - part.table.num_rows
-                if num_failed:
+                if num_failed := part.num_images - part.table.num_rows:
                     self.say(f"{num_failed} images keep no {stage.columns.names[0]} ({part.reason})")
                 progress.add(part.table.num_rows, num_failed, usd)
                 progress.show()
@@ -236,9 +239,12 @@ class Run:
         progress.close()
         return progress.rows
 
-    def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask) -> float:
-        """Records in the ledger what a stage did to images of any kind; returns the price in US dollars."""
-        return self._accounts.add_stage(stage, rows, busy_seconds, ask)
+    def add_work(self, stage: str, rows: int, busy_seconds: float, ask: Ask, **of: Any) -> float:
+        """Records in the ledger what a stage did; returns the price in US dollars.
+
+        `of`: the kind of image (`source`, `dataset`, `strategy`, `generator`), any by default, and `fetched_bytes`.
+        """
+        return self._accounts.add_stage(stage, rows, busy_seconds, ask, **of)
 
     def connect(self) -> None:
         """Connects Ray, unless already connected."""

@@ -129,6 +129,10 @@ class Worker:
         context = ray.get_runtime_context()
         return context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ()))
 
+    def follow(self, plan: Plan) -> None:
+        """Makes the recipes of another plan from now on."""
+        self._plan = plan
+
     def load(self, pricing: Pricing) -> list[Preprocessing | None]:
         """Loads the models; returns the sizes at which the stages take images."""
         import torch

@@ -96,7 +96,7 @@ def audit_snapshot(workspace: Workspace, snapshot: Snapshot, contents: Contents,
         _vendi(workspace, snapshot, seed),
         workspace.errors().num_rows,
         _usd(workspace, snapshot, contents),
-        _ratings(workspace),
+        rating_rows(workspace),
     )
 
 
@@ -171,7 +171,8 @@ def _usd(workspace: Workspace, snapshot: Snapshot, contents: Contents) -> dict[s
     }
 
 
-def _ratings(workspace: Workspace) -> list[dict[str, Any]]:
+def rating_rows(workspace: Workspace) -> list[dict[str, Any]]:
+    """One row per rated study and method: the mean with its intervals, over the newest answers in the workspace."""
     from engine.evaluation.rating import ANSWER_SCHEMA, RatingStudy, analyse
 
     studies, ratings = workspace.read("studies"), workspace.read("ratings")

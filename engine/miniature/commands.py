@@ -19,6 +19,8 @@ class Clip:
     """Images per class of `mini-pairs`, which the shipped model has not seen; name another `output` for such a model."""
     genus_share: float = 0.0
     """Share of the captions of `mini-pairs` that name the genus alone, so that the model confuses siblings."""
+    start: Path | None = None
+    """CLIP folder to start from, as `engine/miniature/checkpoints/clip`; random weights if not given."""
 
     def run(self) -> int:
         """Train, save, return an exit code."""
@@ -26,7 +28,7 @@ class Clip:
 
         config = clip_config(self.train)
         knowledge = replace(config.knowledge, pairs=self.pairs, genus_share=self.genus_share)
-        train_encoder(replace(config, knowledge=knowledge), self.output)
+        train_encoder(replace(config, knowledge=knowledge, start=self.start), self.output)
         return 0
 
 

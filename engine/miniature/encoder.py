@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,6 +15,8 @@ from engine.miniature.corpus import Knowledge, build_corpus, caption_tokens
 from engine.miniature.tokenizer import CONTEXT_LENGTH, build_tokenizer, encode, save_tokenizer
 from engine.miniature.training import TrainConfig, Trainer
 
+WEIGHTS = "open_clip_model.safetensors"
+"""Name of the weights in an encoder's folder."""
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -33,6 +36,8 @@ class EncoderConfig:
     """Weight of a supervised loss (cross-entropy over all classes) beside the contrastive one."""
     text_share: float = 1.0
     """Share of each batch that the contrastive loss looks at; the class loss looks at all."""
+    start: Path | None = None
+    """Folder of an encoder of the same architecture whose weights the training starts from; random weights otherwise."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The training loop."""
     image_size: int = 32
@@ -140,7 +145,10 @@ def train_encoder(config: EncoderConfig, output: Path) -> Trainer:
     table, choices = caption_tokens(
         corpus, encode(tokenizer, (c for row in corpus.captions for c in row)), CONTEXT_LENGTH
     )
-    model: Any = build_encoder(config, len(tokenizer)).to(device).to(memory_format=torch.channels_last)
+    model: Any = build_encoder(config, len(tokenizer))
+    if config.start:
+        model.load_state_dict(load_file(config.start / WEIGHTS))
+    model.to(device).to(memory_format=torch.channels_last)
     head = nn.Linear(config.embed_dim, len(corpus.captions) if config.class_weight else 1).to(device)
     # the tower is causal, so what follows the end token changes nothing: leave it out while training
     longest = int((table != 0).sum(-1).max())
@@ -172,7 +180,7 @@ def train_encoder(config: EncoderConfig, output: Path) -> Trainer:
 def save_encoder(config: EncoderConfig, model: nn.Module, tokenizer: Any, output: Path) -> None:
     """Write an open_clip model folder, float16 safetensors, tokenizer beside it."""
     with replace_folder(output) as folder:
-        save_half(model.state_dict(), folder / "open_clip_model.safetensors")
+        save_half(model.state_dict(), folder / WEIGHTS)
         text = json.dumps(model_config(config, len(tokenizer)), indent=2)
         (folder / "open_clip_config.json").write_text(text + "\n")
         save_tokenizer(tokenizer, folder)

@@ -3,12 +3,14 @@
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.models.generators import PipelineAdapter, ReferenceModels, adapter_of
 from engine.models.generators.prompt_cache import PromptCache
+from engine.models.inversion.tokens import MARK, LearnedToken, add_tokens, written_tokens
 from engine.models.reference_modes import open_mode
 from engine.models.references import check_reference
 from engine.models.spec import GeneratorSpec
@@ -46,6 +48,15 @@ class DiffusionGenerator:
         self._pipeline = pipeline
         self._prompts = PromptCache()
         self._modes: dict[str, tuple[Any, ReferenceModels]] = {"": (pipeline, ReferenceModels())}
+        self.tokens: dict[str, LearnedToken] = {}
+        """Hash → learned token that recipes may name."""
+
+    def add_tokens(self, tokens: Mapping[str, LearnedToken]) -> None:
+        """Adds learned tokens by their hashes; those that it has are left alone. Raises ValueError for tokens of another generator."""
+        new = {key: token for key, token in tokens.items() if key not in self.tokens}
+        # two tokens of one name may differ, so the pipeline knows them by their hashes
+        add_tokens(self._pipeline, self.adapter.vocabularies, {_token_of(key): token for key, token in new.items()})
+        self.tokens |= new
 
     def batch_key(self, recipe: Recipe) -> Hashable:
         """Recipes with equal keys can share a batch."""
@@ -73,12 +84,30 @@ class DiffusionGenerator:
         if self.adapter.needs_reference and not _mode(recipe):
             raise ValueError(f"generator {self.spec.name} requires a reference image; give reference_id")
         expected = self.spec.recipe_revision(recipe.reference_mode)
-        if recipe.revision and recipe.revision != expected:
+        weights, _, token = recipe.revision.partition(MARK)
+        self._check_token(recipe, token)
+        if recipe.revision and weights != expected:
             raise ValueError(
                 f"the recipe was planned for revision {recipe.revision} of {self.spec.name}, and {expected} is loaded; "
                 "plan it again or load that revision"
             )
         self.adapter.check(recipe)
+
+    def _check_token(self, recipe: Recipe, token: str) -> None:
+        """Raises ValueError if the prompt and the revision do not name one and the same learned token, or it is not there."""
+        written = set(written_tokens(recipe.prompt + recipe.negative_prompt))
+        if token and token not in self.tokens:
+            raise ValueError(f"the recipe needs the learned token {token}, which is not loaded; give it to add_tokens")
+        if token and written != {self.tokens[token].name}:
+            raise ValueError(
+                f"the recipe's revision names the learned token {self.tokens[token].name}, and its prompt does not hold that alone; "
+                "plan it again"
+            )
+        if written and not token:
+            raise ValueError(
+                f"the prompt holds {min(written)}, the form of a learned token, and the recipe names none; use a plan of injected images, "
+                "or leave <| out"
+            )
 
     def _check_reference(self, recipe: Recipe) -> None:
         mode, scale = recipe.reference_mode, recipe.reference_scale
@@ -170,6 +199,7 @@ class DiffusionGenerator:
     ) -> "torch.Tensor":
         import torch
 
+        recipes = [self._with_token(recipe) for recipe in recipes]
         first = recipes[0]
         mode = _mode(first)
         if mode not in self._modes:
@@ -192,6 +222,18 @@ class DiffusionGenerator:
                 arguments["callback_on_step_end"] = _as_callback(on_step)
             pixels: torch.Tensor = pipeline(**arguments).images
         return pixels
+
+    def _with_token(self, recipe: Recipe) -> Recipe:
+        """The recipe with its learned token under the name that the pipeline knows."""
+        token = recipe.revision.partition(MARK)[2]
+        if not token:
+            return recipe
+        return replace(recipe, prompt=recipe.prompt.replace(self.tokens[token].name, _token_of(token)))
+
+
+def _token_of(key: str) -> str:
+    """Name of a learned token in the pipeline."""
+    return f"<|{key}|>"
 
 
 def _as_callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:

@@ -69,6 +69,8 @@ class GeneratorSpec:
     """Sampler steps."""
     guidance_scale: float = 7.5
     """Scale of classifier-free guidance; for guidance-distilled models, the scale that is their input; 0 for models without."""
+    distilled_guidance: float = 1.0
+    """Guidance that the weights have learned to give by themselves, which Textual Inversion takes out of its loss; 1 for none."""
     negative_guidance_scale: float = 0.0
     """Guidance scale with a negative prompt, for models whose default has no guidance; 0 for the default itself."""
     height: int = 512

@@ -40,11 +40,13 @@ class PromptRequest(NamedTuple):
     """Number of the image within its class, from 0."""
     seed: int = 0
     materials: Materials = NO_MATERIALS
+    token: str = ""
+    """Learned token that takes the place of the class name; empty for none."""
 
     @property
     def class_name(self) -> str:
-        """Name of the class."""
-        return self.dataset.class_names[self.class_index]
+        """Name of the class, or its learned token."""
+        return self.token or self.dataset.class_names[self.class_index]
 
 
 @dataclass(frozen=True)

@@ -102,11 +102,17 @@ def strategy_name(strategy: str) -> str:
 
 
 def make_prompt(
-    strategy: str, dataset: Dataset, class_index: int, index: int, seed: int = 0, materials: Materials = NO_MATERIALS
+    strategy: str,
+    dataset: Dataset,
+    class_index: int,
+    index: int,
+    seed: int = 0,
+    materials: Materials = NO_MATERIALS,
+    token: str = "",
 ) -> Prompt:
-    """The prompt of image number `index` of a class under a strategy.
+    """The prompt of image number `index` of a class under a strategy; a learned `token` takes the place of the class name.
 
     Raises:
         ValueError: as `Strategy.parse`, or the strategy lacks its materials.
     """
-    return Strategy.parse(strategy).prompt(PromptRequest(dataset, class_index, index, seed, materials))
+    return Strategy.parse(strategy).prompt(PromptRequest(dataset, class_index, index, seed, materials, token))

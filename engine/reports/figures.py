@@ -1,26 +1,35 @@
 """Inline SVG figures: accuracy against shots and dollars (GenBench Fig. 3), scatters (Fig. 4, 6, 9, 10) and bars (Fig. 2, 5)."""
 
-import io
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
-from engine.cache import cached_value
-from engine.evaluation.metrics import LINEAR_PROBE, is_share
+from engine.evaluation.metrics import LINEAR_PROBE
 from engine.reports.aggregate import Row, is_number, mean_and_sd
-from engine.reports.tables import average_over_seeds, format_usd, heading
-from engine.sources import kinds
-from engine.sources.kinds import find_source, source_order
+from engine.reports.axes import (
+    GRID,
+    INK,
+    PALETTE,
+    STYLES,
+    axes_of,
+    axis_of,
+    colour_of,
+    described,
+    in_units,
+    in_words,
+    kept_figure,
+    marker_of,
+    values_of,
+)
+from engine.reports.headings import source_name, strategy_words
+from engine.reports.tables import average_over_seeds, format_usd
+from engine.sources.kinds import source_order
 
-OTHER, OTHER_MARKER = "#999999", "D"
-"""Colour and marker of rows that belong to no source."""
-INK, GRID = "#010203", "#0a0b0c"
-"""Placeholders that the SVG replaces by the page's own colours, so that a figure follows light and dark mode."""
-_STYLES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
-PALETTE = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#949494")
-"""seaborn's `colorblind`, for groups in their order."""
+FIGURE_3 = "GenBench Figure 3: accuracy against shots"
+"""Beginning of the captions of the trade-off's panels."""
+LABEL_WIDTH = 26
+"""Characters of a line of a bar's name."""
 
 
 def tradeoff_figures(rows: Sequence[Row], metric: str = LINEAR_PROBE.name) -> dict[str, str]:
@@ -34,30 +43,14 @@ def tradeoff_figures(rows: Sequence[Row], metric: str = LINEAR_PROBE.name) -> di
     return {str(group): _panel(str(group), [r for r in rows if r.get("group") == group], metric) for group in groups}
 
 
-def _kept(name: str, plot: Callable[[], str], **shown: Any) -> str:
-    """The figure that `plot` makes of what is `shown`, made once and kept in the cache, since importing matplotlib takes a second."""
-    look = [(kind.name, kind.label, kind.colour, kind.marker) for kind in kinds.SOURCE_KINDS]
-    inputs = {"figure": name, "matplotlib": version("matplotlib"), "sources": look} | shown
-    packages = ("engine.reports", "engine.evaluation.metrics")
-    return str(cached_value("figures", inputs, plot, packages=packages, edition=1))
-
-
-def _columns(rows: Sequence[Row], *columns: str) -> list[list[Any]]:
-    """Values of these columns, row by row; anything but a number or None counts by its text."""
-    return [
-        [value if is_number(value := row.get(name)) or value is None else str(value) for name in columns]
-        for row in rows
-    ]
-
-
 def _panel(group: str, rows: list[Row], metric: str) -> str:
     columns = ("group", "dataset", "source", "strategy", "shots", "seed", "zero_shot", "usd_busy", metric)
-    return _kept(
+    return kept_figure(
         "panel",
         lambda: _plot_panel(group, rows, metric),
         group=group,
         metric=metric,
-        rows=_columns(rows, *columns),
+        rows=values_of(rows, *columns),
     )
 
 
@@ -75,9 +68,9 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
                 curve["shots"],
                 curve["mean"],
                 yerr=curve["sd"],
-                color=_colour(curve["source"]),
-                linestyle=_STYLES[curve["style"] % len(_STYLES)],
-                marker=_marker(curve["source"]),
+                color=colour_of(curve["source"]),
+                linestyle=STYLES[curve["style"] % len(STYLES)],
+                marker=marker_of(curve["source"]),
                 markersize=5,
                 linewidth=1.8,
                 elinewidth=1,
@@ -88,7 +81,7 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
         if zero_shot is not None:
             axes.axhline(100 * zero_shot, color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="zero-shot")
         axes.set_title(group, loc="left", fontweight="bold", fontsize=11)
-        axes.set_ylabel(_axis(metric))
+        axes.set_ylabel(axis_of(metric))
         axes.margins(x=0.09)
         axes.set_xlabel("shots per class, and USD by source", fontsize=9)
         for line, source in enumerate(priced):
@@ -104,12 +97,17 @@ def _plot_panel(group: str, rows: list[Row], metric: str) -> str:
                     (count, 0),
                     xycoords=axes.get_xaxis_transform(),
                     fontsize=8,
-                    color=_colour(source),
+                    color=colour_of(source),
                     annotation_clip=False,
                     **below,
                 )
         axes.legend(frameon=False, fontsize=9, loc="best", labelcolor=INK)
-    return svg[0]
+    parts = [
+        f"{curve['label']} {', '.join(f'{mean:.1f} at {num:g}' for num, mean in zip(curve['shots'], curve['mean'], strict=True))}"
+        for curve in curves
+    ]
+    without = "" if zero_shot is None else f"; zero-shot {100 * zero_shot:.1f}"
+    return described(svg[0], f"{axis_of(metric)} against shots per class, {group}: {'; '.join(parts)}{without}.")
 
 
 def scatter_figure(
@@ -123,10 +121,10 @@ def scatter_figure(
     if not rows:
         return ""
     texts = {"title": title, "colour": colour, "note": note, "x": x, "y": y}
-    return _kept(
+    return kept_figure(
         "scatter",
         lambda: _plot_scatter(rows, **texts),
-        rows=_columns(rows, x, y, colour, "source"),
+        rows=values_of(rows, x, y, colour, "source"),
         **texts,
     )
 
@@ -139,21 +137,23 @@ def _plot_scatter(rows: Sequence[Row], x: str, y: str, title: str, colour: str, 
             for source in dict.fromkeys(row.get("source") for row in rows):
                 part = [row for row in rows if str(row.get(colour)) == name and row.get("source") == source]
                 axes.scatter(
-                    [_in_units(x, row[x]) for row in part],
-                    [_in_units(y, row[y]) for row in part],
+                    [in_units(x, row[x]) for row in part],
+                    [in_units(y, row[y]) for row in part],
                     s=20,
                     alpha=0.75,
                     linewidths=0,
                     color=PALETTE[number % len(PALETTE)],
-                    marker=_marker(source, "o"),
+                    marker=marker_of(source, "o"),
                 )
             axes.scatter([], [], s=20, linewidths=0, color=PALETTE[number % len(PALETTE)], label=name)
         axes.set_title("\n".join(filter(None, (title, note))), loc="left", fontsize=10)
-        axes.set_xlabel(_axis(x))
-        axes.set_ylabel(_axis(y))
+        axes.set_xlabel(axis_of(x))
+        axes.set_ylabel(axis_of(y))
         if len(names) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=INK, handletextpad=0.2)
-    return svg[0]
+    ranges = [f"{axis_of(name)} {in_words(in_units(name, row[name]) for row in rows)}" for name in (x, y)]
+    text = f"{title or 'Scatter plot'}: {len(rows)} points, {ranges[0]}, {ranges[1]}"
+    return described(svg[0], f"{text}; {note}." if note else f"{text}.")
 
 
 def bar_figure(
@@ -171,7 +171,7 @@ def bar_figure(
     """
     if not bars:
         return ""
-    return _kept(
+    return kept_figure(
         "bars",
         lambda: _plot_bars(bars, spread, colours, title, label, log),
         bars=list(bars.items()),
@@ -192,7 +192,9 @@ def _plot_bars(
     log: bool,
 ) -> str:
     kinds = list(dict.fromkeys((colours or {}).values()))
-    with axes_of(title + label, height=1.1 + 0.26 * len(bars)) as (axes, svg):
+    with axes_of(
+        title + label, height=1.1 + sum(0.12 + 0.14 * (1 + fill(name, LABEL_WIDTH).count(chr(10))) for name in bars)
+    ) as (axes, svg):
         places = range(len(bars))
         errors = [(spread or {}).get(name) or 0.0 for name in bars]
         filled = [PALETTE[kinds.index(colours[name]) % len(PALETTE)] if colours else PALETTE[0] for name in bars]
@@ -204,7 +206,7 @@ def _plot_bars(
             height=0.7,
             error_kw={"ecolor": INK, "elinewidth": 1},
         )
-        axes.set_yticks(list(places), list(bars))
+        axes.set_yticks(list(places), [fill(name, LABEL_WIDTH) for name in bars])
         axes.invert_yaxis()
         if log:
             axes.set_xscale("log")
@@ -220,66 +222,12 @@ def _plot_bars(
 
             shown = [Patch(color=PALETTE[number % len(PALETTE)], label=kind) for number, kind in enumerate(kinds)]
             axes.legend(handles=shown, frameon=False, fontsize=8, loc="best", labelcolor=INK)
-    return svg[0]
-
-
-@contextmanager
-def axes_of(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to plot on; when the block ends the list holds the figure as SVG, its text and lines in the page's colours."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",  # text stays text: it scales, and takes the page's font and colour
-        "svg.hashsalt": salt,  # ids differ between panels and stay the same between runs
-        "text.parse_math": False,  # a group or strategy name may hold dollar signs
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": GRID,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "font.size": 10,
-    }
-    finished: list[str] = []
-    with rc_context(settings):
-        figure = Figure(figsize=(4.4, height))
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0)
-        yield axes, finished
-        file = io.StringIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}  # they name sites on the network
-        figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", metadata=nothing)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GRID, "var(--line)")
-    for kind in kinds.SOURCE_KINDS:
-        svg = svg.replace(kind.colour, f"var(--{kind.name})")
-    finished.append(svg)
-
-
-def _colour(source: Any) -> str:
-    kind = find_source(source)
-    return kind.colour if kind else OTHER
-
-
-def _marker(source: Any, other: str = OTHER_MARKER) -> str:
-    kind = find_source(source)
-    return kind.marker if kind else other
-
-
-def _label(source: Any) -> str:
-    kind = find_source(source)
-    return kind.label if kind else str(source)
-
-
-def _in_units(column: str, value: float) -> float:
-    return 100 * value if is_share(column) else value
-
-
-def _axis(column: str) -> str:
-    return heading(column) + (" (%)" if is_share(column) else "")
+    digits = 2 if log else 1
+    parts = [
+        f"{name} {value:.{digits}f}" + (f" ± {error:.{digits}f}" if error else "")
+        for (name, value), error in zip(bars.items(), errors, strict=True)
+    ]
+    return described(svg[0], f"{title or 'Bar chart'}, {label}: {'; '.join(parts)}.")
 
 
 def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:
@@ -293,7 +241,9 @@ def _curves(rows: list[Row], metric: str) -> list[dict[str, Any]]:
             curve: dict[str, Any] = {
                 "source": source,
                 "style": style,
-                "label": f"{_label(source)}, {strategy}" if len(strategies) > 1 and strategy else _label(source),
+                "label": f"{source_name(source)}, {strategy_words(strategy)}"
+                if len(strategies) > 1 and strategy
+                else source_name(source),
                 "shots": sorted({row["shots"] for row in of_strategy}),
                 "mean": [],
                 "sd": [],

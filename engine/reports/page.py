@@ -1,27 +1,36 @@
 """A report as one HTML file that loads nothing else."""
 
 import base64
+import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.costs import TABLE_5_NOTE, genbench_table_1, genbench_table_5
-from engine.reports.aggregate import columns_of, is_number
-from engine.reports.figures import tradeoff_figures
+from engine.reports.aggregate import Row, columns_of, is_number
+from engine.reports.figures import FIGURE_3, tradeoff_figures
+from engine.reports.headings import heading, source_name
 from engine.reports.tables import (
     average_over_seeds,
     best_cells,
     format_usd,
     format_value,
-    heading,
     headlines,
     made_and_spent,
 )
 from engine.sources import kinds
 
 if TYPE_CHECKING:
-    from engine.reports.report import Report
+    from engine.reports.report import ContactSheet, Report
 
+SHOWN_ROWS = 200
+"""Rows of a table on the page; report.json has all."""
+SHOWN_PIXELS = 192
+"""Longest side of an image on the page."""
 KNOWN_TABLES = ("tradeoff", "costs", "ledger", "errors", "runs", "genbench_table_1", "genbench_table_5")
+UNSHOWN = (*KNOWN_TABLES[1:], "files", "genbench_figure_3")
+"""Tables that a report inside a page leaves to the page."""
+_PLACES = re.compile(r'((?<=\s)id="|(?<=\s)(?:xlink:)?href="#|url\(#)')
 _KINDS = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"))
 
 
@@ -40,24 +49,27 @@ def render(report: "Report") -> str:
     environment.filters |= {"heading": heading, "usd": format_usd}
     environment.globals |= {
         "best_cells": best_cells,
-        "columns_of": columns_of,
+        "columns_of": shown_columns,
         "format_value": format_value,
         "is_number": is_number,
+        "shown_rows": SHOWN_ROWS,
         "sources": kinds.SOURCE_KINDS,
         "source_names": [kind.name for kind in kinds.SOURCE_KINDS],
     }
     tables = report.tables
-    others = {name: rows for name, rows in tables.items() if name not in KNOWN_TABLES}
+    others = {name: rows for name, rows in tables.items() if rows and name not in KNOWN_TABLES}
     # matplotlib escapes the text of its figures, so its SVG is safe as it is
-    figures = {group: Markup(svg) for group, svg in tradeoff_figures(tables.get("tradeoff", [])).items()}
+    figures = {f"{FIGURE_3}, {group}.": svg for group, svg in tradeoff_figures(tables.get("tradeoff", [])).items()}
+    figures |= {caption: picture for caption, picture in report.figures.items() if picture}
     return environment.get_template("page.html.jinja").render(
         title=report.title,
+        findings=report.findings,
         notes=report.notes,
-        headlines=headlines(tables),
+        headlines=[line for line in headlines(tables) if " busy" not in line],  # the cards say it
         made=made_and_spent(tables),
         tradeoff=average_over_seeds(tables.get("tradeoff", [])),
-        figures=figures,
-        more_figures={caption: Markup(svg) for caption, svg in report.figures.items() if svg},
+        figures={caption: Markup(picture) for caption, picture in figures.items()},
+        parts=[_part(part, number) for number, part in enumerate(report.parts)],
         costs=tables.get("costs", []),
         ledger=tables.get("ledger", []),
         table_1=tables.get("genbench_table_1") or genbench_table_1(),
@@ -68,8 +80,17 @@ def render(report: "Report") -> str:
         runs=tables.get("runs", []),
         others=others,
         # other studies have their own tables and figures
-        genbench=bool(tables.get("tradeoff")) or not (others or report.figures),
+        genbench=bool(tables.get("tradeoff")) or not (others or report.figures or report.findings),
     )
+
+
+def shown_columns(rows: list[Row]) -> list[str]:
+    """All columns; leading ones that are equal in all rows come last, so that the column that stays in view tells rows apart."""
+    columns = columns_of(rows)
+    if len(rows) < 2:
+        return columns
+    varied = next((place for place, name in enumerate(columns) if len({str(row.get(name)) for row in rows}) > 1), 0)
+    return [*columns[varied:], *columns[:varied]]
 
 
 def data_uri(image: bytes) -> str | None:
@@ -80,9 +101,52 @@ def data_uri(image: bytes) -> str | None:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}" if kind else None
 
 
-def _sheet(sheet: Any) -> dict[str, Any]:
+def _part(part: "Report", number: int) -> dict[str, Any]:
+    """A report inside a page, its figures' ids made its own."""
+    from markupsafe import Markup
+
+    figures = {f"{FIGURE_3}, {group}.": svg for group, svg in tradeoff_figures(part.tables.get("tradeoff", [])).items()}
+    figures |= {caption: picture for caption, picture in part.figures.items() if picture}
+    tables = {name: rows for name, rows in part.tables.items() if rows and name not in UNSHOWN}
+    if "tradeoff" in tables:
+        tables["tradeoff"] = average_over_seeds(tables["tradeoff"])
+    return {
+        "title": part.title,
+        "findings": part.findings,
+        "notes": part.notes,
+        "figures": {caption: Markup(own_ids(picture, f"p{number}-")) for caption, picture in figures.items()},
+        "sheets": [_sheet(sheet) for sheet in part.sheets],
+        "tables": tables,
+    }
+
+
+def own_ids(svg: str, prefix: str) -> str:
+    """The SVG with `prefix` before its ids, so that two of one page do not share one."""
+    return _PLACES.sub(rf"\g<1>{prefix}", svg)
+
+
+def _sheet(sheet: "ContactSheet") -> dict[str, Any]:
     captions = list(sheet.captions) + [""] * (len(sheet.images) - len(sheet.captions))
     images = [
-        {"uri": data_uri(image), "caption": caption} for image, caption in zip(sheet.images, captions, strict=False)
+        {"uri": data_uri(thumbnail(image)), "caption": caption, "empty": not image}
+        for image, caption in zip(sheet.images, captions, strict=False)
     ]
-    return {"title": sheet.title, "group": sheet.group, "source": sheet.source, "images": images, "wide": sheet.wide}
+    about = ", ".join(dict.fromkeys(filter(None, (sheet.group, source_name(sheet.source)))))
+    return {"title": sheet.title, "about": about, "source": sheet.source, "images": images, "per_row": sheet.per_row}
+
+
+def thumbnail(image: bytes) -> bytes:
+    """The encoded image, scaled down if it is larger than the page shows it; bytes that are no image stay as they are."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(io.BytesIO(image)) as picture:
+            if max(picture.size) <= SHOWN_PIXELS:
+                return image
+            picture = picture.convert("RGB")
+            picture.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+            file = io.BytesIO()
+            picture.save(file, "WEBP", quality=80)
+            return file.getvalue()
+    except (OSError, ValueError, PIL.Image.DecompressionBombError):
+        return image

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.reports.aggregate import Row, columns_of
-from engine.reports.tables import average_over_seeds, format_value, heading, headlines
+from engine.reports.headings import heading
+from engine.reports.tables import average_over_seeds, format_value, headlines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,8 +57,18 @@ class ContactSheet:
     """Encoded images: PNG, JPEG, WebP or GIF."""
     captions: list[str] = field(default_factory=list)
     """A caption for each image; may be shorter."""
-    wide: bool = False
-    """Whether the images are plots, which are shown whole and as wide as the page."""
+    per_row: int = 0
+    """Images of a row, so that what belongs together stands in one line; 0: as many as fit. An empty image leaves its place free."""
+    ids: list[str] = field(default_factory=list)
+    """Ids of the images in the workspace, by which a kept report shows them again; may be empty."""
+
+    def show(self) -> None:
+        """Shows the images in a notebook, as one picture with their captions."""
+        from IPython.display import display
+
+        from engine.reports.notebook import sheet_picture
+
+        display(sheet_picture(self))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,19 +89,27 @@ class Report:
 
     title: str = "Image Foundry report"
     """Heading of the page."""
+    findings: list[str] = field(default_factory=list)
+    """What was found, in one or two sentences with the spread, computed from the tables; the page begins with them."""
     tables: dict[str, list[Row]] = field(default_factory=dict)
     """Rows by table name."""
     sheets: list[ContactSheet] = field(default_factory=list)
     """Images to look at."""
     figures: dict[str, str] = field(default_factory=dict)
-    """Caption → inline SVG of `engine.reports.figures`, beside Figure 3, which the page plots from `tradeoff`."""
+    """Caption → picture as HTML with a text alternative (`engine.reports.figures`, `comparisons`, `maps`), beside Figure 3, which the
+    page plots from `tradeoff`."""
+    parts: list["Report"] = field(default_factory=list)
+    """Reports that the page shows one after the other before its own tables, as those of all studies of a workspace."""
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader must know: how things were measured, and what does not follow from them."""
 
     def to_json(self) -> str:
-        """`{"tables": {name: [rows]}, "title": …, "notes": […]}`; a NaN or infinite number is null."""
-        data = {"title": self.title, "notes": self.notes, "tables": self.tables}
-        return json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False)
+        """`{"tables": {name: [rows]}, "title": …, "findings": […], "notes": […]}`; a NaN or infinite number is null."""
+        return json.dumps(plain(self._as_dict()), indent=1, ensure_ascii=False, allow_nan=False)
+
+    def _as_dict(self) -> dict[str, Any]:
+        data = {"title": self.title, "findings": self.findings, "notes": self.notes, "tables": self.tables}
+        return data | ({"parts": [part._as_dict() for part in self.parts]} if self.parts else {})
 
     def write(self, folder: str | Path) -> Path:
         """Writes `report.json` and `index.html` into `folder`, which is made if need be; returns the path of the page.
@@ -105,6 +124,14 @@ class Report:
         _replace(folder / "index.html", render(self))
         return folder / "index.html"
 
+    def show(self, *words: str) -> None:
+        """Shows in a notebook the figures whose caption has one of these words; all of them without any words."""
+        from IPython.display import display
+
+        from engine.reports.notebook import figure_pictures
+
+        display(*figure_pictures(self, words))
+
     def print(self, console: "Console | None" = None) -> None:
         """Prints the headlines and the tables of `PRINTED`."""
         from rich.console import Console
@@ -114,7 +141,7 @@ class Report:
         # a log file has no width of its own, and 80 columns would break every name
         console = console or Console(width=None if sys.stdout.isatty() else 140)
         console.print(Text(self.title, style="bold"))
-        for line in headlines(self.tables):
+        for line in (*self.findings, *headlines(self.tables)):
             console.print(Text(f"  {line}"))
         for name, columns in PRINTED.items():
             rows = self.tables.get(name, [])
@@ -134,18 +161,18 @@ class Report:
             console.print(Text(f"Note: {note}", style="dim"))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value in the types of JSON."""
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if hasattr(value, "item"):  # a NumPy scalar
-        return _plain(value.item())
+        return plain(value.item())
     return str(value)
 
 

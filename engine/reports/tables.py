@@ -7,89 +7,13 @@ from typing import Any
 
 from engine.evaluation.metrics import find_metric, is_share, tradeoff_metrics
 from engine.reports.aggregate import Row, average, group_rows, is_number
+from engine.reports.headings import name_of
 from engine.sources.kinds import find_source, source_order
 
 SETTING = ("group", "dataset", "source", "strategy", "shots")
 """Columns that, with the seed, identify a row of the trade-off table."""
 COMPARED_WITHIN = ("generator", "group", "dataset", "shots")
 """Rows that agree in these columns are alternatives of each other, so the best of them is marked."""
-
-_HEADINGS = {
-    "tradeoff": "Accuracy and cost",
-    "realrag": "RealRAG: scores of the images by method",
-    **{f"realrag_table_{number}": f"RealRAG Table {number}" for number in range(1, 6)},
-    "realrag_by_seed": "RealRAG: scores by method and seed",
-    "held_out": "RealRAG: retrieval of classes that no head was trained on",
-    "by_knowledge": "RealRAG: classes that the generator draws alone, and the others",
-    "retrieval": "Retrieval: precision and recall by method",
-    "judge": "Judge: accuracy on real images",
-    "genbench_figure_3": "Figure 3: dollars of 500 shots of the common concepts",
-    "table_2": "Table 2: CLER by prompt strategy",
-    "choice": "Strategies chosen class by class",
-    "choice_by_class": "Strategy chosen for each class",
-    "choices": "Strategies chosen class by class, for each seed",
-    "points": "All points of the metric study",
-    "figure_4": "Figure 4: correlation of each metric with the linear probe",
-    "figure_4_at_equal_shots": "Figure 4 at equal shots",
-    "figure_4_without_small_sets": "Figure 4 without data sets of two categories, at the most shots",
-    "figure_2": "Figure 2: the best strategy of each data set",
-    "figure_5": "Figure 5: processor seconds of each metric",
-    "figure_6": "Figure 6: correlation of text similarity with the change of CLER",
-    "figure_6_data_sets": "Figure 6: data sets",
-    "figure_6_classes": "Figure 6: classes",
-    "figure_7": "Figure 7: heads by epoch",
-    "figure_9": "Figure 9: correlation of CLER with the linear probe, by encoder",
-    "figure_9_points": "Figure 9: points",
-    "figure_10": "Figure 10: correlation of CLER with the linear probe, by source",
-    "section_12_2": "Section 12.2: correlation of image retrieval with CLER",
-    "budget": "Ways of spending the budget, by data set",
-    "budget_mean": "Ways of spending the budget, mean over data sets",
-    "budget_by_seed": "Ways of spending the budget, by seed",
-    "allocation": "Sources chosen by the plan",
-    "allocation_by_class": "Source and shots chosen for each class",
-    "n": "Points",
-    "pearson_low": "Pearson, low",
-    "pearson_high": "Pearson, high",
-    "spearman_low": "Spearman, low",
-    "spearman_high": "Spearman, high",
-    "probe_ratio": "Probe ÷ metric",
-    "gpu_probe_ratio": "Probe ÷ metric on the GPU",
-    "gpu_seconds": "GPU seconds",
-    "t_low": "95 % low (t)",
-    "t_high": "95 % high (t)",
-    "bootstrap_low": "95 % low (bootstrap)",
-    "bootstrap_high": "95 % high (bootstrap)",
-    "ledger": "Cost by stage",
-    "rating": "Human ratings by method",
-    "dataset": "Data set",
-    "usd_busy": "Busy USD",
-    "usd_billed": "Billed USD",
-    "usd_compute": "Compute USD",
-    "usd_labels": "Label USD",
-    "usd_per_image": "USD per image",
-    "usd_per_row": "USD per row",
-    "usd_billed_per_image": "Billed USD per image",
-    "usd_per_hour": "USD per hour",
-    "printed_usd_per_image": "Printed USD per image",
-    "hours_per_1000_images": "Hours per 1,000 images",
-    "device_seconds": "Device seconds",
-    "run_id": "Run",
-}
-
-
-def heading(name: str) -> str:
-    """Name of a column or table for people."""
-    *of, last = name.rsplit(" ", 1)
-    metric = find_metric(last)
-    text = metric.heading if metric else _HEADINGS.get(last)
-    if of:  # `mini-common clip_i`: the score of one data set
-        return f"{of[0]} {_within_a_phrase(text) if text else last.replace('_', ' ')}"
-    return text or name.replace("_", " ").capitalize()
-
-
-def _within_a_phrase(text: str) -> str:
-    """Without the capital of a sentence's start, which names such as `CLIP-I` keep."""
-    return text[0].lower() + text[1:] if text[1:2].islower() else text
 
 
 def average_over_seeds(rows: Sequence[Row]) -> list[Row]:
@@ -185,11 +109,14 @@ def format_value(column: str, value: Any, row: Row | None = None) -> str:
         return f"{value:.2g}"  # a p-value
     if isinstance(value, float):
         spread = (row or {}).get(f"{column}_sd")
-        text = f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:,.2f}"
-        return text + (f" ± {spread:,.2f}" if is_number(spread) else "")
+        digits = (
+            3 if column.rsplit(" ", 1)[-1] == "fid" and abs(value) < 1 else 2
+        )  # features of unit norm are near each other
+        text = f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:,.{digits}f}"
+        return text + (f" ± {spread:,.{digits}f}" if is_number(spread) else "")
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    return name_of(column, str(value))
 
 
 def format_usd(value: float) -> str:

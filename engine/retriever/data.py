@@ -146,10 +146,14 @@ class RetrieverData:
 
     def to_tables(self) -> tuple[pa.Table, pa.Table]:
         """Texts and images as Arrow tables, one numbered row each, so that their order may be lost on the way."""
-        texts = {"class": self.text_class, "vector": _lists(self.text_features), "negatives": _lists(self.negatives)}
+        texts = {
+            "class": self.text_class,
+            "vector": as_lists(self.text_features),
+            "negatives": as_lists(self.negatives),
+        }
         if self.generated is not None:
-            texts["generated"] = _lists(self.generated)
-        images = {"class": self.image_class, "vector": _lists(self.image_features), "validation": self.validation}
+            texts["generated"] = as_lists(self.generated)
+        images = {"class": self.image_class, "vector": as_lists(self.image_features), "validation": self.validation}
         return pa.table({"row": np.arange(len(self.text_class)), **texts}), pa.table(
             {"row": np.arange(len(self.image_class)), **images}
         )
@@ -160,13 +164,13 @@ class RetrieverData:
         text, image = (pa.concat_tables(parts).sort_by("row").combine_chunks() for parts in (texts, images))
         return cls(
             encoder,
-            _matrix(text.column("vector")),
+            as_matrix(text.column("vector")),
             text.column("class").to_numpy(),
-            _matrix(image.column("vector")),
+            as_matrix(image.column("vector")),
             image.column("class").to_numpy(),
-            _matrix(text.column("negatives")),
+            as_matrix(text.column("negatives")),
             image.column("validation").to_numpy(),
-            _matrix(text.column("generated")) if "generated" in text.column_names else None,
+            as_matrix(text.column("generated")) if "generated" in text.column_names else None,
         )
 
 
@@ -185,11 +189,13 @@ def choose_validation(image_class: np.ndarray, share: float, seed: int = 0) -> n
     return chosen
 
 
-def _lists(matrix: np.ndarray) -> pa.Array:
+def as_lists(matrix: np.ndarray) -> pa.Array:
+    """A matrix as a column of lists of one length, which may be 0."""
     flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1]) if matrix.shape[1] else pa.array([[]] * len(matrix))
 
 
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+def as_matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """The matrix of a column of `as_lists`."""
     values: np.ndarray = pc.list_flatten(column).to_numpy()
     return values.reshape(len(column), -1) if len(values) else np.zeros((len(column), 0), np.int64)

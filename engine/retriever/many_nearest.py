@@ -84,14 +84,22 @@ class _Candidates:
         self.rows = torch.full((len(queries), k + SPARE), -1, dtype=torch.int64, device=queries.device)
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._num_waiting = 0
+        self._products = torch.empty(len(queries) * ROWS_AT_ONCE, device=queries.device)
+        self._is_better = torch.empty(len(queries) * ROWS_AT_ONCE, dtype=torch.bool, device=queries.device)
 
     def add(self, rows: torch.Tensor, vectors: torch.Tensor) -> None:
         """Searches rows `[B] int64` with their vectors `[B, D]`."""
         self._longest = max(self._longest, float(vectors.norm(dim=1).max()))
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            products = self.queries @ vectors[part].T
-            places = _flat_places(products >= self._needed()[:, None])
+            part = slice(start, min(start + ROWS_AT_ONCE, len(rows)))
+            # the same memory each time: fresh pages for every product cost as much as the product
+            shape = (len(self.queries), part.stop - start)
+            products, is_better = (
+                each[: shape[0] * shape[1]].view(shape) for each in (self._products, self._is_better)
+            )
+            torch.mm(self.queries, vectors[part].T, out=products)
+            torch.ge(products, self._needed()[:, None], out=is_better)
+            places = _flat_places(is_better)
             if len(places) > DENSE * products.numel():
                 self._merge_waiting()
                 everyone = torch.arange(len(self.queries), device=rows.device)

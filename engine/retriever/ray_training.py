@@ -5,14 +5,17 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from engine.dataflow.resources import choose_ask, current_cluster
 from engine.models.device import torch_device
-from engine.retriever.data import RetrieverData
+from engine.retriever.data import RetrieverData, as_lists, as_matrix
 from engine.retriever.fit import Fit, Trained, TrainingConfig, check_training
 from engine.retriever.heads import find_trained, keep_trained, trained_from
 
@@ -27,6 +30,8 @@ TRAINING_FOLDER = "training"
 MAX_FAILURES = 8
 """Number of times that lost workers are replaced before the run fails."""
 ROWS_PER_BLOCK = 65_536
+HEADS_PER_JOB = 64
+"""Most heads of one Ray Train job, since each checkpoint holds the heads trained so far."""
 
 
 def train_heads(
@@ -37,14 +42,24 @@ def train_heads(
     num_workers: int = 1,
     use_gpu: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    negatives: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Trained]:
     """Trains a head for each of `configs`, one after the other in one Ray Train job; Ray must be connected.
 
     Batches are split between the workers and their images gathered, so the heads equal those of `fit_head` (up to
     rounding) for any number of workers.
-    Every few seconds and after each head, a checkpoint is written below `storage`, a
+    Every few seconds and after the last head, a checkpoint is written below `storage`, a
     folder or URL that all nodes can access. When a worker is lost, all workers restart from it; after the loss of the
     driver, the same call does so too. The result is the same bit for bit.
+
+    Args:
+        data: what the heads learn from.
+        configs: name of a head → its settings.
+        storage: folder or URL for checkpoints.
+        num_workers: workers that share each batch.
+        use_gpu: whether each worker takes a GPU.
+        checkpoint_seconds: seconds between checkpoints.
+        negatives: name of a head → its own negatives, `[T, K]` as `RetrieverData.negatives`; the data's for the others.
 
     Raises:
         ValueError: as `Fit` does.
@@ -53,13 +68,19 @@ def train_heads(
     from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    for config in configs.values():
-        check_training(data, config, num_workers)
+    each = {name: replace(data, negatives=(negatives or {}).get(name, data.negatives)) for name in configs}
+    for name, config in configs.items():
+        check_training(each[name], config, num_workers)
     folder = str(storage if "://" in str(storage) else Path(storage).absolute())
-    name = f"retriever-{_fingerprint(data, configs, num_workers)}"
-    if trained := _finished(data, configs, f"{folder.rstrip('/')}/{name}"):
+    name = f"retriever-{_fingerprint(each, configs, num_workers)}"
+    if trained := _finished(each, configs, f"{folder.rstrip('/')}/{name}"):
         return trained
     texts, images = data.to_tables()
+    columns: dict[int, str] = {}  # heads that learn from the same negatives share their column
+    for one in each.values():
+        if one.negatives is not data.negatives and id(one.negatives) not in columns:
+            columns[id(one.negatives)] = f"negatives {len(columns)}"
+            texts = texts.append_column(columns[id(one.negatives)], as_lists(one.negatives))
     device = torch_device(float(use_gpu))
     trainer = TorchTrainer(
         _train_on_worker,
@@ -67,6 +88,7 @@ def train_heads(
         train_loop_config={
             "encoder": data.encoder,
             "configs": {name: asdict(config) for name, config in configs.items()},
+            "negatives": {name: columns.get(id(one.negatives), "negatives") for name, one in each.items()},
             "device": device,
             "checkpoint_seconds": checkpoint_seconds,
         },
@@ -87,12 +109,14 @@ def train_heads(
         ),
     )
     trainer.fit()
-    trained = _finished(data, configs, f"{folder.rstrip('/')}/{name}")
+    trained = _finished(each, configs, f"{folder.rstrip('/')}/{name}")
     assert trained is not None, "a run that ended without an error has trained all"
     return trained
 
 
-def _finished(data: RetrieverData, configs: Mapping[str, TrainingConfig], run: str) -> dict[str, Trained] | None:
+def _finished(
+    data: Mapping[str, RetrieverData], configs: Mapping[str, TrainingConfig], run: str
+) -> dict[str, Trained] | None:
     """Results of the run in this folder or URL, from its last checkpoint; None if the run is not finished."""
     from ray.train import Result
 
@@ -105,7 +129,7 @@ def _finished(data: RetrieverData, configs: Mapping[str, TrainingConfig], run: s
     with checkpoint.as_directory() as last:
         if not all((Path(last) / name).is_dir() for name in configs):
             return None
-        fits = {name: _restored(data, config, Path(last) / name) for name, config in configs.items()}
+        fits = {name: _restored(data[name], config, Path(last) / name) for name, config in configs.items()}
     return {name: fit.result() for name, fit in fits.items()} if all(fit.done for fit in fits.values()) else None
 
 
@@ -123,7 +147,13 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         name: list(ray.train.get_dataset_shard(name).iter_batches(batch_size=None, batch_format="pyarrow"))
         for name in ("texts", "images")
     }
-    data = RetrieverData.from_tables(settings["encoder"], parts["texts"], parts["images"])
+    shared = RetrieverData.from_tables(settings["encoder"], parts["texts"], parts["images"])
+    texts = pa.concat_tables(parts["texts"]).sort_by("row")
+    data = {
+        column: shared if column == "negatives" else replace(shared, negatives=as_matrix(texts.column(column)))
+        for column in set(settings["negatives"].values())
+    }
+    last_name = list(settings["configs"])[-1]
     resumed = ray.train.get_checkpoint()
     fits = {}
     reported = time.monotonic()
@@ -131,12 +161,15 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         if resumed:
             resumed.to_directory(last)
         for name, values in settings["configs"].items():
-            fits[name] = fit = Fit(data, TrainingConfig(**values), device, rank, world_size)
+            fits[name] = fit = Fit(
+                data[settings["negatives"][name]], TrainingConfig(**values), device, rank, world_size
+            )
             if (Path(last) / name).is_dir():
                 fit.restore(Path(last) / name)
             while not fit.done:
                 row = fit.run_epoch()
-                if not fit.done and not _is_due(
+                is_last = fit.done and name == last_name
+                if not is_last and not _is_due(
                     time.monotonic() - reported, settings["checkpoint_seconds"], world_size, device
                 ):
                     continue
@@ -167,15 +200,10 @@ def _restored(data: RetrieverData, config: TrainingConfig, folder: Path) -> Fit:
     return fit
 
 
-def _fingerprint(data: RetrieverData, configs: Mapping[str, TrainingConfig], num_workers: int) -> str:
+def _fingerprint(data: Mapping[str, RetrieverData], configs: Mapping[str, TrainingConfig], num_workers: int) -> str:
     """Hash of everything that determines the run's result, so the same call continues it and another starts anew."""
-    settings = {name: asdict(config) for name, config in configs.items()}
-    digest = blake2b(json.dumps([data.encoder, num_workers, settings]).encode(), digest_size=8)
-    for name in ("text_features", "text_class", "image_features", "image_class", "negatives", "validation"):
-        digest.update(getattr(data, name).tobytes())
-    if data.generated is not None:
-        digest.update(data.generated.tobytes())
-    return digest.hexdigest()
+    settings = {name: [trained_from(data[name], config), asdict(config)] for name, config in configs.items()}
+    return blake2b(json.dumps([num_workers, settings]).encode(), digest_size=8).hexdigest()
 
 
 Lesson = tuple[RetrieverData, TrainingConfig]
@@ -190,7 +218,7 @@ def train_missing(run: "Run", lessons: Mapping[Any, Lesson], *, num_workers: int
 
     Args:
         run: an open run over the workspace.
-        lessons: key → data and settings of a head; heads of the same data are trained in one Ray Train job.
+        lessons: key → data and settings of a head; heads whose data differ in the negatives alone share Ray Train jobs.
         num_workers: workers that share each batch.
 
     Raises:
@@ -198,17 +226,31 @@ def train_missing(run: "Run", lessons: Mapping[Any, Lesson], *, num_workers: int
     """
     hashes = {key: trained_from(data, config) for key, (data, config) in lessons.items()}
     found = find_trained(run.workspace, list(hashes.values()))
-    missing: dict[int, tuple[RetrieverData, dict[str, TrainingConfig]]] = {}
+    missing: dict[tuple[int, ...], dict[str, Lesson]] = {}
     for key, (data, config) in lessons.items():
         if hashes[key] not in found:
-            missing.setdefault(id(data), (data, {}))[1].setdefault(hashes[key], config)
-    for data, configs in missing.values():
+            missing.setdefault(_shared(data), {}).setdefault(hashes[key], (data, config))
+    jobs = [
+        dict(list(alike.items())[first : first + HEADS_PER_JOB])
+        for alike in missing.values()
+        for first in range(0, len(alike), HEADS_PER_JOB)
+    ]
+    for job in jobs:
+        data = next(iter(job.values()))[0]
+        configs = {digest: config for digest, (_, config) in job.items()}
         run.connect()
         cluster = current_cluster(may_grow=False)
         ask = choose_ask(cluster, 1.0, device="auto" if cluster.knows_gpus and run.device != "cpu" else "cpu")
         storage = f"{run.workspace.uri}/{TRAINING_FOLDER}"
         run.say(f"training {len(configs)} heads on {num_workers} worker(s), {ask.device}")
-        trained = train_heads(data, configs, storage, num_workers=num_workers, use_gpu=bool(ask.num_gpus))
+        trained = train_heads(
+            data,
+            configs,
+            storage,
+            num_workers=num_workers,
+            use_gpu=bool(ask.num_gpus),
+            negatives={digest: own.negatives for digest, (own, _) in job.items()},
+        )
         run.workspace.check_lock()
         keep_trained(run.workspace, trained, run.run_id)
         for digest, one in trained.items():
@@ -217,6 +259,12 @@ def train_missing(run: "Run", lessons: Mapping[Any, Lesson], *, num_workers: int
             found[digest] = one
         _remove(storage)
     return {key: found[digest] for key, digest in hashes.items()}
+
+
+def _shared(data: RetrieverData) -> tuple[int, ...]:
+    """Identity of all arrays but the negatives, which `dataclasses.replace` keeps."""
+    arrays = data.text_features, data.text_class, data.image_features, data.image_class, data.validation, data.generated
+    return tuple(map(id, arrays))
 
 
 def _remove(storage: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.catalog import Dataset
 from engine.models.spec import GeneratorSpec
-from engine.prompts import NO_MATERIALS, Materials, make_prompt, strategy_name
+from engine.prompts import NO_MATERIALS, Materials, Prompt, make_prompt, strategy_name
 from engine.recipe import Recipe
 
 
@@ -47,11 +47,14 @@ class GenerativePlan:
         """What the generator decides where no reference image is given."""
         return self.generator.recipe_fields()
 
+    def _prompt(self, class_index: int, shot: int) -> Prompt:
+        return make_prompt(self.strategy, self.dataset, class_index, shot, self.seed, self.materials)
+
     def __getitem__(self, index: int) -> Recipe:
         if not 0 <= index < len(self):
             raise IndexError(index)
         shot, class_index = divmod(index, self.num_classes)
-        prompt = make_prompt(self.strategy, self.dataset, class_index, shot, self.seed, self.materials)
+        prompt = self._prompt(class_index, shot)
         noise = blake2b(
             f"{self.seed}/{self.dataset.name}/{class_index}/{shot}".encode(), digest_size=8, person=b"noise seed"
         )

@@ -1,6 +1,6 @@
 """The sources of images as rows: how each is named, plotted, priced and planned. Studies, tables, figures and the page read them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +9,9 @@ from engine.costs import PriceBook
 from engine.models.spec import GeneratorSpec
 from engine.names import unknown_name
 from engine.prompts import Materials
+from engine.sources.fetched import FetchedPlan
 from engine.sources.generative import GenerativePlan
+from engine.sources.injected import InjectedPlan, TokenRef
 from engine.sources.original import OriginalPlan
 from engine.sources.plan import ClassPlan, Plan
 from engine.sources.retrieval import CaptionedPool, RetrievalPlan
@@ -41,8 +43,12 @@ class PlanParts(Protocol):
         """Training images of a data set. Raises ValueError for too few, unless fewer are allowed."""
         ...
 
-    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan:
-        """The images of the pool that are nearest to the classes of a data set."""
+    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan | FetchedPlan:
+        """The images of the pool, or the fetched pictures, that are nearest to the classes of a data set."""
+        ...
+
+    def learned_tokens(self, dataset: Dataset, seed: int, references: str) -> Sequence[TokenRef | None]:
+        """The token of each class of a data set, learned from references of a source; None for a class without."""
         ...
 
 
@@ -59,6 +65,8 @@ class PlanRequest:
     parts: PlanParts
     guidance_scale: float | None = None
     """Guidance of generated images; the generator's own choice if None."""
+    references: str = ""
+    """Source of the images that learned tokens are fitted on; empty for the configured one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +91,8 @@ class SourceKind:
     """Whether a generator makes its images, by a prompt strategy; otherwise they are read from the corpora of its plans."""
     searches_pool: bool = False
     """Whether its images are found by their captions in the pool."""
+    learns_tokens: bool = False
+    """Whether tokens must be learned before its images are planned."""
     plans_early: bool = False
     """Whether its plans are made while the configuration is checked: they cost little and find what is wrong with a data set."""
 
@@ -101,6 +111,20 @@ def _plan_generative(request: PlanRequest) -> ShotPlan:
         request.seed,
         parts.materials,
         guidance_scale=request.guidance_scale,
+    )
+
+
+def _plan_injected(request: PlanRequest) -> ShotPlan:
+    parts = request.parts
+    return InjectedPlan(
+        request.dataset,
+        parts.generator,
+        request.strategy,
+        request.shots,
+        request.seed,
+        parts.materials,
+        guidance_scale=request.guidance_scale,
+        tokens=parts.learned_tokens(request.dataset, request.seed, request.references),
     )
 
 
@@ -124,6 +148,17 @@ SOURCE_KINDS: tuple[SourceKind, ...] = (
         label_price=0.0,  # the prompt is the label
         make_plan=_plan_generative,
         is_generated=True,
+    ),
+    SourceKind(
+        name="injected",
+        label="injected",
+        colour="#9c4a7b",
+        dark_colour="#d98bb8",
+        marker="D",
+        label_price=0.0,  # people label the references alone
+        make_plan=_plan_injected,
+        is_generated=True,
+        learns_tokens=True,
     ),
     SourceKind(
         name="retrieval",
@@ -150,6 +185,8 @@ SOURCE_KINDS: tuple[SourceKind, ...] = (
 
 SOURCES: tuple[str, ...] = tuple(kind.name for kind in SOURCE_KINDS)
 """Their names."""
+PAPER_SOURCES: tuple[str, ...] = ("generative", "retrieval", "original")
+"""Those that GenBench compares (section 2.2)."""
 
 
 def source_kind(name: str) -> SourceKind:

@@ -15,6 +15,7 @@ from engine.models.preprocessing import Preprocessing
 from engine.models.resolve import generator_spec
 from engine.models.spec import GeneratorSpec
 from engine.recipe import Recipe
+from engine.sources.injected import load_tokens, needed_tokens
 from engine.store import Workspace
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class GeneratorMaker(Generates):
     batch_size: int
     gpus_per_actor: float = 1.0
     references: str = ""
-    """Workspace that holds the reference images which recipes name by their ids."""
+    """Workspace that holds the reference images and the learned tokens which recipes name."""
     needs_gpu: bool = False
     """Whether to wait for a GPU where the cluster has none."""
     _generator: "DiffusionGenerator | None" = None
@@ -211,8 +212,11 @@ class GeneratorMaker(Generates):
         made: dict[int, Made] = {}
         groups: dict[object, list[int]] = {}
         images = self._fetch_references({recipe.reference_id for recipe in recipes} - {""})
+        lacking = self._add_tokens(self._generator, needed_tokens(recipes))
         for number, recipe in enumerate(recipes):
-            if recipe.reference_id and recipe.reference_id not in images:
+            if missing := needed_tokens([recipe]) & set(lacking):
+                made[number] = Made(reason=lacking[missing.pop()])
+            elif recipe.reference_id and recipe.reference_id not in images:
                 made[number] = Made(reason=f"its reference image {recipe.reference_id} is not in the table")
             else:
                 groups.setdefault(self._generator.batch_key(recipe), []).append(number)
@@ -220,6 +224,18 @@ class GeneratorMaker(Generates):
             alike = make_alike(self._generator, [recipes[number] for number in rows], images)
             made.update(zip(rows, alike, strict=True))
         return [made[number] for number in range(len(recipes))]
+
+    def _add_tokens(self, generator: "DiffusionGenerator", hashes: set[str]) -> dict[str, str]:
+        """Loads learned tokens; hash → reason of those that cannot be loaded."""
+        new = hashes - set(generator.tokens)
+        if not new:
+            return {}
+        try:
+            found = load_tokens(self._workspace, new) if self._workspace else {}
+            generator.add_tokens(found)
+        except ValueError as error:
+            return dict.fromkeys(new, str(error))
+        return {one: f"its learned token {one} is not in the workspace; fit it again" for one in new - set(found)}
 
     def _fetch_references(self, ids: set[str]) -> dict[str, np.ndarray]:
         """Id → uint8 `[H, W, 3]`, of those that are in the table."""

@@ -74,14 +74,20 @@ def load_pool(location: str, encoder: ImageEncoder) -> CaptionedPool:
     distinct, caption_of = np.unique(index.texts, return_inverse=True)
     texts = [str(text) for text in distinct]
 
+    captions, seconds = caption_embeddings(encoder, texts)
+    return CaptionedPool(name, location, index, captions, caption_of, seconds)
+
+
+def caption_embeddings(encoder: ImageEncoder, texts: list[str]) -> tuple[np.ndarray, float]:
+    """`[N, D]` float32, unit norm: embeddings of captions, kept in the cache; and the seconds that they took when they were made."""
+
     def embed() -> dict[str, np.ndarray | float]:
         started = time.perf_counter()
         captions = encoder.encode_texts(texts)
         return {"captions": captions, "seconds": time.perf_counter() - started}
 
     arrays = cached_arrays("captions", _embedded(encoder, texts), embed, edition=1)
-    captions, seconds = arrays["captions"], float(arrays["seconds"])
-    return CaptionedPool(name, location, index, captions, caption_of, seconds)
+    return arrays["captions"], float(arrays["seconds"])
 
 
 class RetrievalPlan:

@@ -29,7 +29,7 @@ def ensure(workspace: "Workspace", added: pa.Schema, name: str = "images") -> No
 
 def ensure_of_release(workspace: "Workspace") -> None:
     """Adds the columns that are new since the tables were made."""
-    for name in ("images", "runs"):
+    for name in ("images", "runs", "ledger"):
         ensure(workspace, TABLES[name], name)
 
 

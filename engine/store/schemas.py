@@ -45,8 +45,11 @@ LEDGER_SCHEMA = _required(
     busy_seconds=pa.float64(),
     usd_compute=pa.float64(),
     usd_labels=pa.float64(),
-)
-"""Work of each stage of a run and its price in US dollars, per kind of image."""
+).append(pa.field("fetched_bytes", pa.int64()))
+"""Work of each stage of a run and its price in US dollars, per kind of image.
+
+`fetched_bytes`: bytes of the retrieved images that a stage made or learned from; null for releases without the column.
+"""
 
 NEGATIVE_SCHEMA = _required(
     generated_id=pa.string(),
@@ -87,6 +90,34 @@ HEAD_SCHEMA = _required(
 
 `name`: name of its embeddings. `trained_from`: hash of its data and its training settings. `kept`: whether it is the
 head of an epoch kept in addition to the chosen one. `spec`, `curves`: JSON. `weights`: safetensors.
+"""
+
+TOKEN_SCHEMA = _required(
+    fitted_from=pa.string(),
+    token=pa.string(),
+    dataset=pa.string(),
+    class_index=pa.int64(),
+    class_name=pa.string(),
+    generator=pa.string(),
+    revision=pa.string(),
+    source=pa.string(),
+    seed=pa.int64(),
+    reference_ids=pa.list_(pa.string()),
+    reference_bytes=pa.int64(),
+    settings=pa.string(),
+    losses=pa.list_(pa.float64()),
+    weights=pa.large_binary(),
+    device_seconds=pa.float64(),
+    usd_compute=pa.float64(),
+    run_id=pa.string(),
+    created_at=pa.timestamp("us", tz="UTC"),
+)
+"""One row per learned token (Textual Inversion).
+
+`fitted_from`: hash of everything that the token was fitted on, which stands in the revision of recipes. `token`: as prompts hold it.
+`revision`: of the generator's weights. `source`: of the reference images. `reference_bytes`: bytes of these images as they are stored.
+`settings`: JSON. `losses`: mean of each tenth of the steps. `weights`: safetensors that diffusers reads. `device_seconds`: the category's
+part of the busy seconds of its batch; `usd_compute`: their price.
 """
 
 KEY_SCHEMA = _required(
@@ -146,6 +177,21 @@ RATING_SCHEMA = _required(
 )
 """One row per answer of a rater; the newest answer to an item counts. `seconds`: time that the rater took."""
 
+REPORT_SCHEMA = _required(
+    report_id=pa.string(),
+    study=pa.string(),
+    title=pa.string(),
+    config=pa.string(),
+    created_at=pa.timestamp("us", tz="UTC"),
+    version=pa.int32(),
+    content=pa.large_binary(),
+)
+"""One row per result of a study over this workspace: findings, tables, figures and the ids of its contact sheets.
+
+`report_id`: hash of study, configuration and content, so an equal result is kept once. `config`: JSON. `version`: of the layout of
+`content`, which is compressed JSON (`engine.studies.kept_reports`).
+"""
+
 CAPTION_SCHEMA = pa.schema(
     [
         pa.field("corpus", pa.string(), nullable=False),
@@ -191,6 +237,8 @@ TABLES = {
     "ledger": LEDGER_SCHEMA,
     "negatives": NEGATIVE_SCHEMA,
     "heads": HEAD_SCHEMA,
+    "reports": REPORT_SCHEMA,
+    "tokens": TOKEN_SCHEMA,
     "images": IMAGE_SCHEMA,
 }
 """Name → schema. `images` is made last, so a folder that has it is a workspace; tables new in this release are added."""

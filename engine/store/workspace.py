@@ -1,4 +1,4 @@
-"""A folder or bucket prefix of Lance tables: images, errors, runs, ledger, negatives, heads, and those of a server."""
+"""A folder or bucket prefix of Lance tables: images, errors, runs, ledger, negatives, heads, reports, and those of a server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext

@@ -4,12 +4,13 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.reports import Report
 from engine.sources import Plan
 from engine.store import Workspace
 from engine.studies.config import Parts
+from engine.studies.kept_reports import keep_report
 from engine.studies.losses import account_lines, account_rows, check_losses
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ Phase = tuple[str, "Callable[[Run], Any]"]
 
 class Study(Parts, ABC):
     """A study; its configuration has the folder of the `report`."""
+
+    name: ClassVar[str] = ""
+    """Name under which its results are kept in the workspace, the same in every release; that of the class if empty."""
 
     @abstractmethod
     def phases(self) -> Iterator[Phase]:
@@ -67,6 +71,7 @@ def run_study(study: Study) -> Report:
         for _, phase in study.phases():
             phase(run)
     report = study.build_report(workspace)
+    keep_report(workspace, study.name or type(study).__name__, config, report)
     page = report.write(Path(config.report))
     check_losses(workspace, study.every_plan(), config.max_errors, str(page), run.rejected_by)
     return report

@@ -1,6 +1,7 @@
 """`imagefoundry fetch`: the pictures of a corpus that are nearest to the classes of data sets, as rows of the table (GenBench section 2.2)."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,10 @@ from engine.studies.config import check_not_empty, check_place, expanded
 
 if TYPE_CHECKING:
     from engine.catalog import Dataset
+    from engine.dataflow.resources import Ask
     from engine.dataflow.run import Run
-    from engine.sources.fetching.pictures import Candidates
+    from engine.models import ImageEncoder
+    from engine.sources.fetching.pictures import Candidates, WebMaker
     from engine.store import Workspace
 
 
@@ -38,7 +41,8 @@ class FetchConfig:
     limits: tyro.conf.OmitArgPrefixes[FetchLimits] = field(default_factory=FetchLimits)
     """Limits of politeness, time and size."""
     filter: bool = False
-    """Reject pictures whose own caption (by a captioner) is unlike the class name, as GenBench does before Textual Inversion."""
+    """Pass over pictures whose own caption (by a captioner) is unlike the class name, as GenBench does before Textual Inversion.
+    They stay in the table with their score, so that another threshold needs no new download."""
     filter_threshold: float = 0.8
     """Least similarity of that caption and the class name; the paper's is 0.8."""
     captioner: str = "blip2"
@@ -96,10 +100,8 @@ def fetch_pictures(config: FetchConfig) -> list[FetchedSet]:
     from engine.dataflow.run import Run
     from engine.models.lazy import LazyEncoder
     from engine.models.reach import check_encoder
-    from engine.retriever.class_captions import class_pictures, corpus_encoder
-    from engine.retriever.ray_captions import cluster_search
-    from engine.sources.fetching.pictures import Candidates, Picture
-    from engine.sources.retrieval import class_text_features
+    from engine.retriever.class_captions import corpus_encoder
+    from engine.sources.fetching.pictures import WebMaker
     from engine.store import Workspace
     from engine.studies.config import load_datasets
 
@@ -108,7 +110,6 @@ def fetch_pictures(config: FetchConfig) -> list[FetchedSet]:
     datasets, prices = load_datasets(config.datasets), PriceBook.load(config.price_book)
     workspace, encoder = Workspace.open(config.workspace, create=False), LazyEncoder(config.encoder)
     corpus_encoder(workspace, config.corpus, encoder.name)
-    found = []
     # one worker, since the limits per host hold within it; fetching waits for servers and needs no other
     with Run(
         workspace,
@@ -118,50 +119,84 @@ def fetch_pictures(config: FetchConfig) -> list[FetchedSet]:
         device="auto" if config.filter else "cpu",
         max_errors=1.0,
         max_workers=1,
+        keep_workers=True,
     ) as run:
-        for dataset in datasets:
-            search = cluster_search(run, config.corpus, encoder.name)
-            texts = class_text_features(encoder, dataset)
-            per_class = int(config.shots * config.reserve)
-            candidates = Candidates(
-                dataset.name,
-                dataset.class_names,
-                config.corpus,
-                [
-                    [Picture(*pair) for pair in zip(one.urls, one.captions, strict=True)]
-                    for one in class_pictures(search, workspace, texts, per_class)
-                ],
-            )
-            found.append(_fetch(config, run, workspace, dataset, candidates))
+        searched, found = _search(config, run, datasets, encoder), []
+        shares = {one.name: each.seconds / (config.shots * len(one.class_names)) for one, each in searched}
+        maker = WebMaker(config.limits, shares)
+        for dataset, each in searched:
+            found.append(_fetch(config, run, dataset, each.candidates, maker))
+            if not found[-1].fetched:  # no picture carries the price of the search
+                run.add_work("search captions", len(dataset.class_names), each.seconds, each.ask)
+    return found
+
+
+@dataclass(frozen=True)
+class _Searched:
+    candidates: "Candidates"
+    seconds: float
+    """Busy seconds of the search …"""
+    ask: "Ask"
+    """… and what a worker of it held."""
+
+
+def _search(
+    config: FetchConfig, run: "Run", datasets: "Sequence[Dataset]", encoder: "ImageEncoder"
+) -> "list[tuple[Dataset, _Searched]]":
+    """Each data set and its candidates; the workers of the search have ended then."""
+    from engine.retriever.class_captions import class_pictures
+    from engine.retriever.ray_captions import cluster_search
+    from engine.sources.fetching.pictures import Candidates, Picture
+    from engine.sources.retrieval import class_text_features
+
+    search, found = cluster_search(run, config.corpus, encoder.name, in_ledger=False), []
+    for dataset in datasets:
+        before, per_class = search.seconds, int(config.shots * config.reserve)
+        pictures = class_pictures(search, run.workspace, class_text_features(encoder, dataset), per_class)
+        of_class = [[Picture(*pair) for pair in zip(one.urls, one.captions, strict=True)] for one in pictures]
+        candidates = Candidates(dataset.name, dataset.class_names, config.corpus, of_class)
+        found.append((dataset, _Searched(candidates, search.seconds - before, search.ask)))
     return found
 
 
 def _fetch(
-    config: FetchConfig, run: "Run", workspace: "Workspace", dataset: "Dataset", candidates: "Candidates"
+    config: FetchConfig, run: "Run", dataset: "Dataset", candidates: "Candidates", maker: "WebMaker"
 ) -> FetchedSet:
     from engine.dataflow.caption_filter import CaptionFilter
-    from engine.sources.fetching.pictures import WebMaker
 
-    stages = [CaptionFilter(config.captioner, config.similarity, config.filter_threshold)] if config.filter else []
-    ids = list(candidates.ids)
+    stages = [CaptionFilter(config.captioner, config.similarity)] if config.filter else []
+    workspace, ids = run.workspace, list(candidates.ids)
     fetched, tried = 0, False
     while True:
         done = workspace.done_ids()
-        there = {one for one, is_there in zip(ids, done.contains(ids), strict=True) if is_there}
+        there = [one for one, is_there in zip(ids, done.contains(ids), strict=True) if is_there]
+        for stage in stages if there and not tried else ():
+            run.apply(stage, there)  # pictures of earlier runs without the filter
+        unlike = _unlike(workspace, there, config.filter_threshold) if config.filter else {}
         failed = _failed(workspace, config.corpus, set(ids))
-        retried = config.retry_failed and not tried
-        plan = candidates.next_round(there, set() if retried else set(failed), config.shots)
+        kept = set(there) - set(unlike)
+        dead = set(unlike) if config.retry_failed and not tried else {*unlike, *failed}
+        plan = candidates.next_round(kept, dead, config.shots)
         if not len(plan):
             break
         tried = True
-        fetched += run.fill(f"fetch {dataset.name}", plan, WebMaker(config.limits), stages).made
+        fetched += run.fill(f"fetch {dataset.name}", plan, maker, stages).made
+    reasons = Counter([*failed.values(), *unlike.values()])
     return FetchedSet(
-        dataset.name,
-        config.shots,
-        fetched,
-        candidates.kept(there, config.shots),
-        dict(Counter(failed.values()).most_common()),
+        dataset.name, config.shots, fetched, candidates.kept(kept, config.shots), dict(reasons.most_common())
     )
+
+
+def _unlike(workspace: "Workspace", ids: "Sequence[str]", threshold: float) -> dict[str, str]:
+    """Id → reason of the pictures among these whose own caption is too unlike their class name, or that have none."""
+    from engine.sources.fetched import SCORE
+
+    if not ids:
+        return {}
+    rows = workspace.fetch(ids, ["id", SCORE])
+    found = zip(rows["id"].to_pylist(), rows[SCORE].to_pylist(), strict=True)
+    reason = f"its caption is less similar to the class name than {threshold:g}"
+    return {one: reason for one, score in found if score is None or score < threshold}
 
 
 def _failed(workspace: "Workspace", corpus: str, ids: set[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from engine.reports import Report
 from engine.store import Workspace
 from engine.studies.config import check_not_empty, check_place
 from engine.studies.image_set import stored_images
+from engine.studies.kept_reports import keep_report
 
 QUESTIONS = {
     "matching": "How well does each image match the text? 1 (not at all) to 7 (perfectly).",
@@ -84,6 +85,8 @@ def run_rating(config: RatingConfig) -> Report | None:
         study = read_study(config.folder)
         report = rating_report(study, read_answers(config.folder))
         report.write(config.report)
+        if (workspace := _present(config.workspace)) is not None:
+            keep_report(workspace, "rate", config, report)
         return report
     workspace = Workspace.open(config.workspace, create=False)
     methods = dict(method.split("=", 1) for method in config.methods)
@@ -91,6 +94,14 @@ def run_rating(config: RatingConfig) -> Report | None:
     study = sample_rating_study(config.task, images, config.sets, config.seed)
     export_sheets(workspace, study, config.raters, config.folder)
     return None
+
+
+def _present(uri: str) -> Workspace | None:
+    """The workspace, or None if there is none: sheets may be read on a machine that does not have the images."""
+    try:
+        return Workspace.open(uri, create=False)
+    except ValueError:
+        return None
 
 
 def images_of_method(workspace: Workspace, chosen: str) -> pa.Table:

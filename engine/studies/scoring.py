@@ -292,6 +292,7 @@ def contact_sheet(workspace: Workspace, dataset: Dataset, source: str, plan: Sho
         source=source,
         images=[viewable(image) for image in table.column("image").to_pylist()],
         captions=table.column("class_name").to_pylist(),
+        ids=table.column("id").to_pylist(),
     )
 
 

@@ -2,10 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -30,13 +30,18 @@ from engine.sources import (
     ShotIds,
     load_pool,
 )
+from engine.sources.fetched import FetchedPlan
+from engine.sources.injected import TokenRef
 from engine.sources.kinds import SOURCE_KINDS, PlanRequest, source_kind
-from engine.sources.retrieval import CaptionedPool, check_pool, class_queries, class_text_features
+from engine.sources.retrieval import CaptionedPool, class_text_features
 from engine.store import Workspace
 from engine.studies.base import Phase, Study
-from engine.studies.config import Settings, check_not_empty, check_place, check_seeds
+from engine.studies.config import Settings, check_place, check_seeds
 from engine.studies.image_set import load_images
+from engine.studies.injection import InjectionSettings, Injector
+from engine.studies.retrieved import check_retrieved, plan_retrieved
 from engine.studies.scoring import EvaluationSet
+from engine.studies.variants import Variant
 
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
@@ -72,9 +77,15 @@ class StudyConfig(Settings):
     seeds: tuple[int, ...] = (0,)
     """Each seed generates and samples its own images."""
     pool: str = "world:mini-web"
-    """Captioned webdataset whose captions retrieval searches."""
+    """Captioned webdataset or folder of img2dataset whose captions retrieval searches."""
+    fetched: str = ""
+    """Corpus of the workspace whose fetched pictures (`imagefoundry fetch`) are the retrieved images, in place of the pool's."""
+    fetched_threshold: float | None = None
+    """Least score of the caption filter (`imagefoundry fetch --filter`) for these pictures; all of them if not given."""
     batch_size: int | None = None
     """Images that the generator makes at once; the generator's own default if not given."""
+    inject: InjectionSettings = field(default_factory=InjectionSettings)
+    """References and fit of learned tokens, for the source `injected`."""
     report: Path = Path("report")
     """Folder of report.json and index.html."""
 
@@ -85,6 +96,7 @@ class StudyConfig(Settings):
         check_writable(self.report, "the report's folder", "give another one with --report")
         check_protocol(self.probe)
         check_seeds(self.seeds)
+        self.inject.check()
         for pair in self.generator_auxiliaries:
             if not all(pair.partition("=")):
                 raise ValueError(
@@ -97,48 +109,6 @@ class StudyConfig(Settings):
         ):
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} makes no image; give 1 or more")
-
-
-def check_sources(sources: tuple[str, ...]) -> None:
-    """Raises ValueError if a source is unknown, or if there is none."""
-    check_not_empty(sources=sources)
-    for name in sources:
-        source_kind(name)
-
-
-def check_shots(*shots: int) -> None:
-    """Raises ValueError if a number of shots is below 1."""
-    for num in shots:
-        if num < 1:
-            raise ValueError(f"shots {num} is not a number of images; give 1 or more")
-
-
-class Variant(NamedTuple):
-    """One way to get images of every class."""
-
-    source: str
-    """Name of the source (`engine.sources.kinds`)."""
-    strategy: str
-    """Prompt strategy of generated images; empty for the others."""
-    shots: int
-    """Maximum images per class."""
-    guidance_scale: float | None = None
-    """Guidance of generated images; the generator's own choice if None."""
-
-    @property
-    def needs_references(self) -> bool:
-        """Whether its images are generated from reference images."""
-        return bool(self.strategy) and Strategy.parse(self.strategy).needs_references
-
-    @property
-    def needs_sentences(self) -> bool:
-        """Whether its prompts are sentences written by a language model."""
-        return bool(self.strategy) and Strategy.parse(self.strategy).needs_sentences
-
-    @property
-    def is_generated(self) -> bool:
-        """Whether a generator makes its images."""
-        return source_kind(self.source).is_generated
 
 
 class SourceStudy(Study):
@@ -165,7 +135,7 @@ class SourceStudy(Study):
         if any(variant.is_generated for variant in variants):
             self._check_generator()
         if self._retrieved_shots:
-            check_pool(self.config.pool, self._retrieved_shots)
+            check_retrieved(self.config, self.datasets, self._retrieved_shots, self._allow_fewer_retrieved)
         _ = self.test_plans
         for variant in variants:
             if source_kind(variant.source).plans_early:
@@ -177,13 +147,15 @@ class SourceStudy(Study):
     def read_splits(self) -> tuple[str, ...]:
         """Splits of the data sets that are read."""
         return (
-            ("train", "test") if any(variant.source == "original" for variant in self.variants.values()) else ("test",)
+            ("train", "test")
+            if "original" in (*self.injector.sources, *(variant.source for variant in self.variants.values()))
+            else ("test",)
         )
 
     @property
     def searched_pool(self) -> str:
         """The captioned pool, if one is searched."""
-        return self.config.pool if self._retrieved_shots else ""
+        return self.config.pool if self._retrieved_shots and not self.config.fetched else ""
 
     def _check_generator(self) -> None:
         """Raises ValueError for missing weights, and for a strategy without references where the generator requires one."""
@@ -192,6 +164,11 @@ class SourceStudy(Study):
         if self.config.generator_size:
             check_size(self.generator, self.config.generator_size)
         generated = [variant for variant in self.variants.values() if variant.is_generated]
+        if self.injector.sources and not adapter.vocabularies:
+            raise ValueError(
+                f"generator {self.generator.name} ({self.generator.pipeline}) takes no learned tokens; choose a Stable Diffusion 1, 2 or "
+                "XL generator, or mini"
+            )
         if adapter.needs_reference and not all(variant.needs_references for variant in generated):
             raise ValueError(
                 f"generator {self.generator.name} requires a reference image; "
@@ -247,17 +224,42 @@ class SourceStudy(Study):
         }
 
     def _plan(self, variant: Variant, dataset: Dataset, seed: int) -> Any:
-        request = PlanRequest(dataset, variant.shots, seed, variant.strategy, self, variant.guidance_scale)
-        return source_kind(variant.source).make_plan(request)
+        if (variant, dataset.name, seed) not in self._planned:
+            request = PlanRequest(
+                dataset, variant.shots, seed, variant.strategy, self, variant.guidance_scale, variant.references
+            )
+            self._planned[variant, dataset.name, seed] = source_kind(variant.source).make_plan(request)
+        return self._planned[variant, dataset.name, seed]
+
+    @cached_property
+    def _planned(self) -> dict[tuple[Variant, str, int], Any]:
+        return {}
+
+    @cached_property
+    def injector(self) -> Injector:
+        """The references and learned tokens of the injected variants."""
+        chosen = [v for v in self.variants.values() if source_kind(v.source).learns_tokens]
+        return Injector(self, list(dict.fromkeys(v.references or self.config.inject.references for v in chosen)))
+
+    def learned_tokens(self, dataset: Dataset, seed: int, references: str) -> Sequence[TokenRef | None]:
+        """The token of each class; None for a class without."""
+        return self.injector.tokens(dataset, seed, references or self.config.inject.references)
+
+    def reference_recipes(self, dataset: Dataset, seed: int) -> list[Recipe]:
+        """Original images that tokens are learned from."""
+        plan = self.original_plan(dataset, seed, self.config.inject.originals)
+        return [plan[index] for index in range(len(plan))]
 
     @property
     def read_plans(self) -> list[tuple[str, str, Plan]]:
         """(Source, data set, plan) of all images that are read from corpora, reference images included, test images not."""
+        # only these variants are planned: injected ones cannot be before their tokens are learned
         found: list[tuple[str, str, Plan]] = [
-            (variant.source, dataset, plan)
-            for name, variant in self.variants.items()
+            (variant.source, dataset.name, self._plan(variant, dataset, seed))
+            for variant in self.variants.values()
             if not variant.is_generated
-            for (dataset, _), plan in self.plans[name].items()
+            for dataset in self.datasets
+            for seed in self.config.seeds
         ]
         if self._retrieved_shots:
             found += [("retrieval", dataset, plan) for dataset, plan in self._retrievals.items()]
@@ -274,7 +276,10 @@ class SourceStudy(Study):
         ]
 
     def phases(self) -> Iterator[Phase]:
-        """Makes the images, and embeds them by the study's other encoders."""
+        """Learns tokens if a variant needs them, makes the images, and embeds them by the study's other encoders."""
+        if self.injector.sources:
+            yield "references", self._fill_references
+            yield "tokens", self.injector.learn
         yield "images", self._fill
         yield "other encoders", self._embed
 
@@ -284,6 +289,9 @@ class SourceStudy(Study):
         from engine.dataflow.stages import Embed
 
         return [Embed.of(self.encoder)]
+
+    def _fill_references(self, run: "Run") -> None:
+        run.fill("references", self.injector.reference_plan(), self._corpus_maker(), self.stages)
 
     def _fill(self, run: "Run") -> None:
         for name, plan, maker in self.work():
@@ -310,7 +318,7 @@ class SourceStudy(Study):
             self.generator,
             self.config.batch_size or self.generator.batch_size,
             self.generator.num_gpus,
-            references=Workspace.open(self.config.workspace).uri if references else "",
+            references=Workspace.open(self.config.workspace).uri if references or self.injector.sources else "",
             needs_gpu=self.generator.needs_gpu,
         )
         # reference images must be in the table before images are generated from them
@@ -353,9 +361,10 @@ class SourceStudy(Study):
 
     @property
     def _retrieved_shots(self) -> int:
-        """Images per class that are searched for in the pool, as training images or as references."""
+        """Images per class that are searched for in the pool, as training images, as references, or to learn tokens from."""
         searched = (v for v in self.variants.values() if source_kind(v.source).searches_pool or v.needs_references)
-        return max((variant.shots for variant in searched), default=0)
+        learned = self.config.inject.candidates if "retrieval" in self.injector.sources else 0
+        return max([variant.shots for variant in searched] + [learned])
 
     @cached_property
     def _originals(self) -> dict[tuple[str, int, int], OriginalPlan]:
@@ -368,13 +377,19 @@ class SourceStudy(Study):
             self._originals[key] = OriginalPlan(dataset, shots, seed, allow_fewer=self.config.allow_fewer_shots)
         return self._originals[key]
 
-    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan:
-        """The images of the pool whose captions are nearest to the classes of a data set."""
+    def retrieval_plan(self, dataset: Dataset) -> RetrievalPlan | FetchedPlan:
+        """The images of the pool, or the fetched pictures, whose captions are nearest to the classes of a data set."""
         return self._retrievals[dataset.name]
 
     @cached_property
-    def _retrievals(self) -> dict[str, RetrievalPlan]:
+    def _retrievals(self) -> dict[str, RetrievalPlan | FetchedPlan]:
         return {dataset.name: self._retrieval(dataset) for dataset in self.datasets}
 
-    def _retrieval(self, dataset: Dataset) -> RetrievalPlan:
-        return RetrievalPlan(dataset, self.pool, class_queries(self.encoder, dataset), self._retrieved_shots)
+    def _retrieval(self, dataset: Dataset) -> RetrievalPlan | FetchedPlan:
+        shots, allow_fewer = self._retrieved_shots, self._allow_fewer_retrieved
+        return plan_retrieved(self.config, dataset, self.encoder, lambda: self.pool, shots, allow_fewer)
+
+    @property
+    def _allow_fewer_retrieved(self) -> bool:
+        """References are looked up by class and shot, so each class needs all of its own."""
+        return self.config.allow_fewer_shots and not any(one.needs_references for one in self.variants.values())

@@ -17,6 +17,9 @@ from tests.catalog.trees import write_files, write_tar
 from tests.sources.fetching.server import picture, serving
 
 FORMATS = ("files", "webdataset", "parquet")
+INSTALLED = Path(__file__).parents[2] / ".img2dataset/bin/img2dataset"
+"""Where `make img2dataset` puts the program; the variable IMG2DATASET names another one."""
+PROGRAM = os.environ.get("IMG2DATASET") or (str(INSTALLED) if INSTALLED.exists() else "")
 
 
 def write_output(folder: Path, form: str, shards: tuple[int, ...] = (0, 2), unfinished: int | None = None) -> Path:
@@ -85,11 +88,10 @@ def test_a_table_without_its_pictures_is_one_sentence(tmp_path: Path):
         read_pool(str(folder))
 
 
-@pytest.mark.skipif(not os.environ.get("IMG2DATASET"), reason="IMG2DATASET names no img2dataset program")
+@pytest.mark.skipif(not PROGRAM, reason="img2dataset is not installed (make img2dataset)")
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_program_itself_writes_what_is_read(tmp_path: Path, form: str):
-    """It needs an environment of its own: `python -m venv DIR && DIR/bin/pip install img2dataset`, then IMG2DATASET=DIR/bin/img2dataset."""
-    program = shutil.which(os.environ["IMG2DATASET"])
+    program = shutil.which(PROGRAM)
     assert program, "IMG2DATASET names a program that is not there"
     with serving() as server:
         paths = [*(f"ok/{number}" for number in range(20)), "status/404", "html/as-image"]

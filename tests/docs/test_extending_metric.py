@@ -38,7 +38,7 @@ def test_the_row_alone_puts_it_into_the_trade_off_and_onto_the_page(parts: dict[
     rows = {(row["source"], row["shots"], row["seed"]): row for row in report.tables["tradeoff"]}
     assert rows["generative", 4, 0]["spread"] > rows["original", 4, 0]["spread"] > 0
     page = report.write(study.config.report).read_text()
-    assert '<th class="number">Spread</th>' in page
+    assert '<th scope="col" class="number">Spread</th>' in page
     mean = sum(rows["generative", 4, seed]["spread"] for seed in (0, 1)) / 2
     assert f'<td class="number best">{mean:,.2f} ± ' in page  # the best of the sources, with its spread over seeds
 

@@ -110,7 +110,7 @@ def test_a_scatter_shows_shares_in_percent_and_colours_by_group() -> None:
 def test_bars_stand_in_their_order_with_their_spread() -> None:
     bars = {"first": 3.0, "second <set>": -1.0}
     svg = bar_figure(bars, spread={"first": 0.5}, colours={"first": "common", "second <set>": "rare"}, label="points")
-    assert svg.index(">first<") < svg.index("second &lt;set&gt;")
+    assert svg.index(">first<") < svg.index(">second &lt;set&gt;<")
     assert all(text in svg for text in ("points", "common", "rare"))
     fills = Counter(re.findall(r"fill: (#\w{6})", svg))
     assert list(fills.values()) == [2, 2]  # each bar and its place in the legend

@@ -10,8 +10,10 @@ from PIL import Image
 from rich.console import Console
 
 from engine.reports import ContactSheet, Report
+from engine.reports.notebook import figure_pictures, sheet_picture
+from engine.reports.page import shown_columns
 
-SECTIONS = ("summary", "figure-3", "tradeoff", "costs", "genbench", "sheets", "errors", "runs")
+SECTIONS = ("summary", "figures", "sheets", "tradeoff", "costs", "genbench", "errors", "runs")
 EVIL = "<script>alert('x')</script> & $a$ [bold]b[/bold]"
 
 
@@ -67,7 +69,7 @@ def report() -> Report:
 def test_the_json_has_exactly_the_tables_and_their_rows(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path)
     data = json.loads((tmp_path / "report.json").read_text())
-    assert set(data) == {"tables", "title", "notes"}
+    assert set(data) == {"tables", "title", "findings", "notes"}
     assert data["tables"] == report.tables
     assert list(data["tables"]["tradeoff"][0]) == list(tradeoff_row())
 
@@ -88,11 +90,13 @@ def test_the_page_has_every_section_even_when_there_is_nothing_to_say(report: Re
             assert f'href="#{section}"' in page
 
 
-def test_the_papers_figures_come_before_the_other_tables_in_page_and_contents(report: Report, tmp_path: Path) -> None:
+def test_the_finding_comes_first_then_figures_then_images_then_tables(report: Report, tmp_path: Path) -> None:
     report.tables["files"] = [{"dataset": "cars", "split": "train", "verdict": "used", "count": 50}]
     report.figures["GenBench Figure 2"] = "<svg></svg>"
+    report.findings = ["Four is more than three."]
     page = report.write(tmp_path).read_text()
-    order = ("summary", "figures", "figure-3", "tradeoff", "others", "costs")
+    assert page.index("Four is more than three.") < page.index("<b>50</b><span>images</span>")
+    order = ("summary", "figures", "sheets", "tradeoff", "others", "costs")
     assert re.findall(r'<section id="([^"]*)">', page)[: len(order)] == list(order)
     assert re.findall(r'<a href="#([^"]*)">', page)[: len(order)] == list(order)
 
@@ -191,5 +195,79 @@ def test_a_reports_own_figures_are_shown_without_the_trade_off(tmp_path: Path) -
     text = page.write(tmp_path).read_text()
     assert "<svg>drawn</svg><figcaption" in text
     assert "Table 2: CLER by prompt strategy" in text
-    assert "Accuracy against shots" not in text
+    assert "GenBench Figure 3" not in text
     assert '"no"' not in text
+
+
+def test_a_large_image_is_scaled_down_and_a_place_without_an_image_stays_free(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)).save(file, "PNG")
+    sheet = ContactSheet(
+        title="t", group="g", source="s", images=[file.getvalue(), b"", png()], captions=["large"], per_row=3
+    )
+    page = Report(sheets=[sheet]).write(tmp_path).read_text()
+    assert len(page) < len(file.getvalue()) / 20
+    assert len(re.findall(r'<img src="data:image/(?:webp|png);base64', page)) == 2
+    assert '<span class="broken empty"></span>' in page
+
+
+def test_a_long_table_is_cut_on_the_page_and_whole_in_the_data(tmp_path: Path) -> None:
+    rows = [{"number": number, "name": f"row-{number}"} for number in range(1000)]
+    page = Report(tables={"points": rows}).write(tmp_path).read_text()
+    assert "The first 200 of 1,000 rows" in page
+    assert "row-199" in page
+    assert "row-200" not in page
+    assert len(json.loads((tmp_path / "report.json").read_text())["tables"]["points"]) == 1000
+
+
+def test_the_column_that_stays_in_view_tells_rows_apart() -> None:
+    rows = [{"generator": "mini", "seeds": 2, "method": name, "accuracy": 0.5} for name in ("none", "realrag")]
+    assert shown_columns(rows) == ["method", "accuracy", "generator", "seeds"]
+    assert shown_columns(rows[:1]) == ["generator", "seeds", "method", "accuracy"]
+
+
+def test_names_of_the_code_become_headings_and_names_that_people_use(tmp_path: Path) -> None:
+    rows = [
+        {"type": "StableDiffusionXLPipeline", "method": method, "mini-fine clip_i": 80.0, "strategy": "a_b+c_d"}
+        for method in ("none", "Δ realrag - none")
+    ]
+    page = (
+        Report(tables={"realrag_table_1": rows, "paired_tests": [{"score": "clip_i", "from": "zero"}]})
+        .write(tmp_path)
+        .read_text()
+    )
+    for text in (
+        "Stable Diffusion XL",
+        "no reference",
+        "Δ RealRAG - no reference",
+        "mini-fine CLIP-I",
+        "a b + c d",
+        "plain CLIP",
+    ):
+        assert text in page
+    assert "clip_i" not in page
+    assert "StableDiffusionXLPipeline" in (tmp_path / "report.json").read_text()
+
+
+def test_parts_of_a_page_share_no_ids(tmp_path: Path, report: Report) -> None:
+    parts = [
+        Report(title=name, tables={"tradeoff": report.tables["tradeoff"]}, findings=[f"{name} is so."]) for name in "ab"
+    ]
+    page = Report(title="All", tables={"images": [{"images": 1}]}, parts=parts).write(tmp_path).read_text()
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert page.count("<svg") == 2
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+    assert page.index("a is so.") < page.index("b is so.")
+
+
+def test_a_notebook_shows_figures_and_sheets_as_pictures(report: Report) -> None:
+    (figure,) = figure_pictures(report, ("shots",))
+    assert figure.kind == "image/svg+xml"
+    assert "var(--" not in figure.data
+    assert "currentColor" not in figure.data
+    assert figure_pictures(report, ("no such caption",)) == []
+    sheet = sheet_picture(
+        ContactSheet(title="$x", group="", source="", images=[png(), b"", png()], captions=["$a"], per_row=3)
+    )
+    assert Image.open(io.BytesIO(sheet._repr_mimebundle_()["image/png"])).width > 150

@@ -48,19 +48,21 @@ def test_two_workers_of_which_one_is_killed_train_the_heads_of_one_process(tmp_p
     data = make_data(classes=40, texts=60, images=20, dimension=32)
     config = TrainingConfig(epochs=4, batch_size=16, hidden=32, num_negatives=2, keep_epochs=(2,))
     configs = {"realrag": config, "normal": replace(config, label="normal", num_negatives=0, epochs=1)}
+    configs["other"] = replace(config, label="other", epochs=1, keep_epochs=())
+    others = {"other": np.roll(data.negatives, 1, axis=0)}
     killed: list[int] = []
     stop = threading.Event()
     killer = threading.Thread(target=kill_a_worker_once, args=(tmp_path, killed, stop))
     killer.start()
     try:
-        trained = train_heads(data, configs, tmp_path, num_workers=2, checkpoint_seconds=0.0)
+        trained = train_heads(data, configs, tmp_path, num_workers=2, checkpoint_seconds=0.0, negatives=others)
     finally:
         stop.set()
         killer.join()
     assert killed
     assert not Path(f"/proc/{killed[0]}").exists()
     for name, one in configs.items():
-        alone = fit_head(data, one)
+        alone = fit_head(replace(data, negatives=others.get(name, data.negatives)), one)
         assert trained[name].head.spec == alone.head.spec
         assert len(trained[name].curves) == one.epochs
         for ours, theirs in zip(trained[name].head.parameters(), alone.head.parameters(), strict=True):
@@ -70,7 +72,7 @@ def test_two_workers_of_which_one_is_killed_train_the_heads_of_one_process(tmp_p
         )
     assert trained["realrag"].checkpoints[2].spec.epoch == 2
 
-    again = train_heads(data, configs, tmp_path, num_workers=2)  # nothing is left to train
+    again = train_heads(data, configs, tmp_path, num_workers=2, negatives=others)  # nothing is left to train
     assert {name: one.head.name for name, one in again.items()} == {
         name: one.head.name for name, one in trained.items()
     }

@@ -12,6 +12,7 @@ from engine.sources import Plan
 from engine.store import Workspace
 from engine.studies.base import Phase, Study, run_study
 from engine.studies.config import Settings
+from engine.studies.kept_reports import kept_reports
 from engine.testing.makers import PaintMaker, PaintPlan
 from tests.dataflow.test_stages import Brightness, KeepBright
 
@@ -52,3 +53,7 @@ def test_a_study_does_not_end_as_failed_because_a_stage_rejects_images(
     for _ in range(2):  # the second run makes nothing and knows the rejections of the first
         report = run_study(PaintStudy(config))
         assert report.tables["counts"] == [{"images": 3, "errors": 9}]
+    (kept,) = kept_reports(Workspace.open(config.workspace))  # equal results are kept once
+    assert kept.study == "PaintStudy"
+    assert kept.report is not None
+    assert kept.report.tables == report.tables

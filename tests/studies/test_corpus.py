@@ -19,7 +19,7 @@ from engine.retriever.ray_captions import cluster_search
 from engine.store import Workspace
 from engine.store.captions import caption_vectors, captions_at, corpus_parts, nearest_captions
 from engine.studies.corpus import CorpusConfig, CorpusReport, build_corpus
-from engine.studies.genbench.metrics import MetricsConfig, MetricStudy
+from engine.studies.genbench.metrics import MetricsConfig, MetricStudy, run_metrics
 
 pytestmark = pytest.mark.cluster
 
@@ -164,6 +164,31 @@ def test_the_similarity_of_a_corpus_is_that_of_its_captions_each_once(
     found = corpus_similarity(local_search(workspace, "web", encoder.name), texts, 9)
     expected = mean_text_similarity(class_embeddings(texts), vectors, k=9)
     assert np.allclose(found, expected, atol=1e-3)  # the stored vectors are float16, not quite of unit norm
+
+
+def test_the_metric_study_searches_the_corpus_on_the_cluster_once(
+    whole: tuple[Path, CorpusReport], tmp_path: Path, tiny_dataset: Path, tiny_encoder: str, tiny_pipeline: str
+):
+    place = str(whole[0] / "workspace")
+    config = MetricsConfig(
+        workspace=place, corpus="web", report=tmp_path / "report", datasets=(str(tiny_dataset),), encoder=tiny_encoder,
+        generator=tiny_pipeline, sources=("generative",), shots=(2,), compare_shots=2, seeds=(0,), other_encoders=(),
+        fid_encoder=tiny_encoder, nearest_captions=9,
+    )  # fmt: skip
+    report = run_metrics(config)
+    study = MetricStudy(config)
+    texts = np.asarray(study.texts(study.datasets[0]))
+    expected = corpus_similarity(local_search(Workspace.open(place), "web", load_encoder(tiny_encoder).name), texts, 9)
+    assert [row["mts"] for row in report.tables["figure_6_classes"]] == pytest.approx(expected.tolist())
+    assert "9 nearest captions of corpus web" in (tmp_path / "report/index.html").read_text()
+    (of_set,) = report.tables["figure_6_data_sets"]
+    assert of_set["mts"] == pytest.approx(expected.mean())
+    searches = lambda: [row for row in Workspace.open(place).ledger().to_pylist() if row["stage"] == "search captions"]  # noqa: E731
+    (search,) = [row for row in searches() if row["rows"] == 3]
+    assert search["usd_compute"] > 0
+    num_searches = len(searches())
+    assert run_metrics(config).tables["figure_6_classes"] == report.tables["figure_6_classes"]
+    assert len(searches()) == num_searches
 
 
 def test_the_metric_study_refuses_a_corpus_that_it_cannot_use(whole: tuple[Path, CorpusReport], tmp_path: Path):

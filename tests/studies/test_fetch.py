@@ -1,23 +1,34 @@
 """`imagefoundry fetch` against a server on loopback: dead links give way to the next best, and every failure is a row."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from engine.cli.main import main
 from engine.images import decode_image
+from engine.models import load_encoder
 from engine.recipe import Recipe
 from engine.sources.fetching.fetcher import FetchLimits
 from engine.sources.fetching.pictures import Candidates, Picture, WebMaker
-from engine.store import Workspace
-from engine.studies.corpus import CorpusConfig, build_corpus
+from engine.store import Committer, Workspace, write_fragments
+from engine.store.captions import ensure_caption_encoder
+from engine.store.vectors import from_matrix
 from engine.studies.fetch import FetchConfig, fetch_pictures
 from engine.testing.models import save_bert, save_blip2
+from tests.catalog.test_img2dataset import write_output
 from tests.sources.fetching.server import Server, serving
 
+FAULTS = {
+    "status/404": "status 404",
+    "html/x": "its type is text/html, no image",
+    "circle/a": "it redirects in a circle",
+    "tagged/x?tag=noai": "X-Robots-Tag: noai",
+}
 LIMITS = {"seconds_between": 0.0, "retry_seconds": 0.0, "timeout_seconds": 20.0, "allow_networks": ("127.0.0.0/8",)}
 
 
@@ -60,46 +71,109 @@ def test_the_next_best_takes_the_place_of_a_dead_one():
     assert [len(kept) for kept in candidates.kept(there, 2)] == [1, 2]
 
 
+def commit_corpus(workspace: Workspace, corpus: str, source: str, rows: list[dict[str, str]]) -> None:
+    """A corpus as `build-corpus` leaves it, of rows with `url` and `caption`."""
+    encoder = load_encoder(source)
+    column = ensure_caption_encoder(workspace, encoder.name, encoder.dimension)
+    vectors = encoder.encode_texts([row["caption"] for row in rows]).astype(np.float16)
+    numbers = {"corpus": corpus, "part": 0}
+    table = pa.Table.from_pylist([row | numbers | {"row": at, "key": at} for at, row in enumerate(rows)])
+    account = numbers | {"encoder": encoder.name, "file": "", "start": 0, "rows": len(rows), "used": len(rows)}
+    account |= {"left": "{}", "settings": "{}", "run_id": ""}
+    with Committer(workspace) as committer:
+        committer.add(write_fragments(workspace.uri, "captions", table.append_column(column, from_matrix(vectors))))
+        committer.add(write_fragments(workspace.uri, "caption_parts", pa.Table.from_pylist([account])))
+
+
+@pytest.fixture(scope="module")
+def web(
+    tmp_path_factory: pytest.TempPathFactory, cluster: None, tiny_encoder: str, tiny_dataset: Path
+) -> Iterator[tuple[Server, FetchConfig]]:
+    """A corpus of 90 pictures, every second six of which are of dead links, and how they are fetched."""
+    place = tmp_path_factory.mktemp("web")
+    with serving() as server:
+        rows = []
+        for number in range(90):
+            colour = ("red apple", "green tree", "blue boat")[number % 3]
+            path = f"{list(FAULTS)[number // 6 % 4]}#{number}" if number % 6 < 3 else f"ok/{number}"
+            rows.append({"url": server.url(path), "caption": f"{colour} {number}"})
+        texts = {"captioner": str(save_blip2(place / "blip2")), "similarity": str(save_bert(place / "bert"))}
+        workspace = str(place / "workspace")
+        commit_corpus(Workspace.open(workspace), "web", tiny_encoder, rows)
+        yield (
+            server,
+            FetchConfig(
+                corpus="web", datasets=(str(tiny_dataset),), shots=6, reserve=4, encoder=tiny_encoder, workspace=workspace,
+                limits=FetchLimits(**LIMITS), filter=True, filter_threshold=-1.0, **texts,
+            ),
+        )  # fmt: skip
+
+
 @pytest.mark.cluster
-def test_dead_links_are_replaced_until_the_shots_are_there_and_a_second_run_fetches_nothing(
-    server: Server, tmp_path: Path, cluster: None, tiny_encoder: str, tiny_dataset: Path
+def test_dead_links_are_replaced_until_the_shots_are_there_and_another_threshold_chooses_among_stored_pictures(
+    web: tuple[Server, FetchConfig],
 ):
-    rows, faults = [], ("status/404", "html/x", "circle/a", "tagged/x?tag=noai")
-    for number in range(90):
-        colour = ("red apple", "green tree", "blue boat")[number % 3]
-        path = f"{faults[number // 6 % 4]}#{number}" if number % 6 < 3 else f"ok/{number}"
-        rows.append({"url": server.url(path), "caption": f"{colour} {number}"})
-    (tmp_path / "tables").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tables/0.parquet")
-    place = str(tmp_path / "workspace")
-    build_corpus(CorpusConfig(tables=str(tmp_path / "tables"), corpus="web", workspace=place, encoder=tiny_encoder))
-    config = FetchConfig(
-        corpus="web", datasets=(str(tiny_dataset),), shots=6, reserve=4, encoder=tiny_encoder, workspace=place,
-        limits=FetchLimits(**LIMITS),
-    )  # fmt: skip
+    server, config = web
     (found,) = fetch_pictures(config)
     assert [len(kept) for kept in found.kept] == [6, 6, 6]
     assert found.short == 0
-    images = Workspace.open(place).scan(["id", "image", "key", "source", "corpus"]).read_all().to_pylist()
+    columns = ["id", "image", "key", "source", "corpus", "made_caption", "caption_similarity", "device_seconds"]
+    images = Workspace.open(config.workspace).scan(columns).read_all().to_pylist()
     assert len(images) == found.fetched == 18
     assert all("/ok/" in row["key"] and row["corpus"] == "web" for row in images)
     assert all(decode_image(row["image"]).shape == (16, 16, 3) for row in images)
     assert {one for kept in found.kept for one in kept} == {row["id"] for row in images}
-    errors = Workspace.open(place).errors().to_pylist()
-    assert set(found.reasons) == {row["reason"] for row in errors} <= {
-        "status 404", "its type is text/html, no image", "it redirects in a circle", "X-Robots-Tag: noai"
-    }  # fmt: skip
+    errors = Workspace.open(config.workspace).errors().to_pylist()
+    assert set(found.reasons) == {row["reason"] for row in errors} <= set(FAULTS.values())
     assert sum(found.reasons.values()) == len(errors) > 0
+    assert server.requests["robots.txt"] == 1  # one worker for all rounds, so its politeness outlives each
+
+    before = sum(server.requests.values())
+    scores = sorted(row["caption_similarity"] for row in images)
+    threshold = scores[1] + (scores[2] - scores[1]) / 2
+    (stricter,) = fetch_pictures(replace(config, filter_threshold=threshold))
+    reason = f"its caption is less similar to the class name than {threshold:g}"
+    assert stricter.reasons[reason] == 2 + stricter.fetched - (sum(map(len, stricter.kept)) - 16)
+    rows = Workspace.open(config.workspace).scan(["id", "caption_similarity"]).read_all().to_pylist()
+    score_of = {row["id"]: row["caption_similarity"] for row in rows}
+    assert len(score_of) == 18 + stricter.fetched
+    assert all(score_of[one] >= threshold for kept in stricter.kept for one in kept)
+    tried = len(Workspace.open(config.workspace).errors()) - len(errors) + stricter.fetched
+    assert sum(server.requests.values()) - before <= tried * 2 + 1  # nothing that is stored is fetched again
+
     before = sum(server.requests.values())
     (again,) = fetch_pictures(config)
     assert (again.fetched, again.kept) == (0, found.kept)
     assert sum(server.requests.values()) == before
-    texts = {"captioner": str(save_blip2(tmp_path / "blip2")), "similarity": str(save_bert(tmp_path / "bert"))}
-    alike = replace(config, shots=7, filter=True, filter_threshold=-1.0, **texts)
-    (one_more,) = fetch_pictures(alike)
-    assert [len(kept) for kept in one_more.kept] == [7, 7, 7]
-    made = Workspace.open(place).scan(["made_caption", "caption_similarity"], "made_caption IS NOT NULL").read_all()
-    assert made.num_rows == one_more.fetched == 3
-    (none,) = fetch_pictures(replace(alike, shots=8, filter_threshold=1.0))
-    assert (none.fetched, none.kept) == (0, one_more.kept)
-    assert none.reasons["its caption is less similar to the class name than 1"] > 0
+    stages = [row["stage"] for row in Workspace.open(config.workspace).ledger().to_pylist()]
+    assert stages.count("search captions") == 1  # of the run that fetched nothing; else the pictures carry it
+
+
+@pytest.mark.cluster
+def test_fetched_pictures_and_folders_of_img2dataset_are_genbenchs_retrieval_source(
+    web: tuple[Server, FetchConfig], tmp_path: Path, tiny_dataset: Path, tiny_encoder: str
+):
+    server, config = web
+    place = ["--workspace", config.workspace, "--report", str(tmp_path / "report"), "--encoder", tiny_encoder]
+    study = ["genbench", "--datasets", str(tiny_dataset), "--sources", "retrieval", *place, "--allow-fewer-shots"]
+    before = sum(server.requests.values())
+    assert main([*study, "--shots", "2", "5", "--fetched", "web", "--fetched-threshold", "-1"]) == 0
+    assert sum(server.requests.values()) == before
+    tables = json.loads((tmp_path / "report/report.json").read_text())["tables"]
+    few, many = sorted(tables["tradeoff"], key=lambda row: row["shots"])
+    assert (few["images"], many["images"]) == (6, 15)
+    (fetched,) = tables["fetched"]
+    assert (fetched["corpus"], fetched["pictures"], fetched["below_threshold"]) == ("web", 15, 0)
+    assert fetched["bytes_per_picture"] > 100
+    assert fetched["failed_candidates"] > 0
+    assert many["usd_per_image"] == pytest.approx(fetched["usd_per_picture"])
+    assert many["usd_billed"] > many["usd_busy"] > 0
+    assert main([*study, "--shots", "2", "--fetched", "web", "--fetched-threshold", "1.5"]) == 2
+
+    pool = str(write_output(tmp_path / "pool", "webdataset"))
+    assert main([*study, "--shots", "2", "--pool", pool]) == 0
+    (row,) = json.loads((tmp_path / "report/report.json").read_text())["tables"]["tradeoff"]
+    assert row["images"] == 6
+    assert row["usd_per_image"] > 0
+    made = Workspace.open(config.workspace).scan(["key"], "corpus = 'pool'").read_all()
+    assert all(key.startswith("0000") for key in made["key"].to_pylist())

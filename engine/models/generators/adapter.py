@@ -67,6 +67,8 @@ class PipelineAdapter:
     """Whether mode `native` has a `reference_scale`; without one only scale 1 is valid."""
     supports_prompt_weights: ClassVar[bool] = False
     """Whether brackets in a prompt weight its tokens (prompt_weights.py)."""
+    vocabularies: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    """(Name of its vectors in files, tokenizer, text encoder) of each vocabulary that a learned token enters; none if it takes none."""
     limits_prompts: ClassVar[bool] = True
     """Whether the text encoder reads a limited number of tokens; longer prompts are rejected."""
 

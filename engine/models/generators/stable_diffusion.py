@@ -25,10 +25,13 @@ class StableDiffusion(PipelineAdapter):
     controlnet_model = "ControlNetModel"
     control_argument = "image"
     supports_prompt_weights = True
+    vocabularies: ClassVar[tuple[tuple[str, str, str], ...]] = (("emb_params", "tokenizer", "text_encoder"),)
 
     def encode(self, prompt: str) -> Embeddings:
         pipeline, weighted = self.pipeline, read_weights(prompt)
-        self.check_length(weighted.text, pipeline.tokenizer, pipeline.tokenizer.model_max_length)
+        # a learned token of several vectors takes as many places
+        text = pipeline.maybe_convert_prompt(weighted.text, pipeline.tokenizer)
+        self.check_length(text, pipeline.tokenizer, pipeline.tokenizer.model_max_length)
         embeds, _ = pipeline.encode_prompt(weighted.text, self.device, 1, False)
         encoder = TextEncoder(pipeline.tokenizer, pipeline.text_encoder)
         return {"prompt_embeds": weight_embeds(pipeline, weighted, embeds, [encoder])[0]}
@@ -50,6 +53,7 @@ class StableDiffusionXL(StableDiffusion):
     """Stable Diffusion XL and the models distilled from it."""
 
     pipeline_name = "StableDiffusionXLPipeline"
+    vocabularies = (("clip_l", "tokenizer", "text_encoder"), ("clip_g", "tokenizer_2", "text_encoder_2"))
     mode_pipelines: ClassVar = {
         "controlnet": "StableDiffusionXLControlNetPipeline",
         "img2img": "StableDiffusionXLImg2ImgPipeline",
@@ -58,7 +62,9 @@ class StableDiffusionXL(StableDiffusion):
 
     def encode(self, prompt: str) -> Embeddings:
         pipeline, weighted = self.pipeline, read_weights(prompt)
-        self.check_length(weighted.text, pipeline.tokenizer, pipeline.tokenizer.model_max_length)
+        # a learned token of several vectors takes as many places
+        text = pipeline.maybe_convert_prompt(weighted.text, pipeline.tokenizer)
+        self.check_length(text, pipeline.tokenizer, pipeline.tokenizer.model_max_length)
         embeds, _, pooled, _ = pipeline.encode_prompt(
             weighted.text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.evaluation.rating import SCALES, RatingStudy, analyse, rating_matrix
-from engine.reports.figures import GRID, INK, PALETTE, axes_of
+from engine.reports.axes import GRID, INK, PALETTE, axes_of
 
 MAX_CASES = 24
 """Up to so many images are shown one by one in Figure 9, as in the paper."""

@@ -48,6 +48,8 @@ class WebMaker(Generates):
     """Fetches pictures. The limits per host hold within one worker, so a run needs exactly one (`Run.max_workers`)."""
 
     limits: FetchLimits = field(default_factory=FetchLimits)
+    search_seconds: dict[str, float] = field(default_factory=dict)
+    """Data set → busy seconds per picture that the search took; part of the cost of each picture that comes."""
     rows_per_call: int = RECIPES_PER_CALL
     gpus_per_actor: float = 0.25
     _fetcher: Fetcher | None = None
@@ -66,7 +68,10 @@ class WebMaker(Generates):
         assert self._fetcher is not None
         async with self._fetcher as fetcher:
             found = await fetcher.fetch_all([recipe.key for recipe in recipes])
-        return [_decoded(one.data) if not one.reason else Made(reason=one.reason) for one in found]
+        made = [_decoded(one.data) if not one.reason else Made(reason=one.reason) for one in found]
+        for recipe, one in zip(recipes, made, strict=True):
+            one.search_seconds = 0.0 if one.reason else self.search_seconds.get(recipe.dataset, 0.0)
+        return made
 
 
 def _decoded(data: bytes) -> Made:

@@ -17,10 +17,9 @@ from engine.costs import totals
 from engine.prompts import Strategy
 from engine.recipe import Recipe
 from engine.reports import Report
-from engine.reports.figures import bar_figure
 from engine.reports.tables import average_over_seeds, format_usd
 from engine.sources import Maker, Plan, plan_ids
-from engine.sources.kinds import SOURCES, source_kind
+from engine.sources.kinds import PAPER_SOURCES, source_kind
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.genbench.allocation import (
@@ -40,13 +39,16 @@ from engine.studies.genbench.budget_report import (
     Purchase,
     allocation_by_source,
     allocation_rows,
+    bought_in_words,
+    spending_figures,
     summarise_spending,
     verdict,
 )
 from engine.studies.genbench.prompts import join
 from engine.studies.image_set import Images, load_images
 from engine.studies.scoring import Bills, EvaluationSet, cost_tables, error_rows, scores_of
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots, check_sources
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots, check_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class BudgetConfig(StudyConfig):
 
     budget_usd: float = 10.0
     """US dollars for the images of all data sets together, the pilot and its labels included; test images are free."""
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = PAPER_SOURCES
     """Sources of images to buy; `original` must be one of them, since the pilot tests the others on originals."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data."""
@@ -98,6 +100,7 @@ def run_budget(config: BudgetConfig) -> Report:
 class BudgetStudy(SourceStudy):
     """A pilot, a decision for each seed, and the purchase."""
 
+    name = "budget"
     config: BudgetConfig
 
     def check(self) -> None:
@@ -300,15 +303,9 @@ class BudgetStudy(SourceStudy):
         return Report(
             title=f"The best use of {format_usd(self.config.budget_usd)}",
             tables={name: found for name, found in tables.items() if found},
-            figures={
-                "Linear probe, mean over data sets; bars are one standard deviation over seeds.": bar_figure(
-                    {row["strategy"]: 100 * row["linear_probe"] for row in summary},
-                    spread={row["strategy"]: 100 * (row["linear_probe_sd"] or 0.0) for row in summary},
-                    title=f"{format_usd(self.config.budget_usd)}, labels of the pilot included",
-                    label="linear probe (%)",
-                )
-            },
-            notes=[*verdict(rows), *self._notes()],
+            figures=spending_figures(summary, tables["allocation"], format_usd(self.config.budget_usd)),
+            findings=[*verdict(rows), *bought_in_words(tables["allocation"])],
+            notes=self._notes(),
         )
 
     def _notes(self) -> list[str]:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from engine.reports.aggregate import Row, group_rows, mean_and_sd, standard_error, with_sd
+from engine.reports.comparisons import dot_figure, line_figure
+from engine.reports.figures import bar_figure
+from engine.reports.headings import source_name
 
 PLANNED, EVERYWHERE = "the plan", "original + retrieval evenly"
 SUMMARISED = ("zero_shot", "cler", "linear_probe", "expected")
@@ -95,3 +98,46 @@ def verdict(rows: Sequence[Row], column: str = "linear_probe") -> list[str]:
         f"The plan {word} the best single source at equal dollars ({best}): {with_sd(gain, 2, '+')} points of "
         f"linear probe, mean over data sets; better with {sum(each > 0 for each in gain)} of {len(gain)} seeds."
     ]
+
+
+def bought_in_words(allocation: Sequence[Row]) -> list[str]:
+    """A sentence on the sources that the classes train on beside their originals, by the rows of `allocation`."""
+    classes: dict[str, float] = {}
+    for row in allocation:
+        classes[row["chosen"]] = classes.get(row["chosen"], 0.0) + row["classes"]
+    total = sum(classes.values())
+    if not total:
+        return []
+    parts = ", ".join(
+        f"{num:.0f} on {'originals alone' if name == 'original' else f'{source_name(name)} images'}"
+        for name, num in sorted(classes.items(), key=lambda one: -one[1])
+    )
+    return [f"Of {total:.0f} classes it trains {parts} (mean over seeds)."]
+
+
+def spending_figures(summary: Sequence[Row], allocation: Sequence[Row], budget: str) -> dict[str, str]:
+    """Caption → accuracy of each way of spending, accuracy against the dollars spent, and the sources chosen, by data set."""
+    ways = [row for row in summary if row["linear_probe"] is not None]
+    percent = {row["strategy"]: (100 * row["linear_probe"], 100 * (row["linear_probe_sd"] or 0.0)) for row in ways}
+    chosen = {
+        str(dataset): {source_name(row["chosen"]): (row["classes"], None) for row in members}
+        for (dataset,), members in group_rows(allocation, ("dataset",)).items()
+    }
+    return {
+        "Linear probe, mean over data sets; bars are one standard deviation over seeds.": bar_figure(
+            {name: mean for name, (mean, _) in percent.items()},
+            spread={name: sd for name, (_, sd) in percent.items()},
+            title=f"{budget}, labels of the pilot included",
+            label="linear probe (%)",
+        ),
+        "Accuracy per dollar: linear probe against what was spent, mean over data sets; bars are one standard deviation over seeds.": line_figure(
+            {row["strategy"]: [(row["usd_busy"], *percent[row["strategy"]])] for row in ways if row["usd_busy"]},
+            title="Accuracy per dollar",
+            x="busy USD",
+            y="linear probe (%)",
+            log=True,
+        ),
+        "Classes that train on each source beside their originals, mean over seeds.": dot_figure(
+            chosen, title="Sources chosen by the plan", label="classes"
+        ),
+    }

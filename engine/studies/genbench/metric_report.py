@@ -10,7 +10,7 @@ from engine.evaluation.metrics import CLER, LINEAR_PROBE, PRECISION_AT_5, RECALL
 from engine.reports import Report
 from engine.reports.aggregate import Row, mean_and_sd, standard_error
 from engine.reports.figures import bar_figure, scatter_figure
-from engine.reports.tables import heading
+from engine.reports.headings import heading
 from engine.studies.scoring import is_generated
 
 
@@ -68,6 +68,7 @@ def metric_report(found: MetricFindings, errors: Sequence[Row] = ()) -> Report:
     falling = " and ".join(metric.heading for metric in proxy_metrics() if not metric.higher_is_better)
     return Report(
         title="GenBench: which metric predicts the linear probe?",
+        findings=_findings(tables),
         tables={name: rows for name, rows in tables.items() if rows},
         figures={caption: svg for caption, svg in figures.items() if svg},
         notes=[
@@ -88,6 +89,28 @@ def small_sets() -> frozenset[str]:
     """GenBench's data sets of two categories by its Table 4, FER 2013 among them: the four that its Figure 4 leaves out."""
     return frozenset(
         name for name, facts in genbench_datasets().items() if (facts.paper_classes or facts.num_classes) <= 2
+    )
+
+
+def _findings(tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The metric with the strongest correlation in its direction and the next one, and the seconds that it takes."""
+    directions = {metric.name: 1 if metric.higher_is_better else -1 for metric in proxy_metrics()}
+    rows = [row for row in tables["figure_4"] if row["group"] == "all" and row["pearson"] is not None]
+    ranked = sorted(rows, key=lambda row: -directions[row["score"]] * row["pearson"])
+    if not ranked:
+        return []
+    parts = [
+        f"{heading(row['score'])} r = {row['pearson']:.2f} [{row['pearson_low']:.2f}, {row['pearson_high']:.2f}]"
+        for row in ranked[:3]
+    ]
+    sentences = [
+        f"Of {len(ranked)} metrics, {heading(ranked[0]['score'])} predicts the linear probe best, over {ranked[0]['n']} sets of "
+        f"generated images: {', '.join(parts)} (Pearson, 95 % intervals; a metric that should fall has the best r at -1)."
+    ]
+    seconds = {row["metric"]: row for row in tables["figure_5"] if row["shots"] == "all"}
+    times = [f"{heading(name)} {row['seconds']:.3g} ± {row['standard_error']:.1g}" for name, row in seconds.items()]
+    return (
+        [*sentences, f"Seconds per set of images, mean ± standard error: {', '.join(times)}."] if times else sentences
     )
 
 

@@ -18,18 +18,20 @@ from engine.models.reach import check_encoder
 from engine.prompts import Strategy, strategy_name
 from engine.recipe import Recipe
 from engine.reports import Report
-from engine.retriever.class_captions import corpus_encoder, corpus_similarity, local_search
-from engine.sources.kinds import SOURCES, source_kind
+from engine.sources.kinds import PAPER_SOURCES, source_kind
 from engine.store import Workspace
-from engine.studies.base import run_study
+from engine.studies.base import Phase, run_study
 from engine.studies.config import check_not_empty
 from engine.studies.genbench.metric_report import MetricFindings, metric_report
+from engine.studies.genbench.similarity import CorpusSimilarity
 from engine.studies.image_set import Images, load_features, load_images
 from engine.studies.scoring import EvaluationSet, error_rows, is_generated, measure_once
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots, check_sources
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots, check_sources
 
 if TYPE_CHECKING:
     from engine.dataflow.inception import InceptionFeatures
+    from engine.dataflow.run import Run
     from engine.dataflow.stages import Stage
 
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 class MetricsConfig(StudyConfig):
     """Points to measure: one per data set, source, strategy, number of shots and seed."""
 
-    sources: tuple[str, ...] = SOURCES
+    sources: tuple[str, ...] = PAPER_SOURCES
     """Any of `generative`, `retrieval`, `original`."""
     strategies: tuple[str, ...] = ("defined_template",)
     """Prompt strategies of the generated data."""
@@ -86,6 +88,7 @@ def run_metrics(config: MetricsConfig) -> Report:
 class MetricStudy(SourceStudy):
     """Every metric on every point, and how well each predicts the linear probe."""
 
+    name = "metrics"
     config: MetricsConfig
 
     def check(self) -> None:
@@ -94,7 +97,7 @@ class MetricStudy(SourceStudy):
         for name in (*self.config.other_encoders, self.config.fid_encoder):
             check_encoder(name)
         if self.config.corpus:
-            corpus_encoder(Workspace.open(self.config.workspace, create=False), self.config.corpus, self.encoder.name)
+            self.similarity(Workspace.open(self.config.workspace, create=False))
         _ = self.inception
         if self.config.time_on_gpu:
             import torch
@@ -165,6 +168,20 @@ class MetricStudy(SourceStudy):
         report = metric_report(found, error_rows(workspace, self.every_plan()))
         report.tables["files"] = self.files()
         return report
+
+    def phases(self) -> Iterator[Phase]:
+        """Makes and embeds the images, and searches the corpus for the mean text similarity."""
+        yield from super().phases()
+        if self.config.corpus and self._generated:
+            yield "mean text similarity", self._search_corpus
+
+    def similarity(self, workspace: Workspace) -> CorpusSimilarity:
+        """Mean text similarities by the corpus. Raises ValueError if it cannot be used."""
+        return CorpusSimilarity(workspace, self.config.corpus, self.encoder.name, self.config.nearest_captions)
+
+    def _search_corpus(self, run: "Run") -> None:
+        texts = [np.asarray(self.texts(dataset)) for dataset in self.datasets if dataset.task != "multilabel"]
+        self.similarity(run.workspace).on_cluster(run, texts)
 
     @property
     def _generated(self) -> dict[str, Variant]:
@@ -262,8 +279,7 @@ class MetricStudy(SourceStudy):
     def _mean_text_similarity(self, evaluation: EvaluationSet) -> np.ndarray:
         """`[C]`, by the captions of the corpus, each once, or by those of the pool, once for each image."""
         if self.config.corpus:
-            search = local_search(evaluation.workspace, self.config.corpus, self.encoder.name)
-            return corpus_similarity(search, np.asarray(evaluation.texts), self.config.nearest_captions)
+            return self.similarity(evaluation.workspace).of(np.asarray(evaluation.texts))
         captions = self.pool
         counts = np.bincount(captions.caption_of, minlength=len(captions.captions))
         k = min(self.config.nearest_captions, int(counts.sum()))

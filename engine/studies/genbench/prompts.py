@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,16 +14,18 @@ from engine.prompts import Strategy, load_sentences, strategy_name
 from engine.prompts.negative_prompts import NEGATIVE_PROMPTS
 from engine.reports import Report
 from engine.reports.aggregate import mean_and_sd, with_sd
+from engine.reports.comparisons import by_series, dot_figure
 from engine.reports.figures import bar_figure
+from engine.reports.headings import strategy_words
 from engine.reports.tables import average_over_seeds
 from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.config import check_not_empty
+from engine.studies.findings import ranking_findings
 from engine.studies.image_set import Images
 from engine.studies.scoring import (
     Bills,
     EvaluationSet,
-    contact_sheet,
     cost_tables,
     error_rows,
     improvement_figure,
@@ -32,7 +34,9 @@ from engine.studies.scoring import (
     scores_of,
     tradeoff_rows,
 )
-from engine.studies.study import SourceStudy, StudyConfig, Variant, check_shots
+from engine.studies.sheets import comparison_sheet
+from engine.studies.study import SourceStudy, StudyConfig
+from engine.studies.variants import Variant, check_shots
 
 STRATEGIES = (
     "simple_template",
@@ -92,6 +96,7 @@ def run_prompts(config: PromptsConfig) -> Report:
 class PromptStudy(SourceStudy):
     """Every strategy at the same shots, and retrieved images as one more candidate for each class."""
 
+    name = "prompts"
     config: PromptsConfig
 
     @cached_property
@@ -167,13 +172,8 @@ class PromptStudy(SourceStudy):
                     chosen, of_classes = self._choose(evaluation, seed, eligible, by_name)
                     choices += chosen
                     classes += of_classes
-            sheets += [
-                replace(
-                    contact_sheet(workspace, dataset, name, plans[name, self.config.seeds[0]]),
-                    source=self.variants[name].source,
-                )
-                for name in candidates
-            ]
+            of_first = {name: plans[name, self.config.seeds[0]] for name in candidates}
+            sheets.append(comparison_sheet(workspace, dataset, evaluation.test, of_first))
         best = best_by_dataset(scored)
         tables = {
             "table_2": table_2(scored),
@@ -189,10 +189,16 @@ class PromptStudy(SourceStudy):
         figures = {FIGURE_2_BEST: improvement_figure(best)} if best else {}
         for group in dict.fromkeys(row["group"] for row in scored):
             bars, spread = _bars([row for row in scored if row["group"] == group])
-            caption = f"CLER at {self.config.shots} shots, {group}; bars are one standard deviation over seeds."
+            caption = f"GenBench Table 2, {group}: CLER at {self.config.shots} shots; bars are one standard deviation over seeds."
             figures[caption] = bar_figure(bars, spread=spread, title=str(group), label="CLER (%)")
+        figures |= choice_figure(choices)
+        generated = [row for row in scored if is_generated(row)]
         return Report(
             title="GenBench: prompt strategies",
+            findings=[
+                *ranking_findings(generated, "strategy", "cler", "prompt strategy", "CLER"),
+                *choice_findings(choices),
+            ],
             tables={name: rows for name, rows in tables.items() if rows},
             sheets=sheets,
             figures=figures,
@@ -259,15 +265,12 @@ class PromptStudy(SourceStudy):
             )
         if not choices:
             return notes
-        gain = gains(choices)
         return [
             *notes,
             f"'{BY_CLASS}': each class takes the strategy (or the retrieved images) whose first {config.pilot_shots} images "
             f"best recognise {config.validation_shots} original training images per class by CLER's centres; test images "
             f"are not used. All rows have {config.shots} shots. '{HINDSIGHT}' is an upper bound chosen on the test set, not a "
             "usable method.",
-            f"Best for each class less best single: {with_sd(gain, 2, '+')} points of CLER, mean over data sets; "
-            f"positive for {sum(each > 0 for each in gain)} of {len(gain)} seeds.",
         ]
 
 
@@ -360,12 +363,34 @@ def gains(choices: Sequence[dict[str, Any]], column: str = "cler") -> list[float
     return [statistics.fmean(each) for each in by_seed.values()]
 
 
+def choice_findings(choices: Sequence[dict[str, Any]]) -> list[str]:
+    """The gain of the choice for each class in one sentence; none without choices."""
+    gain = gains(choices)
+    if not gain:
+        return []
+    return [
+        f"Best for each class less best single: {with_sd(gain, 2, '+')} points of CLER, mean over data sets; "
+        f"positive for {sum(each > 0 for each in gain)} of {len(gain)} seeds."
+    ]
+
+
+def choice_figure(choices: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Caption → CLER of the choice for each class beside the single candidates, by data set; none without choices."""
+    picture = dot_figure(
+        by_series(choices, "dataset", "strategy", "cler", 100.0), title="Choice for each class", label="CLER (%)"
+    )
+    caption = (
+        "The strategy chosen for each class, beside the best single one; bars are one standard deviation over seeds."
+    )
+    return {caption: picture} if picture else {}
+
+
 def _bars(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
     """CLER in percent, mean over data sets and seeds, and its standard deviation over seeds."""
     values: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         if row["cler"] is not None:
-            name = (row["strategy"] or row["source"]).replace("defined_template+", "DT, ").replace("_", " ")
+            name = strategy_words(row["strategy"] or row["source"])
             values.setdefault(name, {}).setdefault(row["seed"], []).append(100 * row["cler"])
     seeds = {name: [statistics.fmean(each) for each in by_seed.values()] for name, by_seed in values.items()}
     found = {name: mean_and_sd(each) for name, each in seeds.items()}

@@ -31,6 +31,8 @@ class RetrieverSettings(Settings):
     """Real images per class: one half for mining and training, the other for retrieval; a class may have fewer."""
     texts: int = 20
     """Training prompts per class; an image is generated for each, to mine its negatives."""
+    mining_seed: int = 0
+    """Seed of the images that are generated for the training prompts; all `seeds` share their negatives."""
     training_strategy: str = "defined_template"
     """Prompt strategy of the training prompts."""
     strategy: str = "simple_template"
@@ -74,6 +76,7 @@ class RetrieverSettings(Settings):
         if self.database_shots < 2:
             raise ValueError(f"database_shots is {self.database_shots}; give 2 or more, for two halves")
         check_seeds(self.seeds)
+        check_seeds((self.mining_seed,))
         if not 0 <= self.held_out_share < 1:
             raise ValueError(f"held_out_share is {self.held_out_share}; give a share from 0 to below 1")
         for strategy in (self.strategy, self.training_strategy):

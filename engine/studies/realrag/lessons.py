@@ -69,7 +69,8 @@ class Lessons:
         """One image per training prompt."""
         config = self.config
         plans = [
-            GenerativePlan(dataset, self.generator, config.training_strategy, config.texts) for dataset in self.datasets
+            GenerativePlan(dataset, self.generator, config.training_strategy, config.texts, config.mining_seed)
+            for dataset in self.datasets
         ]
         return ConcatenatedPlan(plans)
 

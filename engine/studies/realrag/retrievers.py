@@ -12,6 +12,7 @@ from engine.models.generators import adapter_of
 from engine.models.spec import GeneratorSpec
 from engine.prompts.written_prompt import WRITTEN_PROMPT
 from engine.reports import Report
+from engine.reports.headings import heading
 from engine.retriever.database import DatabasePlan
 from engine.retriever.fit import Trained
 from engine.retriever.retriever import Retriever, plain_head
@@ -21,6 +22,7 @@ from engine.studies.base import Phase, Study, run_study
 from engine.studies.realrag.config import TRAINED, RetrieverSettings, TrainRetrieverConfig
 from engine.studies.realrag.judge import Row, retrieval_rows
 from engine.studies.realrag.lessons import Lessons, MiningHalf
+from engine.studies.realrag.presentation import RETRIEVED, curve_figures, dots, retrieval_findings
 from engine.studies.realrag.tables import held_out_rows, summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
 
@@ -35,6 +37,7 @@ Key = tuple[str, str, int]
 class RetrieverStudy(Study):
     """Retrievers for one or several generators over one database."""
 
+    name = "train-retriever"
     config: RetrieverSettings
 
     def __init__(self, config: RetrieverSettings):
@@ -247,6 +250,7 @@ class RetrieverStudy(Study):
         """Retrieval, training curves and costs."""
         by = ("generator", "method", "dataset", "group")
         retrieval = self.retrieval_table(workspace)
+        whole = [row for row in retrieval if "@" not in row["method"]]
         tables = {
             "retrieval": summary(retrieval, by),
             **self.held_out_table(retrieval),
@@ -256,7 +260,10 @@ class RetrieverStudy(Study):
             "files": self.files(),
             "errors": error_rows(workspace, self.every_plan()),
         }
+        plots = {f"{heading(score)} by data set and retriever.": dots(whole, score) for score in RETRIEVED}
         return Report(
+            findings=retrieval_findings(whole),
+            figures=plots | curve_figures(tables["training_curves"]),
             title="Retrievers trained on the mistakes of a generator",
             tables={name: rows for name, rows in tables.items() if rows or name == "errors"},
             notes=[

@@ -24,7 +24,8 @@ from engine.studies.realrag.judge import (
     score_rows,
 )
 from engine.studies.realrag.options import Option, compare_options, option_lessons
-from engine.studies.realrag.pictures import reference_sheet, space_sheet
+from engine.studies.realrag.pictures import reference_sheet, space_figure
+from engine.studies.realrag.presentation import figures, findings
 from engine.studies.realrag.retrievers import Key, RetrieverStudy
 from engine.studies.realrag.tables import by_knowledge, paired_tests, paper_tables, summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
@@ -47,6 +48,7 @@ def run_realrag(config: RealRagConfig) -> Report:
 class RealRag(RetrieverStudy):
     """Retrievers, and the images that are generated with their references."""
 
+    name = "realrag"
     config: RealRagConfig
 
     def __init__(self, config: RealRagConfig):
@@ -231,17 +233,16 @@ class RealRag(RetrieverStudy):
                 scored = score_rows(judges[name], loaded)
                 rows.append(dict(zip(("generator", "method", "seed"), key, strict=True)) | scored)
         whole = [row for row in rows if "@" not in row["method"]]
-        retrieval = self.retrieval_table(workspace)
+        every_retrieval = self.retrieval_table(workspace)
+        retrieval = [row for row in every_retrieval if "@" not in row["method"]]
         tables = {
             "realrag": summary(whole, ("generator", "method", "dataset", "group")),
             **paper_tables(whole, self.generators),
-            "retrieval": summary(
-                [row for row in retrieval if "@" not in row["method"]], ("generator", "method", "dataset", "group")
-            ),
-            "paired_tests": paired_tests(whole, [row for row in retrieval if "@" not in row["method"]]),
+            "retrieval": summary(retrieval, ("generator", "method", "dataset", "group")),
+            "paired_tests": paired_tests(whole, retrieval),
             **self.held_out_table(retrieval),
-            "by_knowledge": by_knowledge(whole, [row for row in retrieval if "@" not in row["method"]]),
-            "figure_7": _figure_7(rows, retrieval),
+            "by_knowledge": by_knowledge(whole, retrieval),
+            "figure_7": _figure_7(rows, every_retrieval),
             "training_curves": self.training_curves(),
             "heads": self.head_rows(),
             "judge": [judge.row() for judge in judges.values()],
@@ -254,16 +255,20 @@ class RealRag(RetrieverStudy):
             tables["head_options"] = summary(self._options(workspace), ("change", "dataset"))
         first = config.seeds[0]
         sheets = []
+        maps: dict[str, str] = {}
         for generator in self.generators:
             mine = {method: sets for (name, method, seed), sets in images.items() if (name, seed) == (generator, first)}
             mine = {method: sets for method, sets in mine.items() if "@" not in method}
             for dataset in self.datasets:
                 of_dataset = {method: sets[dataset.name] for method, sets in mine.items()}
                 sheets.append(reference_sheet(workspace, dataset, judges[dataset.name].test, of_dataset, generator))
-                sheets.append(space_sheet(dataset, judges[dataset.name].test, of_dataset, self.judge.name, generator))
+                maps |= space_figure(dataset, judges[dataset.name].test, of_dataset, self.judge.name, generator)
         return Report(
             title="RealRAG: what a retrieved real image adds to a generated one",
+            findings=findings(whole, retrieval),
             tables=tables,
+            figures=figures(whole, retrieval, tables["by_knowledge"], tables["figure_7"], tables["training_curves"])
+            | maps,
             sheets=sheets,
             notes=[
                 f"FID is of {next(iter(judges.values())).fid_features}; only distances of equal features and numbers compare.",
