@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import Any
 
@@ -153,7 +153,7 @@ class Run:
         with (
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
             Ticker(committer, progress, self.renew, self._compact_if_due) as ticker,
-            Pool(backlog, plan, job, ask, self.cluster, self._price, self.max_workers, self.say) as pool,
+            Pool(backlog, plan, job, ask, self.cluster, cache(self._price), self.max_workers, self.say) as pool,
             self._kept.lent(pool, job, ask),
         ):
             filling = Filling(self, self._accounts, plan, job, pool, committer, progress, result)
