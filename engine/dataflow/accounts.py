@@ -45,7 +45,7 @@ class Accounts:
 
     @property
     def instance(self) -> Instance:
-        """The configured instance, or the one that most of the bill was for at the last sample."""
+        """The configured instance, or that of the cluster's GPUs once there are any: of several, the one that costs most."""
         return self._instance
 
     @property
@@ -73,11 +73,13 @@ class Accounts:
             self._nodes = nodes
         self._bill()
         self._nodes = nodes
-        rates: dict[str, float] = {}
+        rates: dict[Instance, float] = {}
         for instance, share in self._shares():
-            rates[instance.name] = rates.get(instance.name, 0.0) + share * instance.usd_per_hour
+            rates[instance] = rates.get(instance, 0.0) + share * instance.usd_per_hour
         if rates and not self._is_settled:
-            self._instance = self._prices.instance(max(rates, key=lambda name: rates[name]))
+            most = max(rates, key=lambda one: (one.num_gpus > 0, rates[one]))
+            if most.num_gpus or not self._instance.num_gpus:  # GPUs that have gone did the work all the same
+                self._instance = most
 
     def _bill(self) -> None:
         """Bills the nodes of the last sample up to now."""
