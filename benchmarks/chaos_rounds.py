@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.chaos import ChaosPlan, Damage
 from benchmarks.chaos_store import BUCKET, FaultyProxy, s3_server, settings
+from engine.dataflow.cluster import START_ATTEMPTS
 
 MOST_RUNS = 16
 """Times that a round's command is run; events end far fewer."""
@@ -50,14 +51,8 @@ class Arena:
             self.plain = kept
             self.shared = kept | token | {"RAY_ADDRESS": self.address}
             self._quick = {"RAY_health_check_failure_threshold": "3", "RAY_health_check_period_ms": "1000"}
-            port_of_ray = self.address.rpartition(":")[2]
-            head = self._start(
-                "--head", f"--port={port_of_ray}", "--num-cpus=8", "--num-gpus=0", f"--temp-dir={folder}/ray"
-            )
+            head = self._start_head()
             stack.callback(end, head)
-            deadline = time.monotonic() + 300
-            while "Ray runtime started" not in (self.folder / "ray.log").read_text() and time.monotonic() < deadline:
-                time.sleep(0.2)
             self._stack = stack.pop_all()
         return self
 
@@ -67,6 +62,18 @@ class Arena:
     def add_node(self) -> "subprocess.Popen[bytes]":
         """A node of one processor and one logical GPU."""
         return self._start(f"--address={self.address}", "--num-cpus=1", "--num-gpus=1")
+
+    def _start_head(self) -> "subprocess.Popen[bytes]":
+        """Ray's head; tried again, since a busy machine may exceed the 30 s that Ray gives it."""
+        port = self.address.rpartition(":")[2]
+        for attempt in range(START_ATTEMPTS):
+            place = self.folder / f"ray-{attempt}"
+            head = self._start("--head", f"--port={port}", "--num-cpus=8", "--num-gpus=0", f"--temp-dir={place}")
+            while head.poll() is None:
+                if "Ray runtime started" in (self.folder / "ray.log").read_text():
+                    return head
+                time.sleep(0.2)
+        raise RuntimeError(f"Ray did not start: {(self.folder / 'ray.log').read_text()[-500:]}")
 
     def _start(self, *options: str) -> "subprocess.Popen[bytes]":
         environment = self.shared | self._quick
