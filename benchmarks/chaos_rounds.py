@@ -51,7 +51,8 @@ class Arena:
             self.plain = kept
             self.shared = kept | token | {"RAY_ADDRESS": self.address}
             self._quick = {"RAY_health_check_failure_threshold": "3", "RAY_health_check_period_ms": "1000"}
-            head = self._start_head()
+            port_of_ray = self.address.rpartition(":")[2]
+            head = self._start("--head", f"--port={port_of_ray}", "--num-cpus=8", "--num-gpus=0")
             stack.callback(end, head)
             self._stack = stack.pop_all()
         return self
@@ -63,26 +64,22 @@ class Arena:
         """A node of one processor and one logical GPU."""
         return self._start(f"--address={self.address}", "--num-cpus=1", "--num-gpus=1")
 
-    def _start_head(self) -> "subprocess.Popen[bytes]":
-        """Ray's head; tried again, since a busy machine may exceed the 30 s that Ray gives it."""
-        port = self.address.rpartition(":")[2]
-        for attempt in range(START_ATTEMPTS):
-            place = self.folder / f"ray-{attempt}"
-            head = self._start("--head", f"--port={port}", "--num-cpus=8", "--num-gpus=0", f"--temp-dir={place}")
-            while head.poll() is None:
-                if "Ray runtime started" in (self.folder / "ray.log").read_text():
-                    return head
-                time.sleep(0.2)
-        raise RuntimeError(f"Ray did not start: {(self.folder / 'ray.log').read_text()[-500:]}")
-
     def _start(self, *options: str) -> "subprocess.Popen[bytes]":
+        """A started Ray; tried again, since a busy machine may exceed the 30 s that Ray gives it."""
         environment = self.shared | self._quick
         environment.pop("RAY_ADDRESS")
-        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--include-dashboard=false", *options]
-        if "--head" not in options:
-            command.remove("--include-dashboard=false")
-        with (self.folder / "ray.log").open("ab") as log:
-            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        said = self.folder / f"ray-{secrets.token_hex(4)}.log"
+        for attempt in range(START_ATTEMPTS):
+            command = [str(Path(sys.executable).parent / "ray"), "start", "--block", *options]
+            if "--head" in options:  # the nodes use the head's folder
+                command += ["--include-dashboard=false", f"--temp-dir={self.folder}/ray-{attempt}"]
+            with said.open("ab") as log:
+                one = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            while one.poll() is None:
+                if "Ray runtime started" in said.read_text():
+                    return one
+                time.sleep(0.2)
+        raise RuntimeError(f"Ray did not start: {said.read_text()[-500:]}")
 
 
 def _restore(before: dict[str, str | None]) -> None:
