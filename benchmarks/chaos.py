@@ -1,31 +1,29 @@
 #!/usr/bin/env python3
-"""Rounds of seeded random failures: kills, errors, lost answers and signals; each run must end with exactly its plan.
+"""Rounds of seeded random failures: kills, stops, full disks, bad storage; each run must end with exactly its plan.
 
-    python -m benchmarks.chaos --rounds 100 --jobs 2
+    python -m benchmarks.chaos --rounds 100 --rows 10000 --results chaos.jsonl     # goes on where it was stopped
 
-A round fills a plan of 500 rows, some read and some generated, while workers kill themselves (while they make, or between a
-write and its receipt), the driver or Ray's raylet is killed, SIGINT or SIGTERM comes, commits fail or their answers are lost,
-recipes kill their process each time and others fail. Whatever ended the driver, the same command is run again. At the end the
-table must hold every planned image once, and `errors` every recipe that cannot be made once.
+A round fills a plan, some of it read and some generated, on a disk or on S3 behind a proxy that delays, cuts and lies. Workers kill or
+stop themselves (while they make, or between a write and its receipt) or meet a full disk; the driver, Ray's raylet or a node is killed,
+the driver is stopped while another takes its workspace over, SIGINT or SIGTERM comes; commits fail, their answers are lost, the committer
+dies before or after one; recipes kill their process each time and others fail. Whatever ended the driver, the same command is run again.
+At the end the table must hold every planned image once, `errors` every recipe that cannot be made once, the ledger the same
+numbers, every image must decode, and a clean-up must leave no file that the tables do not name.
 """
 
 import argparse
 import json
 import os
 import random
-import re
-import secrets
+import resource
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +37,8 @@ from engine.recipe import Recipe
 from engine.sources import Made, Stored
 
 ROWS = 500
-MOST_RUNS = 12
-"""Times that a round's command is run; events end far fewer."""
+FULL_BYTES = 256
+"""Bytes that a process may write to a file while its disk is full."""
 
 
 @dataclass(frozen=True)
@@ -48,46 +46,76 @@ class Damage:
     """Failures of a round."""
 
     seed: int
+    rows: int = ROWS
+    store: str = "disk"
+    """`disk` or `s3`."""
     poison: tuple[int, ...] = ()
     """Recipes that kill their process each time."""
     bad: tuple[int, ...] = ()
     """Recipes that fail."""
-    worker_kills: tuple[tuple[str, int], ...] = ()
-    """(`make` or `write`, call at which a worker kills itself), each once."""
+    worker_events: tuple[tuple[str, int], ...] = ()
+    """(`make` or `write`: a worker kills itself there; `stop`: it stops for a while; `full`: its disk is full; call), each once."""
     driver_events: tuple[tuple[str, int], ...] = ()
-    """(`SIGKILL`, `SIGINT`, `SIGTERM` or `raylet`, rows in the table at which it comes), each in a run of its own."""
+    """(Event, rows in the table at which it comes), each in a run of its own. Events are `SIGKILL`, `SIGINT`, `SIGTERM`, `raylet`, `node`
+    (one of two is killed), `stop` (for a while), and on S3 `takeover` (the driver is stopped, another one ends the plan, and it wakes up)."""
     commits: tuple[str, ...] = ()
-    """Fate of the first commits of each run: `fail`, `lose` (it takes effect but its answer is an error) or `pass`."""
+    """Fate of the first commits of each run: `fail`, `lose` (it takes effect but its answer is an error), `full` (its disk is full) or `pass`;
+    and, once in a round, `die before` or `die after`."""
 
     @classmethod
-    def drawn(cls, seed: int) -> "Damage":
+    def drawn(cls, seed: int, rows: int = ROWS) -> "Damage":
         """The failures of a seed."""
         draw = random.Random(seed)
-        odd = draw.sample(range(ROWS), 4)
+        odd = draw.sample(range(rows), 4)
+        store = draw.choice(("disk", "disk", "s3"))
+        events = ["SIGKILL", "SIGINT", "SIGTERM", "raylet", "node", "stop"] + ["takeover"] * 2 * (store == "s3")
+        fates = ["fail", "lose", "pass", "die before", "die after"] + ["full"] * (store == "disk")
+        workers = ("make", "write", "stop", "full") if store == "disk" else ("make", "write", "stop")
+        driver_events = [(draw.choice(events), draw.randrange(1, rows)) for _ in range(draw.choice((0, 1, 1, 2)))]
+        if [kind for kind, _ in driver_events].count("node") == 2:  # one of the two nodes stays
+            driver_events.pop()
+        if "takeover" in dict(driver_events):  # the second driver must find something to do, and ends the round
+            driver_events = [("takeover", draw.randrange(1, rows // 2))]
         return cls(
             seed,
+            rows,
+            store,
             poison=tuple(odd[: draw.choice((0, 0, 1))]),
             bad=tuple(odd[2 : 2 + draw.choice((0, 1, 2))]),
-            worker_kills=tuple(
-                (draw.choice(("make", "write")), draw.randrange(1, 12)) for _ in range(draw.choice((0, 1, 1, 2)))
+            worker_events=tuple(
+                (draw.choice(workers), draw.randrange(1, 12)) for _ in range(draw.choice((0, 1, 1, 2)))
             ),
-            driver_events=tuple(
-                (draw.choice(("SIGKILL", "SIGKILL", "SIGINT", "SIGTERM", "raylet")), draw.randrange(1, ROWS))
-                for _ in range(draw.choice((0, 1, 1, 2)))
-            ),
-            commits=tuple(draw.choice(("fail", "lose", "pass")) for _ in range(draw.choice((0, 2, 4)))),
+            driver_events=tuple(driver_events),
+            commits=tuple(draw.choice(fates) for _ in range(draw.choice((0, 2, 4)))),
         )
+
+    @property
+    def kinds(self) -> list[str]:
+        """Every failure of the round, for counting."""
+        workers = [f"worker {kind}" for kind, _ in self.worker_events]
+        commits = [f"commit {kind}" for kind in self.commits if kind != "pass"]
+        driver = [kind for kind, _ in self.driver_events]
+        return [
+            *workers,
+            *driver,
+            *commits,
+            *["poison"] * len(self.poison),
+            *["bad"] * len(self.bad),
+            f"on {self.store}",
+        ]
 
 
 @dataclass(frozen=True)
 class ChaosPlan:
     """Flat pictures, the first third of them read from files."""
 
+    rows: int = ROWS
+
     def __len__(self) -> int:
-        return ROWS
+        return self.rows
 
     def __getitem__(self, index: int) -> Recipe:
-        source = "original" if index < ROWS // 3 else "generative"
+        source = "original" if index < self.rows // 3 else "generative"
         return Recipe(source=source, dataset="chaos", class_index=0, class_name="colour", prompt="flat", seed=index)
 
 
@@ -98,6 +126,7 @@ class ChaosMaker:
     damage: Damage
     folder: str
     """Folder of markers for events that have already happened."""
+    stop_seconds: float = 1.0
     rows_per_call: int = 8
     gpus_per_actor: float = 0.25
     needs_gpu: bool = False
@@ -123,7 +152,9 @@ class ChaosMaker:
 
         self.calls += 1
         time.sleep(0.05)
-        die_if(self.damage, "make", self.calls, self.folder)
+        befall(self, "make", self.calls)
+        befall(self, "stop", self.calls)
+        befall(self, "full", self.calls)
         if any(recipe.seed in self.damage.poison for recipe in recipes):
             os.kill(os.getpid(), signal.SIGKILL)
         made = []
@@ -138,15 +169,32 @@ class ChaosMaker:
         return made
 
 
-def die_if(damage: Damage, stage: str, call: int, folder: str) -> None:
-    """Kills this process the way the kernel would, if the damage says so and it has not happened yet."""
-    for number, (at, when) in enumerate(damage.worker_kills):
-        if at == stage and call >= when:
-            try:
-                os.close(os.open(f"{folder}/killed-{number}", os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                continue
-            os.kill(os.getpid(), signal.SIGKILL)
+def befall(maker: ChaosMaker, stage: str, call: int) -> None:
+    """Lets an event of the damage come over this process, if it is due and has not come yet."""
+    for number, (kind, when) in enumerate(maker.damage.worker_events):
+        if kind == stage and call >= when and is_first(maker.folder, f"worker-{number}"):
+            if kind == "stop":
+                wake = f"sleep {maker.stop_seconds}; kill -CONT {os.getpid()}"
+                subprocess.Popen(["sh", "-c", wake], start_new_session=True)
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif kind == "full":
+                fill_disk()
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_first(folder: str | Path, name: str) -> bool:
+    """Whether nobody has asked this before in the round."""
+    try:
+        os.close(os.open(f"{folder}/did-{name}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def fill_disk(num_bytes: int = FULL_BYTES) -> None:
+    """From now on this process can write only so many bytes to a file; the rest fails as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
 
 
 class ChaosWorker(worker.Worker):
@@ -158,7 +206,7 @@ class ChaosWorker(worker.Worker):
         report = super()._write_rows(rows)
         self._num_writes += 1
         maker: Any = self._job.maker
-        die_if(maker.damage, "write", self._num_writes, maker.folder)
+        befall(maker, "write", self._num_writes)
         return report
 
 
@@ -189,8 +237,11 @@ class DriveConfig:
     """One run of a round."""
 
     folder: Path
-    """Holds the workspace and the markers."""
+    """Holds the markers, and the workspace on a disk."""
+    workspace: str
     seed: int
+    rows: int = ROWS
+    stop_seconds: float = 1.0
 
 
 def drive(config: DriveConfig) -> None:
@@ -199,26 +250,32 @@ def drive(config: DriveConfig) -> None:
     from engine.dataflow import pool
     from engine.dataflow.run import Run
     from engine.dataflow.stages import Embed
-    from engine.store import Workspace
+    from engine.store import Workspace, lock, object_lock
 
-    damage = Damage.drawn(config.seed)
-    pool.Worker = ChaosWorker  # type: ignore[misc]
-    workspace = Workspace.open(config.folder / "workspace")
+    damage = Damage.drawn(config.seed, config.rows)
+    pool.Worker = ChaosWorker
+    lock.BEAT_SECONDS, object_lock.WATCH_SECONDS = 1.0, 3.0  # the store's clock makes every lock look dead
+    workspace = Workspace.open(config.workspace)
     encoder: Any = ChaosEncoder()
     loader: Any = load_chaos_encoder
+    has_nodes = "node" in dict(damage.driver_events)
+    maker = ChaosMaker(damage, str(config.folder), config.stop_seconds, rows_per_call=max(8, config.rows // 100))
+    if has_nodes:
+        maker.gpus_per_actor, maker.needs_gpu = 1.0, True
     run = Run(
         workspace,
         PriceBook.load(),
         commit_every_seconds=0.5,
         flush_seconds=0.5,
-        max_workers=1 + config.seed % 2,
+        max_workers=2 if has_nodes else 1 + config.seed % 2,
+        device="auto" if has_nodes else "cpu",
     )
     with run:
-        _damage_commits(damage.commits)
-        run.fill("chaos", ChaosPlan(), ChaosMaker(damage, str(config.folder)), [Embed.of(encoder, loader)])
+        _damage_commits(damage.commits, config.folder)
+        run.fill("chaos", ChaosPlan(config.rows), maker, [Embed.of(encoder, loader)])
 
 
-def _damage_commits(kinds: Sequence[str]) -> None:
+def _damage_commits(kinds: Sequence[str], folder: Path) -> None:
     import lance
 
     real, left = lance.LanceDataset.commit, iter(kinds)
@@ -227,7 +284,17 @@ def _damage_commits(kinds: Sequence[str]) -> None:
         kind = next(left, "pass")
         if kind == "fail":
             raise OSError("503 Slow Down")
-        done = real(*arguments, **named)
+        if kind == "die before" and is_first(folder, kind):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "full":
+            fill_disk()
+        try:
+            done = real(*arguments, **named)
+        finally:
+            if kind == "full":
+                fill_disk(resource.RLIM_INFINITY)
+        if kind == "die after" and is_first(folder, kind):
+            os.kill(os.getpid(), signal.SIGKILL)
         if kind == "lose":
             raise OSError("the connection was reset")
         return done
@@ -235,130 +302,44 @@ def _damage_commits(kinds: Sequence[str]) -> None:
     lance.LanceDataset.commit = staticmethod(commit)
 
 
-@contextmanager
-def shared_ray() -> Iterator[dict[str, str]]:
-    """A Ray for all rounds but those that kill a raylet, which spares each run the start of its own; the environment that names it."""
-    with tempfile.TemporaryDirectory(prefix="chaos-ray-", dir="/tmp") as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        names = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
-        start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
-        start += ["--num-cpus=16", "--include-dashboard=false", f"--temp-dir={folder}"]
-        with (Path(folder) / "log").open("wb") as log:
-            head = subprocess.Popen(start, env=_plain_environment() | names, stdout=log, stderr=log)
-        try:
-            yield names | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
-        finally:
-            head.terminate()
-            head.wait()
-
-
-def _plain_environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
-
-
-def play(seed: int, shared: dict[str, str] | None = None) -> dict[str, Any]:
-    """Plays a round; returns its result. `shared`: the environment of `shared_ray`."""
-    from engine.store import Workspace
-
-    damage = Damage.drawn(seed)
-    environment = _plain_environment()
-    if shared and all(kind != "raylet" for kind, _ in damage.driver_events):
-        environment |= shared
-    events = list(damage.driver_events)
-    started = time.monotonic()
-    codes: list[int] = []
-    said = ""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        workspace = Workspace.open(Path(folder) / "workspace")
-        while (not codes or codes[-1] != 0) and len(codes) < MOST_RUNS:
-            event = events.pop(0) if events else None
-            code, said = _run_once(Path(folder), seed, event, workspace, environment)
-            codes.append(code)
-        plan = ChaosPlan()
-        odd = {*damage.poison, *damage.bad}
-        ids = workspace.scan(["id"]).read_all()["id"].to_pylist()
-        wanted = [plan[index].id for index in range(ROWS) if index not in odd]
-        errors = workspace.errors()["seed"].to_pylist()
-        problems = []
-        if sorted(ids) != sorted(wanted):
-            problems.append(
-                f"{len(ids)} rows, {len(set(ids))} distinct, {len(set(wanted) - set(ids))} missing, {len(set(ids) - set(wanted))} not wanted"
-            )
-        if sorted(errors) != sorted(odd):
-            problems.append(f"errors {sorted(errors)} instead of {sorted(odd)}")
-        if not workspace.verify().sound:
-            problems.append("the workspace is damaged")
-        if codes[-1] != 0:
-            problems.append(f"it never ended: {codes}, {said[-500:]}")
-    return {
-        "seed": seed,
-        "right": not problems,
-        "problems": problems,
-        "codes": codes,
-        "seconds": round(time.monotonic() - started, 1),
-        "damage": asdict(damage),
-    }
-
-
-def _run_once(
-    folder: Path, seed: int, event: tuple[str, int] | None, workspace: Any, environment: dict[str, str]
-) -> tuple[int, str]:
-    """Runs the driver, and lets the event come when the table has so many rows; its exit code and what it said."""
-    command = [sys.executable, "-m", "benchmarks.chaos", "drive", "--folder", str(folder), "--seed", str(seed)]
-    with (folder / "said").open("w+") as said:
-        driver = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-        deadline = time.monotonic() + 300
-        while driver.poll() is None and time.monotonic() < deadline:
-            if event and workspace.count() >= event[1]:
-                _let_come(event[0], driver.pid)
-                event = None
-            time.sleep(0.05)
-        if driver.poll() is None:
-            _let_come("SIGKILL", driver.pid)
-            driver.wait()
-            return -1, "it hung"
-        said.seek(0)
-        return driver.returncode, said.read()
-
-
-def _let_come(kind: str, pid: int) -> None:
-    import psutil
-
-    if kind != "raylet":
-        os.kill(pid, getattr(signal, kind))
-        return
-    for child in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.Error):  # a process that has just ended
-            if re.search(r"/raylet/raylet\b", " ".join(child.cmdline())):
-                child.kill()
-
-
 def main() -> int:
     """Plays the rounds; returns 0 if all ended as they should."""
     if sys.argv[1:2] == ["drive"]:
         sys.argv.pop(1)
         return run_command(DriveConfig, drive, "One run of a round.")
+    from benchmarks.chaos_rounds import Arena, play
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="seed of the first round")
+    parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--jobs", type=int, default=1, help="rounds at once")
+    parser.add_argument("--stop-seconds", type=float, default=60.0, help="how long a process is stopped")
+    parser.add_argument(
+        "--results", type=Path, help="file for a line of JSON per round; rounds that are in it are not played again"
+    )
     options = parser.parse_args()
-    kinds: Counter[str] = Counter()
-    right = 0
-    seeds = range(options.first, options.first + options.rounds)
-    with shared_ray() as shared, ThreadPoolExecutor(options.jobs) as threads:
-        for found in threads.map(lambda seed: play(seed, shared), seeds):
-            right += found["right"]
-            damage = found["damage"]
-            kinds.update(kind for kind, _ in (*damage["worker_kills"], *damage["driver_events"]))
-            kinds.update(damage["commits"])
-            kinds.update({"poison": len(damage["poison"]), "bad": len(damage["bad"])})
+    results = (
+        [json.loads(line) for line in options.results.read_text().splitlines()]
+        if options.results and options.results.exists()
+        else []
+    )
+    known = {one["seed"] for one in results}
+    seeds = [seed for seed in range(options.first, options.first + options.rounds) if seed not in known]
+    with Arena() as arena, ThreadPoolExecutor(options.jobs) as threads:
+        for found in threads.map(
+            lambda seed: play(arena, Damage.drawn(seed, options.rows), options.stop_seconds), seeds
+        ):
+            results.append(found)
             print(json.dumps(found), flush=True)
-    print(f"{right} of {options.rounds} rounds ended right; damage: {dict(kinds)}")
-    return 0 if right == options.rounds else 1
+            if options.results:
+                with options.results.open("a") as lines:
+                    lines.write(json.dumps(found) + "\n")
+        print(f"faults of the S3 proxy: {dict(arena.proxy.faults)}")
+    kinds = Counter(kind for one in results for kind in one["kinds"])
+    right = sum(one["right"] for one in results)
+    print(f"{right} of {len(results)} rounds ended right; damage: {dict(kinds)}")
+    return 0 if right == len(results) else 1
 
 
 if __name__ == "__main__":

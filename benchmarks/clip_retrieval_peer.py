@@ -11,6 +11,7 @@ import argparse
 import functools
 import importlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("images", "model", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--notes", type=Path, help="folder for a file to which each batch adds its time and its images")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=4)
     options = parser.parse_args()
@@ -34,7 +36,7 @@ def main() -> None:
 
     config = json.loads((options.model / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"].pop("hf_tokenizer_name", None)
-    options.output.mkdir(parents=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "peer.json").write_text(json.dumps(config["model_cfg"]))
     open_clip.add_model_config(options.output / "peer.json")
     pixels = config["preprocess_cfg"]
@@ -60,6 +62,9 @@ def main() -> None:
         def __call__(self, batch: Any) -> None:
             super().__call__(batch)
             arrivals.append((time.monotonic(), len(batch["image_filename"])))
+            if options.notes:
+                with (options.notes / f"{os.getpid()}").open("a") as lines:
+                    lines.write(f"{arrivals[-1][0]} {arrivals[-1][1]}\n")
 
         def flush(self) -> None:
             super().flush()

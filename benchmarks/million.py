@@ -4,6 +4,7 @@
     python -m benchmarks.million play --folder /some/disk         # the run, its kills and its measurements: an hour or more
     python -m benchmarks.million grow --folder /some/disk --shots 520   # without kills: into an empty table, or on
     python -m benchmarks.million resume --folder /some/disk       # what a start on that table costs
+    python -m benchmarks.million care --folder /some/disk         # verify; damage a file, verify, repair, resume, verify
     python -m benchmarks.million first-row                        # first row of a run of ten million recipes
     python -m benchmarks.million commits --rows 10000000          # a commit on a table of ten million rows
 
@@ -269,6 +270,44 @@ def resume(folder: Path, shots: int) -> None:
     backlog.close()
 
 
+def care(folder: Path, shots: int) -> int:
+    """Verifies the table, damages a file, verifies, repairs, makes again what was lost, and verifies; returns 0 if all is found and mended."""
+    from engine.store import Workspace
+
+    place = folder / "workspace"
+    workspace = Workspace.open(place, create=False)
+    rows = workspace.count()
+    first = verified(place)
+    fragment = workspace.dataset("images").get_fragments()[0]
+    file = place / "images.lance" / "data" / fragment.metadata.files[0].path
+    os.truncate(file, file.stat().st_size // 2)
+    print(f"{file.name}, with {fragment.count_rows():,} rows, was cut in half", flush=True)
+    damaged = verified(place)
+    verified(place, "--repair")
+    left = Workspace.open(place, create=False).count()
+    print(f"{left:,} rows after the repair", flush=True)
+    command = [sys.executable, "-m", "benchmarks.million", "fill", "--folder", str(folder), "--shots", str(shots)]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    last = verified(place)
+    again = Workspace.open(place, create=False).count()
+    print(f"{again:,} rows after the next run")
+    return 0 if (first, last, again) == ("", "", rows) and file.name in damaged and left < rows else 1
+
+
+def verified(place: Path, *options: str) -> str:
+    """Verifies a workspace by its command, prints what that took, and returns what it has found."""
+    code = f"from engine.cli.main import main; import sys; sys.exit(main(['verify', {str(place)!r}, *{options!r}]))"
+    started, before = time.perf_counter(), os.times()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    used = os.times()
+    spent = used.children_user + used.children_system - before.children_user - before.children_system
+    print(
+        f"verify {' '.join(options)}: {time.perf_counter() - started:.1f} s, {spent:.1f} processor seconds, exit code {done.returncode}"
+    )
+    print("  " + "\n  ".join(done.stdout.strip().splitlines()[:4]), flush=True)
+    return done.stdout if done.returncode else ""
+
+
 def first_row(recipes: int) -> None:
     """Seconds from the start of a driver with that many recipes until the table has a row."""
     from engine.store import Workspace
@@ -349,14 +388,14 @@ def trivial_rows(start: int, num: int) -> Any:
 def main() -> int:
     """Runs one part; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("play", "grow", "fill", "resume", "first-row", "commits", "report"))
+    parser.add_argument("part", choices=("play", "grow", "fill", "resume", "care", "first-row", "commits", "report"))
     parser.add_argument("--folder", type=Path, help="holds the workspace, the models and the notes")
     parser.add_argument("--shots", type=int, default=SHOTS, help="images per class")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--fragments", type=int, nargs="+", default=(100, 1_000))
     options = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if options.part in ("play", "grow", "fill", "resume", "report") and not options.folder:
+    if options.part in ("play", "grow", "fill", "resume", "care", "report") and not options.folder:
         parser.error("give --folder, a place with a few gigabytes")
     if options.part == "play":
         share = options.shots / SHOTS
@@ -367,6 +406,8 @@ def main() -> int:
         fill(options.folder, options.shots)
     elif options.part == "resume":
         resume(options.folder, options.shots)
+    elif options.part == "care":
+        return care(options.folder, options.shots)
     elif options.part == "first-row":
         first_row(options.rows)
     elif options.part == "report":

@@ -51,7 +51,7 @@ class Costs:
     manifest_bytes_per_file: float
     """Size of what a commit writes, per file; within `commit_seconds_per_file`."""
     merge_bytes_per_second: float
-    """Bytes that compaction, a thread of the driver, writes."""
+    """Bytes that one merge writes."""
     bytes_per_recipe: float = 34.0
     """Memory: two bits of state as bytes, the id of what is missing and, after a restart, of what is there (16 each)."""
 
@@ -65,12 +65,15 @@ class Design:
     flush_seconds: float = Run.flush_seconds
     rewrites: float = 1.4
     """Bytes that compaction writes per byte made (docs/scale.md); 0 if nothing is merged."""
+    gpus_per_merge: int = 8
+    """One merge runs on a node of so many GPUs; 0 if the driver merges, one file after the other."""
     drivers: int = 1
     """Each has its part of the plan and a table of its own."""
 
 
 GATHERED = Design("files of 512 MB from the workers, no merging", BYTES_PER_FRAGMENT, 600, 0.0)
-DESIGNS = (Design("as built"), GATHERED, replace(GATHERED, name="the same, and 8 drivers", drivers=8))
+IN_DRIVER = Design("merging in the driver, as where nodes have no processors to spare", gpus_per_merge=0)
+DESIGNS = (Design("as built"), IN_DRIVER, GATHERED, replace(GATHERED, name="the same, and 8 drivers", drivers=8))
 MEMORY_BYTES = 64e9
 """Memory of the driver's node."""
 
@@ -84,12 +87,13 @@ def loads(costs: Costs, design: Design, gpus: int, images: int) -> dict[str, flo
         files = max(images_each / ROWS_PER_FRAGMENT, images_each * IMAGE_BYTES / BYTES_PER_FRAGMENT) + 200
     else:
         files = files_per_second * images_each / rate
+    mergers = max(1.0, gpus_each / design.gpus_per_merge) if design.gpus_per_merge else 1.0
     commit = costs.commit_seconds + costs.commit_seconds_per_file * files
     return {
         "plan": rate * costs.hash_seconds,
         "reports": leases * costs.report_seconds,
         "commits": commit / Run.commit_every_seconds,
-        "merging": rate * IMAGE_BYTES * design.rewrites / costs.merge_bytes_per_second,
+        "merging": rate * IMAGE_BYTES * design.rewrites / (costs.merge_bytes_per_second * mergers),
         "memory": images_each * costs.bytes_per_recipe / MEMORY_BYTES,
     }
 

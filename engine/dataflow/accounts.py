@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,8 +34,9 @@ class Accounts:
         self._clock = clock
         self._started_at = datetime.now(UTC)
         self._started = self._reported = self._sampled = clock()
-        self._nodes: float | None = None
+        self._nodes: Sequence[dict[str, float]] | None = None
         self._node_seconds = self._usd_billed = 0.0
+        self._is_announced = False
         self._work: dict[tuple[str, ...], dict[str, Any]] = {}
         self.images = 0
         self.errors = 0
@@ -44,7 +45,7 @@ class Accounts:
 
     @property
     def instance(self) -> Instance:
-        """The priced instance: the configured one, or the one with the cluster's GPUs once there are any."""
+        """The configured instance, or that of the cluster's GPUs once there are any: of several, the one that costs most."""
         return self._instance
 
     @property
@@ -52,31 +53,50 @@ class Accounts:
         """Whether there is any work to record."""
         return bool(self._work)
 
-    def pricing(self, ask: Ask) -> Pricing:
-        """Prices for what an actor holds."""
+    def pricing(self, ask: Ask, node: dict[str, float] | None = None) -> Pricing:
+        """Prices for what an actor holds, of the node with these resources, or of `instance` if that is not known."""
         return Pricing(
-            usd_per_device_second(self.instance, num_gpus=ask.num_gpus, num_cpus=ask.priced_cpus),
+            usd_per_device_second(
+                self.instance if node is None else self._instance_of(node),
+                num_gpus=ask.num_gpus,
+                num_cpus=ask.priced_cpus,
+            ),
             {kind.name: kind.usd_per_label(self._prices) for kind in kinds.SOURCE_KINDS},
         )
 
-    def sample(self, cluster: dict[str, float]) -> None:
-        """Records the cluster's size, billed from the last sample on, or from the run's start."""
-        if self._nodes is not None:
-            self._bill()
-        if not self._is_settled and cluster.get("GPU"):
-            self._instance, self._is_settled = self._find_instance(cluster), True
-        is_first = self._nodes is None
-        self._nodes = cluster_nodes(cluster, self.instance.num_cpus, self.instance.num_gpus)
-        if is_first:
-            self._bill()
+    def sample(self, nodes: Sequence[dict[str, float]]) -> None:
+        """Records the resources of the cluster's nodes; they are billed from the last sample on, or from the run's start.
+
+        Each node is billed as a share of its own instance: the configured one, or the price book's for its accelerator.
+        """
+        if self._nodes is None:
+            self._nodes = nodes
+        self._bill()
+        self._nodes = nodes
+        rates: dict[Instance, float] = {}
+        for instance, share in self._shares():
+            rates[instance] = rates.get(instance, 0.0) + share * instance.usd_per_hour
+        if rates and not self._is_settled:
+            most = max(rates, key=lambda one: (one.num_gpus > 0, rates[one]))
+            if most.num_gpus or not self._instance.num_gpus:  # GPUs that have gone did the work all the same
+                self._instance = most
 
     def _bill(self) -> None:
-        """Bills the nodes of the last sample up to now, at the price of the instance at that time."""
+        """Bills the nodes of the last sample up to now."""
         now = self._clock()
-        nodes, seconds = self._nodes or 0.0, now - self._sampled
-        self._node_seconds += nodes * seconds
-        self._usd_billed += billed_usd(self.instance, nodes, seconds)
+        seconds = now - self._sampled
+        for instance, share in self._shares():
+            self._node_seconds += share * seconds
+            self._usd_billed += billed_usd(instance, share, seconds)
         self._sampled = now
+
+    def _shares(self) -> list[tuple[Instance, float]]:
+        """Instance of each node, and how much of it the node is."""
+        found = []
+        for node in self._nodes or ():
+            instance = self._instance_of(node)
+            found.append((instance, cluster_nodes(node, instance.num_cpus, instance.num_gpus)))
+        return found
 
     def add(self, entry: dict[str, Any]) -> None:
         """Adds a ledger row, without its run id, to the sums of its kind."""
@@ -91,9 +111,14 @@ class Accounts:
         self.add(kind | dict(zip(SUMS, (rows, busy_seconds, usd, 0.0, 0), strict=True)) | of)
         return usd
 
+    def announce(self) -> None:
+        """Writes the run's row unless it has one, so that a run that is killed after its first commit is known to the next."""
+        if not self._is_announced:
+            self.report("running")
+
     def is_due(self) -> bool:
         """Whether the rows are due for renewal."""
-        return self.has_work and self._clock() - self._reported >= REPORT_EVERY_SECONDS
+        return self.has_work and (not self._is_announced or self._clock() - self._reported >= REPORT_EVERY_SECONDS)
 
     def report(self, status: str) -> None:
         """Renews the run's row in `runs` and its rows in `ledger`."""
@@ -118,10 +143,13 @@ class Accounts:
                 "planned": self.planned,
             }
         )
+        self._is_announced = True
         rows = [{**row, "run_id": self._run_id} for row in self._work.values()]
         self._workspace.put_ledger(self._run_id, rows)
 
-    def _find_instance(self, cluster: dict[str, float]) -> Instance:
+    def _instance_of(self, node: dict[str, float]) -> Instance:
+        if self._is_settled:
+            return self._instance
         prefix = "accelerator_type:"
-        accelerators = [name.removeprefix(prefix) for name in cluster if name.startswith(prefix)]
-        return self._prices.for_device(accelerators[0] if accelerators else "gpu")
+        accelerators = [name.removeprefix(prefix) for name in node if name.startswith(prefix)]
+        return self._prices.for_device((accelerators[0] if accelerators else "gpu") if node.get("GPU") else None)

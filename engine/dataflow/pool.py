@@ -18,7 +18,7 @@ from engine.dataflow.attempts import Suspects, Verdict, first_line, told
 from engine.dataflow.devices import Devices, Place
 from engine.dataflow.leases import Backlog, Lease, LeaseSize
 from engine.dataflow.readers import BLOCKS_AHEAD, Readers
-from engine.dataflow.resources import Ask, Cluster
+from engine.dataflow.resources import CPU_ASK, Ask, Cluster
 from engine.dataflow.rows import Pricing
 from engine.dataflow.worker import Report, Worker, WorkerJob
 from engine.failures import RunFailed
@@ -89,7 +89,7 @@ class Pool:
         job: WorkerJob,
         ask: Ask,
         look: Callable[[], Cluster],
-        price: Callable[[Ask], Pricing],
+        price: Callable[[Ask, str], Pricing],
         max_workers: int | None = None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ):
@@ -184,16 +184,17 @@ class Pool:
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked, self._cluster = now, self._look()
-        workers = [slot for slot in self._slots if not slot.is_guard]
+        self._retire_idle(self._is_leaving)
+        workers = [slot for slot in self._slots if not slot.is_guard and not self._is_leaving(slot)]
         placed = sum(slot.place is not None for slot in workers)
-        room = max(0, self._cluster.room(self.ask) - (len(self._slots) - len(workers)))
+        room = max(0, self._cluster.room(self.ask) - sum(slot.is_guard for slot in self._slots))
         if self._devices.sick and not room and not placed:
             raise RunFailed(f"every GPU of the cluster failed ({self._devices}); look at these nodes")
         if self._cluster.may_grow:
             room = max(room, placed) + PENDING_WORKERS
         for _ in range(min(room, self._demand(), self._max_workers or room) - len(workers)):
             self._start_worker()
-        if not self._is_work_left():
+        if not self._is_work_left() and not self._keeps_idle:
             self._retire_idle()
         elif placed:
             self._placed = now
@@ -214,11 +215,15 @@ class Pool:
         actor = ray.remote(max_restarts=0, max_task_retries=0, **options)(Worker).remote(self._plan, self._job)
         self._slots.append(_Slot(actor, actor.where.remote()))
 
-    def _retire_idle(self) -> None:
+    def _is_leaving(self, slot: _Slot) -> bool:
+        """Whether the worker's node was told to go: it ends what it holds, and gets no more."""
+        return slot.place is not None and slot.place[0] in self._cluster.leaving
+
+    def _retire_idle(self, matches: Callable[[_Slot], bool] = lambda slot: True) -> None:
         """Ends idle workers, so that an autoscaler may remove their node."""
         import ray
 
-        for slot in [slot for slot in self._slots if not (slot.is_busy or slot.is_guard or self._keeps_idle)]:
+        for slot in [one for one in self._slots if not (one.is_busy or one.is_guard) and matches(one)]:
             ray.kill(slot.actor)
             self._slots.remove(slot)
 
@@ -248,7 +253,7 @@ class Pool:
         node, gpus = answer
         slot.place = node, tuple(gpus)
         slot.is_guard = slot.place in self._devices.sick
-        slot.starting = None if slot.is_guard else slot.actor.load.remote(self._price(self.ask))
+        slot.starting = None if slot.is_guard else slot.actor.load.remote(self._price(self.ask, node))
 
     def _hand_out(self) -> None:
         for slot in self._slots:
@@ -258,8 +263,8 @@ class Pool:
                 slot.calls.append(_Call(slot.actor.flush.remote(), None))
 
     def _give(self, slot: _Slot) -> bool:
-        """Gives a worker its next lease; a suspect gets a worker of its own."""
-        if any(call.lease and call.lease.care for call in slot.calls):
+        """Gives a worker its next lease; a suspect gets a worker of its own, and one whose node is leaving gets none."""
+        if self._is_leaving(slot) or any(call.lease and call.lease.care for call in slot.calls):
             return False
         # prefer a lease that is no suspect, so that a failing device is not mistaken for a recipe that kills
         if not slot.calls and (slot.is_proved or not (self._readers.has_block or self._backlog)):
@@ -269,7 +274,7 @@ class Pool:
                 return True
         if self._readers.has_block:
             reading = self._readers.take()
-            self._call(slot, reading.lease, reading.block)
+            self._call(slot, reading.lease, reading.block, self._price(CPU_ASK, reading.node).usd_per_device_second)
             return True
         if self._reads_elsewhere and self._backlog.next_reads:
             return False
@@ -278,9 +283,10 @@ class Pool:
             self._call(slot, lease)
         return lease is not None
 
-    def _call(self, slot: _Slot, lease: Lease, block: Any = None) -> None:
+    def _call(self, slot: _Slot, lease: Lease, block: Any = None, usd_per_second: float | None = None) -> None:
         token, notes = self._suspects.begin(lease)
-        slot.calls.append(_Call(slot.actor.make.remote(lease, token, notes, block), lease, token))
+        made = slot.actor.make.remote(lease, token, notes, block, usd_per_second)
+        slot.calls.append(_Call(made, lease, token))
 
     @property
     def num_ready(self) -> int:

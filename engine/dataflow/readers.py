@@ -21,9 +21,11 @@ class Reading:
     lease: Lease
     token: str
     count: Any
-    """Reference to the number of images read, which the driver fetches."""
+    """Reference to the number of images read and the node, which the driver fetches."""
     block: Any
     """Reference to the images, which the driver does not fetch."""
+    node: str = ""
+    """Id of the node that has read them."""
 
 
 class Readers:
@@ -69,7 +71,7 @@ class Readers:
         self._reading.remove(reading)
         self._suspects.end(reading.token)
         try:
-            made = ray.get(reading.count)
+            made, reading.node = ray.get(reading.count)
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
             return self._suspects.judge(reading.lease, reading.token), first_line(error)
         except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):

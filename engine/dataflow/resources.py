@@ -47,6 +47,14 @@ class Cluster:
     """Resources of each node type that an autoscaler may add."""
     may_grow: bool = False
     """Whether nodes may join: true except for a cluster that this process started for itself."""
+    ids: Sequence[str] = ()
+    """Id of each node."""
+    leaving: frozenset[str] = frozenset()
+    """Ids of nodes that were told to go (a drain, a notice of pre-emption); they are not among `nodes`."""
+
+    def node(self, node_id: str) -> dict[str, float] | None:
+        """Resources of a node; None if it is not there or is leaving."""
+        return dict(zip(self.ids, self.nodes, strict=True)).get(node_id)
 
     @property
     def total(self) -> dict[str, float]:
@@ -110,8 +118,21 @@ def current_cluster(may_grow: bool) -> Cluster:
     """The current state of the cluster that Ray is connected to."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Cluster(nodes, _addable(), may_grow)
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    leaving = frozenset(_leaving()) & set(nodes)
+    staying = {name: resources for name, resources in nodes.items() if name not in leaving}
+    return Cluster([*staying.values()], _addable(), may_grow, [*staying], leaving)
+
+
+def _leaving() -> list[str]:
+    """Ids of the nodes that are being drained."""
+    import ray
+
+    state: Any = ray._private.state.state
+    try:
+        return list(state.get_draining_nodes())
+    except AttributeError:  # no public interface has this, so another release of Ray may lack it
+        return []
 
 
 def _addable() -> list[dict[str, float]]:

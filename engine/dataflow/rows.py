@@ -36,6 +36,8 @@ class Row:
     recipe: Recipe
     made: Made
     make_seconds: float
+    usd_per_make_second: float | None = None
+    """Price of `make_seconds` where another device than the worker's was busy; None for the worker's own price."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Stage → busy seconds."""
     added: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +57,16 @@ class Row:
     def seconds(self) -> float:
         """Busy seconds of all work on the recipe."""
         return self.make_seconds + sum(self.stage_seconds.values())
+
+    def usd(self, stage: str, seconds: float, pricing: Pricing) -> float:
+        """Price of the busy seconds of a stage."""
+        own = pricing.usd_per_device_second
+        return seconds * (own if stage != "make" or self.usd_per_make_second is None else self.usd_per_make_second)
+
+    @property
+    def work(self) -> list[tuple[str, float]]:
+        """Busy seconds of making and of each stage."""
+        return [("make", self.make_seconds), *self.stage_seconds.items()]
 
     def image(self) -> Stored:
         """The stored image; waits until it is encoded."""
@@ -105,7 +117,7 @@ def _image_table(rows: list[Row], pricing: Pricing, run_id: str, device_name: st
             "image_height": image.height,
             "image_width": image.width,
             "device_seconds": seconds,
-            "usd_compute": seconds * pricing.usd_per_device_second,
+            "usd_compute": sum(row.usd(stage, spent, pricing) for stage, spent in row.work),
             "usd_labels": _label_usd(row, pricing),
             "run_id": run_id,
             "batch_size": row.made.batch_size,
@@ -145,13 +157,13 @@ def _sum_work(rows: Sequence[Row], pricing: Pricing) -> list[dict[str, Any]]:
     sums: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
         recipe = row.recipe
-        for stage, seconds in (("make", row.make_seconds), *row.stage_seconds.items()):
+        for stage, seconds in row.work:
             key = (stage, recipe.source, recipe.dataset, recipe.strategy, recipe.generator)
             start = dict(zip(KINDS, key, strict=True)) | dict.fromkeys(SUMS, 0.0) | {"rows": 0, "fetched_bytes": 0}
             entry = sums.setdefault(key, start)
             entry["rows"] += not row.reason
             entry["busy_seconds"] += seconds
-            entry["usd_compute"] += seconds * pricing.usd_per_device_second
+            entry["usd_compute"] += row.usd(stage, seconds, pricing)
             if stage == "make":
                 entry["usd_labels"] += _label_usd(row, pricing)
                 if recipe.source == "retrieval" and not row.reason:

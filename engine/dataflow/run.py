@@ -4,10 +4,10 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import Any
 
@@ -19,12 +19,13 @@ from engine.dataflow.accounts import Accounts
 from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
 from engine.dataflow.cluster import RayConnection
 from engine.dataflow.fill_result import FillResult
+from engine.dataflow.filling import Filling
 from engine.dataflow.kept import KeptWorkers
 from engine.dataflow.leases import Backlog
-from engine.dataflow.metrics import RunMetrics
+from engine.dataflow.merging import run_on_cluster
 from engine.dataflow.pool import Pool
-from engine.dataflow.resources import Ask, Cluster, Device, choose_ask, current_cluster
-from engine.dataflow.rows import Pricing, error_row, to_tables
+from engine.dataflow.resources import CPU_ASK, Ask, Cluster, Device, choose_ask, current_cluster
+from engine.dataflow.rows import Pricing
 from engine.dataflow.stages import Embed, Stage, check_stages
 from engine.dataflow.ticker import Ticker
 from engine.dataflow.worker import Report, WorkerJob
@@ -36,10 +37,10 @@ from engine.models.cpu_time import cpu_warning
 from engine.models.gpu_decoding import Decode
 from engine.progress import Progress
 from engine.sources import GeneratorMaker, Maker, MakerBySource, Plan, plan_ids
-from engine.store import Committer, Receipt, Workspace, WorkspaceLost, write_fragments
+from engine.store import Committer, Workspace, WorkspaceLost
+from engine.store.commit import TRANSIENT
+from engine.store.compaction import run_here
 
-ERRORS_COUNT_FROM = 200
-"""Number of recipes from which the share of errors may stop a run; with fewer, half of them may fail."""
 MAX_WORKERS_VARIABLE = "IMAGEFOUNDRY_MAX_WORKERS"
 ROUNDS = 3
 """Number of times that recipes without a receipt are made again before the run reports them as missing."""
@@ -93,6 +94,7 @@ class Run:
             self._connection = self.ray or stack.enter_context(RayConnection())
             self._kept = stack.enter_context(KeptWorkers(self.keep_workers))
             self._is_connected = False
+            self._workers = CPU_ASK
             self.workspace.settle_runs()
             self._stack = stack.pop_all()
         return self
@@ -141,6 +143,7 @@ class Run:
             return result
         needs_gpu = maker.needs_gpu or any(stage.needs_gpu for stage in stages)
         ask = self._ask(max([maker.gpus_per_actor, *(stage.num_gpus for stage in stages)]), needs_gpu)
+        self._workers = ask
         self._warn_of_processors(maker, backlog.most_left, ask)
         progress = Progress(name, backlog.most_left, run_id=self.run_id)
         planned_before = self._accounts.planned or 0
@@ -150,10 +153,10 @@ class Run:
         with (
             Committer(self.workspace, len(plan), self.commit_every_seconds) as committer,
             Ticker(committer, progress, self.renew, self._compact_if_due) as ticker,
-            Pool(backlog, plan, job, ask, self.cluster, self._price, self.max_workers, self.say) as pool,
+            Pool(backlog, plan, job, ask, self.cluster, cache(self._price), self.max_workers, self.say) as pool,
             self._kept.lent(pool, job, ask),
         ):
-            filling = _Filling(self, plan, job, pool, committer, progress, result)
+            filling = Filling(self, self._accounts, plan, job, pool, committer, progress, result)
             for _ in range(ROUNDS):
                 for report in pool.reports():
                     self.on_report(report)
@@ -247,7 +250,7 @@ class Run:
         """Connects Ray, unless already connected."""
         self._connection.connect()
         self._is_connected = True
-        self._accounts.sample(self.cluster().total)
+        self._accounts.sample(self.cluster().nodes)
 
     def _update_present(self, name: str, plan: Plan, stages: Sequence[Stage]) -> int:
         """Fills missing columns of images of earlier runs; returns the number of these images."""
@@ -275,115 +278,33 @@ class Run:
         self._connection.check()
         return current_cluster(may_grow=not self._connection.is_private)
 
-    def _price(self, ask: Ask) -> Pricing:
-        """Prices of what a worker holds; known once there is a node for it."""
-        self._accounts.sample(self.cluster().total)
-        return self._accounts.pricing(ask)
+    def _price(self, ask: Ask, node_id: str) -> Pricing:
+        """Prices of what a worker on a node holds."""
+        cluster = self.cluster()
+        self._accounts.sample(cluster.nodes)
+        return self._accounts.pricing(ask, cluster.node(node_id))
 
     def renew(self) -> bool:
         """Renews the run's row if it is due; returns whether it was."""
         if not self._accounts.is_due():
             return False
         if self._is_connected:
-            self._accounts.sample(self.cluster().total)
+            self._accounts.sample(self.cluster().nodes)
         self._accounts.report("running")
         return True
 
+    @property
+    def _merges_elsewhere(self) -> bool:
+        """Whether other nodes have processors for merging that no worker holds."""
+        return self._is_connected and not self._connection.is_private and self.cluster().spare_cpus(self._workers) > 0
+
     def _compact_if_due(self) -> None:
-        if any(self.workspace.compaction_due(name) for name in ("images", "errors")):
-            self._compact(clean=False)
+        with suppress(*TRANSIENT):  # the store failed; the next turn looks again
+            if any(self.workspace.compaction_due(name) for name in ("images", "errors")):
+                self._compact(clean=False)
 
     def _compact(self, clean: bool) -> None:
         try:
-            self.workspace.compact(clean=clean)
+            self.workspace.compact(clean=clean, run=run_on_cluster if self._merges_elsewhere else run_here)
         except Exception as error:  # the rows are committed: a table that stays in many files is no reason to fail
             self.say(f"warning: the table was not compacted ({error}); the next run tries again")
-
-
-class _Filling:
-    """State and counts of one fill."""
-
-    def __init__(
-        self,
-        run: Run,
-        plan: Plan,
-        job: WorkerJob,
-        pool: Pool,
-        committer: Committer,
-        progress: Progress,
-        result: FillResult,
-    ):
-        self._run, self._plan, self._job, self._pool = run, plan, job, pool
-        self._committer, self._progress, self._result = committer, progress, result
-        self.metrics = RunMetrics(run.run_id, progress.name)
-        self._tried = self._failed = 0
-        self._reason = ""
-
-    def take(self, report: Report) -> None:
-        """Hands receipts to the committer and counts what it accepts."""
-        self.metrics.show(self._progress.total, self._pool.num_ready, self._committer.lag_seconds)
-        self._take_killers()
-        self._tried += report.rows
-        self._failed += report.failed
-        self._reason = report.reason or self._reason
-        if not report.receipts:
-            return
-        accepted = [receipt for receipt in report.receipts if self._is_accepted(receipt)]
-        # a report's work covers all its receipts; a refused receipt was still paid work
-        self._count(accepted, report.work, report.rejected)
-
-    def _is_accepted(self, receipt: Receipt) -> bool:
-        refused = self._committer.refused
-        again = self._committer.add(receipt)
-        if again:
-            self._pool.make_again(again)
-        return self._committer.refused == refused
-
-    def _count(self, receipts: list[Receipt], work: list[dict[str, Any]], rejected: int = 0) -> None:
-        images, errors = (sum(one.rows for one in receipts if one.table_name == name) for name in ("images", "errors"))
-        self._result.made += images
-        rejected = min(rejected, errors)  # the rows of a refused receipt are missing
-        self._result.errors += errors - rejected
-        self._result.rejected += rejected
-        accounts = self._run._accounts
-        accounts.images += images
-        accounts.errors += errors
-        for entry in work:
-            accounts.add(entry)
-        usd = sum(entry["usd_compute"] + entry["usd_labels"] for entry in work)
-        self._progress.add(images, errors, usd)
-        self.metrics.count(images, errors, sum(entry["busy_seconds"] for entry in work), usd)
-
-    def _take_killers(self) -> None:
-        """Writes the error rows of recipes that killed every worker that made them."""
-        killers, self._pool.killers = self._pool.killers, []
-        if not killers:
-            return
-        self._reason = killers[-1][1]
-        rows = [error_row(self._plan[index], index, reason) for index, reason in killers]
-        run = self._run
-        tables = to_tables(rows, run._accounts.pricing(self._pool.ask), run.run_id, "", self._job.added)
-        receipt = write_fragments(run.workspace.uri, "errors", tables.errors, tables.error_indices)
-        if self._is_accepted(receipt):
-            self._count([receipt], tables.work)
-
-    def check_errors(self, most: float) -> None:
-        """Raises RunFailed as soon as the reports of the workers show that too many recipes fail.
-
-        Images of earlier runs count, so a few recipes that fail each time do not stop a run that makes nothing else.
-        """
-        if self._tried >= ERRORS_COUNT_FROM:
-            self._compare(self._failed, self._tried, most)
-
-    def check_all_errors(self, most: float) -> None:
-        """The same check at the end; of few recipes, half may fail."""
-        tried = self._result.made + self._result.errors + self._result.rejected
-        few = tried + self._result.present < ERRORS_COUNT_FROM
-        self._compare(self._result.errors, tried, max(most, 0.5) if few else most)
-
-    def _compare(self, failed: int, tried: int, most: float) -> None:
-        if failed > most * (tried + self._result.present):
-            raise RunFailed(
-                f"{failed:,} of {tried:,} recipes failed, more than {most:.0%}, the last of them with: {self._reason}; fix "
-                "that, or allow more with --max-errors"
-            )

@@ -22,6 +22,7 @@ class Ticker:
         self._renew, self._maintain = renew, maintain
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self._maintaining: threading.Thread | None = None
         self._failure: BaseException | None = None
 
     def check(self) -> None:
@@ -44,8 +45,10 @@ class Ticker:
             except Exception as error:  # the next turn tries again, and the end of the run reports a permanent failure
                 self._progress.problem = self._progress.problem or f"the run's row could not be renewed ({error})"
             self._progress.show()
-        if renewed:
-            self._maintain()  # may take seconds, and needs nothing that the guard protects
+        if renewed and not (self._maintaining and self._maintaining.is_alive()):
+            # may take minutes, and needs nothing that the guard protects
+            self._maintaining = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
+            self._maintaining.start()
 
     def _run(self) -> None:
         while not self._ended.wait(TICK_SECONDS):
@@ -61,6 +64,8 @@ class Ticker:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        if self._maintaining:
+            self._maintaining.join()
         self._progress.close()
         if self._failure is not None and kind is None:
             raise self._failure

@@ -153,14 +153,24 @@ class Worker:
         self._writing = ThreadPoolExecutor(1)
         return self._stages.preprocessings
 
-    def make(self, lease: Lease, token: str, notes: Any, block: ReadBlock | None = None) -> Report:
-        """Makes a lease; its rows are written with this report or a later one."""
+    def make(
+        self,
+        lease: Lease,
+        token: str,
+        notes: Any,
+        block: ReadBlock | None = None,
+        usd_per_read_second: float | None = None,
+    ) -> Report:
+        """Makes a lease; its rows are written with this report or a later one.
+
+        `block`: the images, if a processor elsewhere has read them, at `usd_per_read_second`.
+        """
         started = time.perf_counter()
         self._failed, self._reason = 0, ""
         if lease.reads and block is None:
             block = read_block(self._plan, self._job.maker, lease, self._stages.preprocessings, _noting(token, notes))
         if block is not None:
-            self._add_read(block)
+            self._add_read(block, usd_per_read_second)
             made = len(block.indices)
         else:
             for part in self._batches(lease):
@@ -214,7 +224,7 @@ class Worker:
             raise
         self._add(batch.indices, batch.recipes, batch.made, {None: _pixels(batch.made)}, batch.seconds)
 
-    def _add_read(self, block: ReadBlock) -> None:
+    def _add_read(self, block: ReadBlock, usd_per_second: float | None) -> None:
         import torch
 
         recipes = [self._plan[int(index)] for index in block.indices]
@@ -223,7 +233,7 @@ class Worker:
             size: torch.from_numpy(pixels) if size else [torch.from_numpy(one) for one in pixels]
             for size, pixels in block.views.items()
         }
-        self._add(block.indices, recipes, block.made, views, seconds)
+        self._add(block.indices, recipes, block.made, views, seconds, usd_per_second)
 
     def _add(
         self,
@@ -232,9 +242,10 @@ class Worker:
         made: Sequence[Made],
         views: Views,
         seconds: float,
+        usd_per_second: float | None = None,
     ) -> None:
         rows = [
-            Row(int(index), recipe, one, seconds + one.search_seconds)
+            Row(int(index), recipe, one, seconds + one.search_seconds, usd_per_second)
             for index, recipe, one in zip(indices, recipes, made, strict=True)
         ]
         self._run_stages([row for row in rows if not row.reason], views)
@@ -340,10 +351,12 @@ def read_block(
 
 def read_elsewhere(
     plan: Plan, maker: Maker, lease: Lease, sizes: Sequence[Preprocessing | None], token: str, notes: Any
-) -> tuple[int, ReadBlock]:
-    """Task: `read_block`, and the number of its images as a small result that the driver may fetch."""
+) -> tuple[tuple[int, str], ReadBlock]:
+    """Task: `read_block`, and the number of its images and the node as a small result that the driver may fetch."""
+    import ray
+
     block = read_block(plan, maker, lease, sizes, _noting(token, notes))
-    return len(block.indices), block
+    return (len(block.indices), ray.get_runtime_context().get_node_id()), block
 
 
 def _noting(token: str, notes: Any) -> Callable[[np.ndarray], None]:

@@ -70,7 +70,7 @@ class TableWriter:
         self._admission = Admission(spent_from(self._workspace))
         prices = PriceBook.load(config.price_book)
         self._accounts = Accounts(self._workspace, self.run_id, prices, config.instance, asdict(config))
-        self._accounts.sample(cluster())
+        self._accounts.sample([cluster()])
         self._commits = 0
         self._counts: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._waiting: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
@@ -117,7 +117,7 @@ class TableWriter:
         self._thread.join()
         with self._stack:
             if self._accounts.has_work and self.problem is None:
-                self._accounts.sample(self._cluster())
+                self._accounts.sample([self._cluster()])
                 self._accounts.report("finished")
 
     def _run(self) -> None:
@@ -228,7 +228,7 @@ class TableWriter:
 
     def _renew(self) -> None:
         if self._accounts.is_due():
-            self._accounts.sample(self._cluster())
+            self._accounts.sample([self._cluster()])
             self._accounts.report("running")
 
 

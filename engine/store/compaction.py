@@ -1,6 +1,7 @@
 """Merges small fragments in a few steps, so that at most three times a run's bytes are rewritten, four times a server's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 BYTES_PER_FRAGMENT = 512 * 1024**2
 ROWS_PER_FRAGMENT = 100_000
 BATCH_ROWS = 256
+KEPT = timedelta(minutes=10)
+"""Age of the old versions that a clean-up keeps for readers."""
 TIERS = (1.0, 1 / 16, 1 / 256, 1 / 4096)
 """Target sizes of merges, as fractions of a full fragment. Each merge lifts every row over one of them, so no row
 is rewritten more often than there are tiers above its fragment. The smallest (25 rows or 128 kB) is for a server, which
@@ -56,7 +59,32 @@ def plan(dataset: Any) -> list[list[Any]]:
     return [run[group.start : group.stop] for run in runs for group in choose_groups([size(one) for one in run])]
 
 
-def merge_small(workspace: "Workspace", name: str) -> int:
+@dataclass(frozen=True)
+class Merge:
+    """The copying of some fragments into one; picklable, so that another node can do it."""
+
+    uri: str
+    version: int
+    tasks: list[Any]
+
+    def copy(self) -> list[Any]:
+        """Writes the merged files, which no version names yet; returns what a commit needs."""
+        import lance
+
+        dataset = lance.dataset(self.uri, version=self.version)
+        return [task.execute(dataset) for task in self.tasks]
+
+
+Run = Callable[[Iterable[Merge]], Iterator[list[Any]]]
+"""Runs merges somewhere, in any number at once; yields what `Merge.copy` returns, in their order."""
+
+
+def run_here(merges: Iterable[Merge]) -> Iterator[list[Any]]:
+    """Runs merges in this process, one after the other."""
+    return (merge.copy() for merge in merges)
+
+
+def merge_small(workspace: "Workspace", name: str, run: Run = run_here) -> int:
     """Merges the small fragments of a table for which it is worthwhile; returns the bytes written.
 
     Rows may be committed meanwhile: they wait only for the commits of the merges, not for the copying.
@@ -65,6 +93,7 @@ def merge_small(workspace: "Workspace", name: str) -> int:
 
     dataset = workspace.dataset(name)
     written = 0
+    merges = []
     for group in plan(dataset):
         chosen = {fragment.id for fragment in group}
         others = [fragment.fragment_id for fragment in dataset.get_fragments() if fragment.fragment_id not in chosen]
@@ -75,7 +104,8 @@ def merge_small(workspace: "Workspace", name: str) -> int:
             # an image takes tens of kilobytes: the default batch of 8,192 would fill the memory
             "batch_size": BATCH_ROWS,
         }
-        results = [task.execute(dataset) for task in Compaction.plan(dataset, options).tasks]
+        merges.append(Merge(dataset.uri, dataset.version, list(Compaction.plan(dataset, options).tasks)))
+    for results in run(merges):
         new = [fragment for result in results for fragment in result.new_fragments]
         workspace.check_lock()
         if workspace.is_local:

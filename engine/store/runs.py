@@ -64,24 +64,28 @@ def _ledger(
     workspace: "Workspace", run_id: str, made: Sums, failed: Sums, usd_per_second: float
 ) -> list[dict[str, Any]]:
     """The ledger of a run as its rows in the tables say; seconds are spread over the stages as in its last report."""
-    reported: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    rows = workspace.read("ledger", f"run_id = {quote(run_id)}").to_pylist()
+    makes = {tuple(row[name] for name in KIND): row for row in rows if row["stage"] == "make"}
+    of_images: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     others = []
-    for row in workspace.read("ledger", f"run_id = {quote(run_id)}").to_pylist():
-        if row["source"]:
-            reported.setdefault(tuple(row[name] for name in KIND), []).append(row)
-        else:  # work on images of other runs
+    for row in rows:
+        kind = tuple(row[name] for name in KIND)
+        if kind in makes and row["rows"] == makes[kind]["rows"]:
+            of_images.setdefault(kind, []).append(row)
+        else:  # its seconds are not those of the run's images
             others.append(row)
     found = []
     for kind in {**made, **failed}:
         num, seconds, usd, labels = made.get(kind, np.zeros(4)).tolist()
         wasted = failed.get(kind, np.zeros(2)).tolist()[1]
-        stages = reported.get(kind) or [{"stage": "make", "busy_seconds": 1.0}]
+        stages = of_images.get(kind) or [{"stage": "make", "busy_seconds": 1.0, "rows": 0}]
         total = sum(row["busy_seconds"] for row in stages)
         for row in stages:
             share = row["busy_seconds"] / total if total else 1 / len(stages)
             values = (int(num), share * (seconds + wasted), share * (usd + wasted * usd_per_second))
-            sums = dict(zip(("rows", "busy_seconds", "usd_compute"), values, strict=True))
+            sums: dict[str, Any] = dict(zip(("rows", "busy_seconds", "usd_compute"), values, strict=True))
             sums["usd_labels"] = labels if row["stage"] == "make" else 0.0
+            sums["fetched_bytes"] = int((row.get("fetched_bytes") or 0) * num / max(1, row["rows"]))
             found.append(dict(zip(KIND, kind, strict=True)) | {"stage": row["stage"]} | sums)
     return others + found
 

@@ -136,7 +136,8 @@ def _verify_table(
     for fragment in fragments:
         if problem := problems[fragment.fragment_id]:
             report.fragments[name].append(fragment.fragment_id)
-            report.findings.append(Finding(name, fragment.metadata.files[0].path, problem))
+            held = f"{problem}; it held {fragment.count_rows():,} rows"
+            report.findings.append(Finding(name, fragment.metadata.files[0].path, held))
     for one in found:
         report.rows[name] += one.num_rows
         report.findings += [Finding(name, place, why) for place, why in one.reasons]

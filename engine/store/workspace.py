@@ -12,6 +12,7 @@ import pyarrow as pa
 from engine.recipe import embedding_column
 from engine.store import columns, compaction, maintenance, rows, runs, search
 from engine.store.checks import check_folder, check_schema, normal_uri, short_reason
+from engine.store.compaction import KEPT, Run, run_here
 from engine.store.durable import synced
 from engine.store.fence import FENCED, Fence, commit_unfenced, lost, token_of
 from engine.store.ids import IdSet
@@ -375,13 +376,12 @@ class Workspace:
         """Whether table `name` has small files worth merging; reads their metadata alone."""
         return bool(compaction.plan(self.dataset(name)))
 
-    def compact(self, *, clean: bool = True, keep_versions_for: timedelta = timedelta(minutes=10)) -> int:
+    def compact(self, *, clean: bool = True, keep_versions_for: timedelta = KEPT, run: Run = run_here) -> int:
         """Merges small files where that is worth it; returns the bytes written, over time at most four times those made.
 
         With `clean`, for the end of a run, it also brings indices up to date and deletes old versions and what interrupted
-        writers left; no worker may still be writing. Readers keep the versions of the last minutes. Without, it can run
-        beside the committer of the same process. Needs the lock. Moving rows moves a vector index with them, so compact
-        first and build it afterwards where both are to be done.
+        writers left; no worker may still be writing. Readers keep the versions of the last minutes. Without, it can run beside
+        the committer of the same process. Needs the lock. Build a vector index afterwards: it moves with the rows.
         """
         assert self._held is not None, "compact deletes what is not committed: hold the lock"
         self.check_lock()
@@ -390,7 +390,7 @@ class Workspace:
             if clean:
                 with self.writing(name) as table:
                     table.optimize.optimize_indices()
-            written += compaction.merge_small(self, name)
+            written += compaction.merge_small(self, name, run)
             if clean:
                 self.check_lock()
                 for fence in self._fences.values():  # the files of a run that took over are not to be deleted

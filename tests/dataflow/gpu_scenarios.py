@@ -5,6 +5,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -53,7 +54,7 @@ class Scene:
         """Fills a new workspace; gives what came of it."""
         place = Path(tempfile.mkdtemp(dir=self.folder))
         (place / "touched").mkdir()
-        maker.touched = str(place / "touched")
+        maker.touched, maker.counted = str(place / "touched"), str(place / "counted")
         workspace = Workspace.open(place / "workspace")
         settings = {"commit_every_seconds": 0.5, "flush_seconds": 0.5} | settings
         said: list[str] = []
@@ -73,6 +74,7 @@ class Scene:
             "touched": sorted(touched),
             "said": said,
             "error": error,
+            "wasted": os.path.getsize(place / "counted") - num if (place / "counted").exists() else 0,
             "nodes": runs[-1]["nodes"] if runs else 0.0,
             "instance": runs[-1]["instance"] if runs else "",
         }
@@ -93,6 +95,26 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
         scene.later(20.0, scene.cluster.remove_node, leaving, allow_graceful=False)
         return scene.fill(600, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.5), num_read=200)
 
+    def drains() -> dict[str, Any]:
+        """One node is told to go by `ray drain-node`, another by SIGTERM to what started it; both end what they hold."""
+        told = scene.cluster.add_node(num_cpus=1, num_gpus=1)
+        ray_command = str(Path(sys.executable).parent / "ray")
+        start = [ray_command, "start", "--block", f"--address={scene.cluster.address}", "--num-cpus=1", "--num-gpus=1"]
+        with open(os.devnull, "wb") as silence:
+            other = subprocess.Popen(start, stdout=silence, stderr=silence)
+        drain = [ray_command, "drain-node", f"--address={scene.cluster.address}", f"--node-id={told.node_id}"]
+        drain += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=notice", "--deadline-remaining-seconds=60"]
+
+        def notice() -> None:
+            subprocess.run(drain, check=True, capture_output=True)
+            other.terminate()
+
+        scene.later(15.0, notice)
+        found = scene.fill(1_600, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.25))
+        other.wait()
+        scene.cluster.remove_node(told)
+        return found
+
     return [
         ("joins_late", joins_late),
         ("never_fits", lambda: scene.fill(8, PaintMaker(gpus_per_actor=4.0))),
@@ -103,6 +125,7 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
         ("sick", lambda: scene.fill(400, PaintMaker(gpus_per_actor=1.0, sick_device="1", seconds_per_call=0.2))),
         ("all_sick", lambda: scene.fill(40, PaintMaker(gpus_per_actor=2.0, sick_device="0,1"))),
         ("embed", lambda: embeds(scene)),
+        ("drains", drains),
         ("leaves", leaves),
     ]
 

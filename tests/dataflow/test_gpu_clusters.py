@@ -36,7 +36,15 @@ def played() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [("joins_late", 24), ("fractions", 96), ("whole", 96), ("both", 96), ("sick", 400), ("leaves", 600)],
+    [
+        ("joins_late", 24),
+        ("fractions", 96),
+        ("whole", 96),
+        ("both", 96),
+        ("sick", 400),
+        ("drains", 1_600),
+        ("leaves", 600),
+    ],
 )
 def test_every_pool_ends_with_the_planned_rows(played, name: str, rows: int):
     scene = played[name]
@@ -82,6 +90,13 @@ def test_a_cluster_whose_gpus_all_fail_stops_the_run_and_makes_no_error_rows(pla
 
 def test_another_encoder_reads_on_processors_and_embeds_on_gpus(played):
     assert (played["embed"]["embedded"], played["embed"]["same"]) == (600, True)
+
+
+def test_nodes_that_are_told_to_go_end_what_they_hold_and_waste_nothing(played):
+    scene = played["drains"]
+    assert len(scene["touched"]) >= 4
+    assert scene["wasted"] == 0
+    assert not [line for line in scene["said"] if "gone with its node" in line]
 
 
 def test_the_workers_of_a_node_that_leaves_are_replaced(played):

@@ -1,3 +1,4 @@
+import pickle
 from datetime import timedelta
 
 import numpy as np
@@ -113,3 +114,21 @@ def test_files_that_an_index_covers_and_files_that_it_does_not_are_merged_apart(
     counts = [fragment.count_rows() for fragment in workspace.dataset("images").get_fragments()]
     assert sorted(counts) == [1, 1, 8, 8]
     assert workspace.fetch(recipe_ids(range(18)), ["seed"])["seed"].to_pylist() == list(range(18))
+
+
+def test_merges_may_run_in_another_process_in_any_order(workspace, small):
+    order = []
+    for index in range(40):
+        add(workspace, image_rows([index]))
+
+    def elsewhere(merges):
+        copied = [pickle.loads(pickle.dumps(merge)) for merge in merges]
+        results = {number: pickle.loads(pickle.dumps(copied[number].copy())) for number in reversed(range(len(copied)))}
+        order.append(len(copied))
+        return (results[number] for number in range(len(copied)))
+
+    with workspace.lock("run"):
+        assert workspace.compact(run=elsewhere) > 0
+    assert sum(order) >= 2
+    assert workspace.fetch(recipe_ids(range(40)), ["seed"])["seed"].to_pylist() == list(range(40))
+    assert len(workspace.dataset("images").get_fragments()) == sum(order)

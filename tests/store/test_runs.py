@@ -11,7 +11,7 @@ from .helpers import add, error_rows, image_rows, recipe_ids
 from .test_workspace import RUN
 
 WORK = dict.fromkeys(("stage", "source", "dataset", "strategy", "generator"), "x")
-WORK |= {"rows": 3, "busy_seconds": 1.0, "usd_compute": 0.1, "usd_labels": 0.0}
+WORK |= {"rows": 3, "busy_seconds": 1.0, "usd_compute": 0.1, "usd_labels": 0.0, "fetched_bytes": 6}
 
 
 def of_run(table, run_id, **columns):
@@ -45,8 +45,10 @@ def test_a_killed_run_is_settled_from_what_it_left(workspace):
     add(workspace, of_run(error_rows(range(5, 7)), "killed", device_seconds=[2, 2]), "errors")
     cars = WORK | {name: recipe_of(0).as_dict()[name] for name in ("source", "dataset", "strategy", "generator")}
     reported = [cars | {"stage": "make", "busy_seconds": 3.0}, cars | {"stage": "embed"}]
-    workspace.put_ledger("killed", [*reported, WORK | {"stage": "mine", "source": ""}, WORK | {"source": "lost"}])
-    workspace.put_ledger("early", [WORK])
+    workspace.put_ledger(
+        "killed", [*reported, WORK | {"stage": "mine", "source": ""}, WORK | {"stage": "make", "source": "lost"}]
+    )
+    workspace.put_ledger("early", [WORK | {"stage": "make"}])
     with workspace.lock("next"):
         assert sorted(workspace.settle_runs()) == ["early", "killed"]
         assert workspace.settle_runs() == []
@@ -65,6 +67,7 @@ def test_a_killed_run_is_settled_from_what_it_left(workspace):
         ("mine", "x"): (3, 1.0, 0.1),
     }
     assert {key[0] for key in ledger} == {"killed"}
+    assert ledger["killed", "make", "cars"]["fetched_bytes"] == 4  # of the two images that are there, of three reported
 
 
 def test_a_run_that_failed_is_settled_alone(workspace):
