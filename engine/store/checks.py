@@ -28,7 +28,10 @@ def check_schema(uri: str, schema: pa.Schema) -> None:
     """Raises ValueError if the table `images` with `schema` was not made by this version of the project."""
     found = (schema.metadata or {}).get(VERSION_KEY, b"").decode()
     if found and found != str(SCHEMA_VERSION):
-        fix = "use another workspace, or the release of imagefoundry that made this one"
+        is_newer = found.isdigit() and int(found) > SCHEMA_VERSION
+        fix = "install a newer imagefoundry (CHANGELOG.md names the schema of each), or use another workspace"
+        if not is_newer:
+            fix = "use another workspace, or the release of imagefoundry that made this one"
         raise ValueError(f"workspace {uri} has schema version {found}, and this release reads {SCHEMA_VERSION}; {fix}")
     for field in IMAGE_SCHEMA:
         if field.nullable and field.name not in schema.names:
