@@ -8,6 +8,9 @@ import pyarrow as pa
 from engine.recipe import IMAGE_SCHEMA, SCHEMA_VERSION
 from engine.store.schemas import VERSION_KEY
 
+CONDITION_HINT = "write one over the table's columns, as source = 'generative' AND class_name = 'apple'"
+"""What to do about a condition that the table does not understand."""
+
 
 def normal_uri(uri: str) -> str:
     """An absolute path for a local location, a URI without a trailing slash for any other."""

@@ -97,7 +97,7 @@ class Workspace:
         except (ValueError, OSError) as error:
             if "was not found" in str(error):
                 return False
-            raise ValueError(f"cannot open workspace {self.uri}: {short_reason(error)}") from error
+            raise ValueError(f"cannot open workspace {self.uri}: {short_reason(error)}; check its path") from error
         return True
 
     def _create_table(self, name: str) -> None:
