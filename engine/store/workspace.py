@@ -17,6 +17,7 @@ from engine.store.durable import synced
 from engine.store.fence import FENCED, Fence, commit_unfenced, lost, token_of
 from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
+from engine.store.migrations import migrate
 from engine.store.repair import remove_damage
 from engine.store.schemas import TABLES, conform
 from engine.store.session import bounded_session
@@ -40,6 +41,7 @@ class Workspace:
     def open(cls, uri: str | Path, *, create: bool = True) -> "Workspace":
         """Opens the workspace at a path or at `s3://bucket/prefix`, and creates it if it does not exist.
 
+        One of an older schema is upgraded, which a line on stderr says (`engine.store.migrations`).
         Raises ValueError, and changes nothing, if `uri` is a file or is not writable, if there is none and `create` is
         false, or if the tables have other columns than this version's.
         """
@@ -51,6 +53,7 @@ class Workspace:
                 fix = "give the path of one, or make it with a run"
                 raise ValueError(f"there is no workspace at {workspace.uri}; {fix}")
             workspace._create()
+        migrate(workspace)
         check_schema(workspace.uri, workspace.image_schema())
         return workspace
 
@@ -95,7 +98,7 @@ class Workspace:
         except (ValueError, OSError) as error:
             if "was not found" in str(error):
                 return False
-            raise ValueError(f"cannot open workspace {self.uri}: {short_reason(error)}") from error
+            raise ValueError(f"cannot open workspace {self.uri}: {short_reason(error)}; check its path") from error
         return True
 
     def _create_table(self, name: str) -> None:

@@ -17,6 +17,7 @@ from engine.evaluation.rating import SCALES, RatingStudy, agreement, analyse, an
 from engine.images import decode_image, encode_png
 from engine.reports import Report
 from engine.store import Workspace
+from engine.store.checks import CONDITION_HINT
 from engine.studies.config import check_not_empty, check_place
 from engine.studies.image_set import stored_images
 from engine.studies.kept_reports import keep_report
@@ -117,7 +118,9 @@ def images_of_method(workspace: Workspace, chosen: str) -> pa.Table:
         else:
             table = workspace.scan(columns, chosen).read_all().select(columns)
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot select images by {chosen!r}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"cannot select images by {chosen!r}: {str(error).splitlines()[0]}; {CONDITION_HINT}"
+        ) from error
     if not table.num_rows:
         raise ValueError(
             f"no image of the workspace is selected by {chosen!r}; make them first, or change the condition"
