@@ -26,7 +26,8 @@ class WorkspaceReportConfig:
 def workspace_report(config: WorkspaceReportConfig) -> "Report":
     """Writes a page of the workspace: the results of its studies, images by class and source, ratings, heads, runs, dollars, errors.
 
-    The newest result of each study is shown whole. Nothing is computed anew, and nothing is written into the workspace.
+    The newest result of each study is shown whole. Nothing is computed anew, and nothing is written into the workspace, but
+    the empty tables that one of an older release lacks.
     Raises ValueError if there is no workspace at this place.
     """
     from engine.store import Workspace

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 200
 """Rows of a table on the page; report.json has all."""
+SHEETS_OF_PART = 4
+"""Contact sheets of a report inside a page, where none compares images line by line."""
 SHOWN_PIXELS = 192
 """Longest side of an image on the page."""
 KNOWN_TABLES = ("tradeoff", "costs", "ledger", "errors", "runs", "genbench_table_1", "genbench_table_5")
@@ -56,7 +58,7 @@ def render(report: "Report") -> str:
         "sources": kinds.SOURCE_KINDS,
         "source_names": [kind.name for kind in kinds.SOURCE_KINDS],
     }
-    tables = report.tables
+    tables, made = report.tables, made_and_spent(report.tables)
     others = {name: rows for name, rows in tables.items() if rows and name not in KNOWN_TABLES}
     # matplotlib escapes the text of its figures, so its SVG is safe as it is
     figures = {f"{FIGURE_3}, {group}.": svg for group, svg in tradeoff_figures(tables.get("tradeoff", [])).items()}
@@ -65,8 +67,8 @@ def render(report: "Report") -> str:
         title=report.title,
         findings=report.findings,
         notes=report.notes,
-        headlines=[line for line in headlines(tables) if " busy" not in line],  # the cards say it
-        made=made_and_spent(tables),
+        headlines=headlines(tables)[bool(made["images"]) :],  # the cards say the first one
+        made=made,
         tradeoff=average_over_seeds(tables.get("tradeoff", [])),
         figures={caption: Markup(picture) for caption, picture in figures.items()},
         parts=[_part(part, number) for number, part in enumerate(report.parts)],
@@ -107,6 +109,7 @@ def _part(part: "Report", number: int) -> dict[str, Any]:
 
     figures = {f"{FIGURE_3}, {group}.": svg for group, svg in tradeoff_figures(part.tables.get("tradeoff", [])).items()}
     figures |= {caption: picture for caption, picture in part.figures.items() if picture}
+    compared = [sheet for sheet in part.sheets if sheet.per_row]
     tables = {name: rows for name, rows in part.tables.items() if rows and name not in UNSHOWN}
     if "tradeoff" in tables:
         tables["tradeoff"] = average_over_seeds(tables["tradeoff"])
@@ -115,7 +118,7 @@ def _part(part: "Report", number: int) -> dict[str, Any]:
         "findings": part.findings,
         "notes": part.notes,
         "figures": {caption: Markup(own_ids(picture, f"p{number}-")) for caption, picture in figures.items()},
-        "sheets": [_sheet(sheet) for sheet in part.sheets],
+        "sheets": [_sheet(sheet) for sheet in compared or part.sheets[:SHEETS_OF_PART]],
         "tables": tables,
     }
 
