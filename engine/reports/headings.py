@@ -100,7 +100,7 @@ def heading(name: str) -> str:
     text = metric.heading if metric else _HEADINGS.get(last)
     if of:  # `mini-common clip_i`: the score of one data set
         return f"{of[0]} {_within_a_phrase(text) if text else last.replace('_', ' ')}"
-    return text or name.replace("_", " ").capitalize()
+    return text or (name if "-" in name else name.replace("_", " ").capitalize())  # a data set keeps its name
 
 
 def _within_a_phrase(text: str) -> str:
