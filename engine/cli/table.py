@@ -199,6 +199,7 @@ COMMANDS = {
         "WorkspaceReportConfig",
         "workspace_report",
         say.report,
+        example="--workspace workspace/first --report report-everything",
     ),
     "show": Command(
         "Show images of a workspace: write them to a folder with a contact sheet, print their recipes and costs.",

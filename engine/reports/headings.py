@@ -108,7 +108,7 @@ def heading(name: str) -> str:
     text = metric.heading if metric else _HEADINGS.get(last)
     if of:  # `mini-common clip_i`: the score of one data set
         return f"{of[0]} {_within_a_phrase(text) if text else last.replace('_', ' ')}"
-    return text or name.replace("_", " ").capitalize()
+    return text or (name if "-" in name else name.replace("_", " ").capitalize())  # a data set keeps its name
 
 
 def _within_a_phrase(text: str) -> str:
@@ -141,7 +141,7 @@ def name_of(column: str, value: str) -> str:
     if column in ("method", "from", "to"):
         return method_name(value)
     if column in ("metric", "score"):
-        return heading(value)
+        return "Image retrieval" if value == "retrieval" else heading(value)  # what both metrics of it are timed as
     if column in ("generator", "pipeline", "type"):
         return _pipeline_name(value)
     return source_name(value) if find_source(value) else strategy_words(value)

@@ -91,4 +91,4 @@ def test_the_plan_buys_what_it_says_and_no_more(parts: dict[str, Any]):
     spent = {row["strategy"]: row["usd_busy"] for row in report.tables["budget_mean"]}
     assert spent["original alone"] == pytest.approx(0.096, rel=0.01)
     assert spent["retrieval alone"] < 0.001
-    assert any("the best single source at equal dollars" in note for note in report.notes)
+    assert "the best single source at equal dollars" in report.findings[0]
