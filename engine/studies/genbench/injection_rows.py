@@ -18,7 +18,7 @@ from engine.sources.injected import InjectedPlan
 from engine.store import Workspace
 from engine.store.rows import quote
 from engine.store.vectors import to_matrix
-from engine.studies.injection import TokenSet
+from engine.studies.injection import TokenSet, fit_usd
 from engine.studies.scoring import Bills, EvaluationSet, scores_of
 
 if TYPE_CHECKING:
@@ -69,9 +69,6 @@ class InjectionScores:
 
     def __init__(self, study: "InjectionStudy", workspace: Workspace, bills: Bills):
         self._study, self._workspace, self._bills = study, workspace, bills
-        columns = ["fitted_from", "usd_compute", "device_seconds"]
-        rows = workspace.dataset("tokens").to_table(columns=columns).to_pylist()
-        self._fits = {row["fitted_from"]: row for row in rows}
 
     def rows(self, evaluation: EvaluationSet, judge: TokenJudge | None) -> list[Row]:
         """One row per variant, number of shots and seed, and one per seed for the references alone."""
@@ -114,7 +111,7 @@ class InjectionScores:
         fits = 0.0
         if name != NONE:
             learned = self._study.injector.sets[dataset.name, seed, name]
-            fits = sum(self._fits[token.fitted_from]["usd_compute"] for token in learned.tokens if token)
+            fits = fit_usd(self._workspace, learned.tokens)
             usd += fits + totals(self._bills.of(learned.considered))["usd_busy"]
         return {"usd_busy": usd, "usd_per_image": usd / len(ids) if ids else None, "usd_fit": fits}
 
