@@ -61,8 +61,7 @@ class BudgetConfig(StudyConfig):
     budget_usd: float = 10.0
     """US dollars for the images of all data sets together, the pilot and its labels included; test images are free."""
     sources: tuple[str, ...] = PAPER_SOURCES
-    """Sources of images to buy; `original` must be one of them, since the pilot tests the others on originals. `injected` learns a token
-    per class first, which is part of the bill."""
+    """Sources of images to buy, `original` among them, on which the pilot tests the others; `injected` learns tokens, and pays for them."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data."""
     pilot_shots: int = 20
@@ -183,9 +182,8 @@ class BudgetStudy(SourceStudy):
     def reference_recipes(self, dataset: Dataset, seed: int) -> list[Recipe]:
         """The originals after those that test the pilot."""
         plan, tested = self._plan(self.variants["original"], dataset, seed), self.config.pilot_originals
-        return [
-            plan[n] for n in range(plan.num_recipes(tested), plan.num_recipes(tested + self.config.inject.originals))
-        ]
+        end = plan.num_recipes(tested + self.config.inject.originals)
+        return [plan[number] for number in range(plan.num_recipes(tested), end)]
 
     def _knowledge(self, dataset: Dataset, seed: int) -> TokenSet:
         """Tokens and references of the injected images; none if there are none."""
@@ -369,8 +367,8 @@ class BudgetStudy(SourceStudy):
             row = where | {"strategy": name} | scores_of(evaluation, images, seed)
             row["expected"] = float(bought.expected.mean()) if name == PLANNED else None
             learned = self._knowledge(dataset, seed) if name in (PLANNED, "injected alone") else TokenSet([], [], [])
-            usd = totals(bills.of(list(dict.fromkeys([*paid, *learned.considered]))))["usd_busy"]
-            usd += fit_usd(evaluation.workspace, learned.tokens)
+            usd = fit_usd(evaluation.workspace, learned.tokens)
+            usd += totals(bills.of(list(dict.fromkeys([*paid, *learned.considered]))))["usd_busy"]
             yield row | {"images": len(images.ids), "usd_busy": usd, "usd_per_image": usd / max(1, len(images.ids))}
 
     def _pilot_ids(self, dataset: Dataset, seed: int) -> list[str]:
