@@ -11,7 +11,7 @@ from .helpers import add, error_rows, image_rows, recipe_ids
 from .test_workspace import RUN
 
 WORK = dict.fromkeys(("stage", "source", "dataset", "strategy", "generator"), "x")
-WORK |= {"rows": 3, "busy_seconds": 1.0, "usd_compute": 0.1, "usd_labels": 0.0}
+WORK |= {"rows": 3, "busy_seconds": 1.0, "usd_compute": 0.1, "usd_labels": 0.0, "fetched_bytes": None}
 
 
 def of_run(table, run_id, **columns):
