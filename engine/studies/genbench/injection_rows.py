@@ -12,7 +12,7 @@ from engine.catalog import Dataset
 from engine.costs import totals
 from engine.evaluation import fit_linear_probe
 from engine.recipe import embedding_column
-from engine.reports.aggregate import Row, group_rows, mean_and_sd, standard_error, with_sd
+from engine.reports.aggregate import Row, group_rows, standard_error, with_sd
 from engine.sources import Plan
 from engine.sources.injected import InjectedPlan
 from engine.store import Workspace
@@ -151,7 +151,7 @@ def by_knowledge(rows: Sequence[Row]) -> list[Row]:
                 "knowledge": knowledge,
                 "classes": len(members),
                 "classes_with_token": sum(bool(row["tokens"]) for row in members) if knowledge != NONE else None,
-                "judged": mean_and_sd(judged)[0],
+                "judged": _shown([statistics.fmean(judged)]) if judged else None,
                 "gain_points": 100 * (statistics.fmean(judged) - statistics.fmean(base)) if judged else None,
             }
         )
@@ -245,7 +245,7 @@ def figure_8_rows(
                 "references": name,
                 "shots": low.shots,
                 "cler": scores_of(evaluation, part, seed)["cler"],
-                "judged": judged,
+                "judged": None if judged is None else _shown([judged]),
             }
         )
     return found
