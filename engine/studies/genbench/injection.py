@@ -266,7 +266,7 @@ class InjectionStudy(SourceStudy):
             "injection_by_class": classes,
             **shared,
         }
-        return Report(title=title, tables=tables, sheets=sheets, notes=[*claims(rows, known), *self._notes()])
+        return Report(title=title, tables=tables, sheets=sheets, findings=claims(rows), notes=self._notes())
 
     def _judge_of(self, workspace: Workspace, dataset: Dataset) -> TokenJudge | None:
         if not self.config.judge:

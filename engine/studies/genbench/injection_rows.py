@@ -191,7 +191,7 @@ def gains(rows: Sequence[Row], column: str) -> dict[tuple[str, int, str], list[f
     return found
 
 
-def claims(rows: Sequence[Row], known: Sequence[Row]) -> list[str]:
+def claims(rows: Sequence[Row]) -> list[str]:
     """Sentences: where external knowledge gains CLER, and how the references alone do."""
     lines = []
     for (knowledge, shots), members in group_rows(
