@@ -62,6 +62,7 @@ COMMANDS = {
         "run_injection",
         say.report,
         "inject_knowledge",
+        example="--datasets mini-novel --references original --shots 5 --workspace workspace/inject --report report-inject",
     ),
     "budget": Command(
         "Spend a budget: choose a source and a number of shots per class from a pilot, buy the images, compare with each single source.",

@@ -19,7 +19,7 @@ from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
 from engine.store.migrations import migrate
 from engine.store.repair import remove_damage
-from engine.store.schemas import TABLES, conform
+from engine.store.schemas import TABLES
 from engine.store.session import bounded_session
 from engine.store.verify import VerifyReport, check_files, damaged, find_damage
 
@@ -241,9 +241,7 @@ class Workspace:
 
     def put_run(self, row: dict[str, Any]) -> None:
         """Sets the row of `runs` with this `run_id`. Raises ValueError if a field is missing, unknown or of the wrong type."""
-        table = conform(pa.table({name: [value] for name, value in row.items()}), TABLES["runs"])
-        with self.writing("runs") as log:
-            log.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
+        runs.put_run(self, row)
 
     def put_ledger(self, run_id: str, rows: list[dict[str, Any]]) -> None:
         """Replaces the ledger of a run with `rows`; `run_id` is filled in.

@@ -275,7 +275,7 @@ class InjectionStudy(SourceStudy):
         compared = by_series((row for row in rows if row["shots"] == most), "dataset", "knowledge", "cler", 100.0)
         return Report(
             title=title,
-            findings=claims(rows, known),
+            findings=claims(rows),
             tables=tables,
             figures={caption: dot_figure(compared, title="CLER by external knowledge", label="CLER (%)")},
             sheets=sheets,
