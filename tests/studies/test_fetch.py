@@ -116,7 +116,7 @@ def test_dead_links_are_replaced_until_the_shots_are_there_and_another_threshold
     assert [len(kept) for kept in found.kept] == [6, 6, 6]
     assert found.short == 0
     columns = ["id", "image", "key", "source", "corpus", "made_caption", "caption_similarity", "device_seconds"]
-    images = Workspace.open(config.workspace).scan(columns).read_all().to_pylist()
+    images = Workspace.open(config.workspace).scan(columns, "corpus = 'web'").read_all().to_pylist()
     assert len(images) == found.fetched == 18
     assert all("/ok/" in row["key"] and row["corpus"] == "web" for row in images)
     assert all(decode_image(row["image"]).shape == (16, 16, 3) for row in images)
@@ -132,7 +132,7 @@ def test_dead_links_are_replaced_until_the_shots_are_there_and_another_threshold
     (stricter,) = fetch_pictures(replace(config, filter_threshold=threshold))
     reason = f"its caption is less similar to the class name than {threshold:g}"
     assert stricter.reasons[reason] == 2 + stricter.fetched - (sum(map(len, stricter.kept)) - 16)
-    rows = Workspace.open(config.workspace).scan(["id", "caption_similarity"]).read_all().to_pylist()
+    rows = Workspace.open(config.workspace).scan(["id", "caption_similarity"], "corpus = 'web'").read_all().to_pylist()
     score_of = {row["id"]: row["caption_similarity"] for row in rows}
     assert len(score_of) == 18 + stricter.fetched
     assert all(score_of[one] >= threshold for kept in stricter.kept for one in kept)
