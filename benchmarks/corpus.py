@@ -46,16 +46,19 @@ class Config:
 
 def vectors(rng: np.random.Generator, centers: np.ndarray, num: int) -> np.ndarray:
     """`[N, D]` float32, unit norm."""
-    scale = 1 / np.arange(1, centers.shape[1] + 1) ** 0.5
-    found = centers[rng.integers(0, len(centers), num)]
-    found = found + 0.3 * scale * rng.standard_normal(found.shape)
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    scale = (0.3 / np.arange(1, centers.shape[1] + 1) ** 0.5).astype(np.float32)
+    found = rng.standard_normal((num, centers.shape[1]), np.float32)
+    found *= scale
+    found += centers[rng.integers(0, len(centers), num)]
+    found /= np.sqrt(np.einsum("nd,nd->n", found, found))[:, None]
+    return found
 
 
 def centers_of(dimension: int) -> np.ndarray:
-    """`[5000, D]`."""
+    """`[5000, D]` float32."""
     rng = np.random.default_rng(0)
-    return rng.standard_normal((CLUSTERS, dimension)) / np.arange(1, dimension + 1) ** 0.5 + 0.15
+    centers = rng.standard_normal((CLUSTERS, dimension)) / np.arange(1, dimension + 1) ** 0.5 + 0.15
+    return centers.astype(np.float32)
 
 
 def write(config: Config, place: str) -> "object":
