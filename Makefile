@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: help install demo realrag serve submit test img2dataset check gpu-check format lock clean
+.PHONY: help install demo realrag serve submit test img2dataset check gpu-check floors docs format lock clean
 
 help:
 	@echo "make install  install the pinned packages and the command imagefoundry into .venv"
@@ -15,6 +15,8 @@ help:
 	@echo "make img2dataset  install img2dataset into .img2dataset, an environment of its own, so that the tests run the program itself"
 	@echo "make check    check format, lint, types, import rules and lengths"
 	@echo "make gpu-check  measure what this machine's GPU does with the engine; fail where a floor is missed (5 minutes)"
+	@echo "make floors   run the benchmarks that have floors, each against a peer in the same run; fail where a floor is missed (half an hour)"
+	@echo "make docs     build the docs site into ./site"
 	@echo "make format   format the code and apply the linter's fixes"
 	@echo "make lock     renew requirements.lock from pyproject.toml"
 	@echo "make clean    delete .venv, reports and workspaces"
@@ -62,6 +64,12 @@ check: .venv/ready
 gpu-check: .venv/ready
 	$(RUN)/python -m benchmarks.gpu.check --report gpu-check.md
 
+floors: .venv/ready
+	$(RUN)/python -m benchmarks.floors
+
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --strict
+
 format: .venv/ready
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
@@ -70,4 +78,4 @@ lock: .venv/bin/uv
 	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra dev --extra s3 --extra export pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv report report-realrag report-submit workspace
+	rm -rf .venv site report report-realrag report-submit workspace

@@ -19,7 +19,7 @@ from PIL import Image
 random = np.random.default_rng(0)
 colours = {"apple": (200, 40, 40), "leaf": (40, 160, 60), "pond": (40, 80, 200)}
 for name, colour in colours.items():
-    for split, number in (("train", 6), ("test", 1)):
+    for split, number in (("train", 16), ("test", 1)):
         folder = Path("photos") / split / name
         folder.mkdir(parents=True, exist_ok=True)
         for one in range(number):
@@ -33,7 +33,7 @@ imagefoundry genbench --datasets photos --sources generative --shots 12 --worksp
 imagefoundry estimate workspace/own --images 100000
 
 echo "== more of the same: what the pilot made stays"
-imagefoundry genbench --datasets photos --sources generative original --shots 1 6 16 --workspace workspace/own --report report-own
+imagefoundry genbench --datasets photos --sources generative original --shots 1 4 16 --workspace workspace/own --report report-own
 imagefoundry status workspace/own
 
 echo "== audit and export"

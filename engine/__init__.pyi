@@ -74,6 +74,8 @@ from engine.studies.check_data import CheckConfig as CheckConfig
 from engine.studies.check_data import check_data as check_data
 from engine.studies.genbench.budget import BudgetConfig as BudgetConfig
 from engine.studies.genbench.budget import run_budget as run_budget
+from engine.studies.genbench.injection import InjectionConfig as InjectionConfig
+from engine.studies.genbench.injection import run_injection as run_injection
 from engine.studies.genbench.metrics import MetricsConfig as MetricsConfig
 from engine.studies.genbench.metrics import run_metrics as run_metrics
 from engine.studies.genbench.prompts import PromptsConfig as PromptsConfig
@@ -82,6 +84,7 @@ from engine.studies.genbench.prompts import run_prompts as run_prompts
 # studies: a configuration and a function each
 from engine.studies.genbench.tradeoff import GenBenchConfig as GenBenchConfig
 from engine.studies.genbench.tradeoff import run_genbench as run_genbench
+from engine.studies.injection import InjectionSettings as InjectionSettings
 from engine.studies.rating import RatingConfig as RatingConfig
 from engine.studies.rating import run_rating as run_rating
 from engine.studies.realrag.negatives import DatabaseConfig as DatabaseConfig
@@ -114,6 +117,8 @@ __all__ = [
     "Head",
     "ImageEncoder",
     "ImageFormat",
+    "InjectionConfig",
+    "InjectionSettings",
     "Made",
     "Maker",
     "MakerBySource",
@@ -159,6 +164,7 @@ __all__ = [
     "plan_ids",
     "run_budget",
     "run_genbench",
+    "run_injection",
     "run_metrics",
     "run_prompts",
     "run_rating",

@@ -70,3 +70,31 @@ def test_parameters_of_every_kind_count():
     (number,) = parameters(ast.parse("def f(self, a, /, b, *c, d=1, **e): ...")).values()
     assert number == 5
     assert list(parameters(ast.parse("async def f(a, b): ...")).values()) == [2]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_ray_is_imported_after_the_run_is_connected(path: Path):
+    assert not early_imports(ast.parse(path.read_text())), (
+        "Ray reads its token when it is imported; connect the run first"
+    )
+
+
+def early_imports(tree: ast.AST) -> list[str]:
+    """Functions that import Ray and connect a run after it."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            parts = list(ast.walk(node))
+            imports = [one.lineno for one in parts if isinstance(one, ast.Import) and one.names[0].name == "ray"]
+            calls = [one for one in parts if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute)]
+            connects = [one.lineno for one in calls if ast.unparse(one.func).endswith("run.connect")]
+            if imports and connects and min(imports) < min(connects):
+                found.append(node.name)
+    return found
+
+
+def test_an_early_import_is_found():
+    late = "def f(run):\n    run.connect()\n    import ray"
+    early = "def f(self):\n    import ray\n    self._run.connect()"
+    assert early_imports(ast.parse(late)) == []
+    assert early_imports(ast.parse(early)) == ["f"]

@@ -26,7 +26,8 @@ class WorkspaceReportConfig:
 def workspace_report(config: WorkspaceReportConfig) -> "Report":
     """Writes a page of the workspace: the results of its studies, images by class and source, ratings, heads, runs, dollars, errors.
 
-    The newest result of each study is shown whole. Nothing is computed anew, and nothing is written into the workspace.
+    The newest result of each study is shown whole. Nothing is computed anew, and nothing is written into the workspace, but
+    the empty tables that one of an older release lacks.
     Raises ValueError if there is no workspace at this place.
     """
     from engine.store import Workspace
@@ -73,7 +74,7 @@ def build(workspace: "Workspace") -> "Report":
     made = {_kind_name(row): float(row["images"]) for row in kinds if row["split"] != "test"}
     figures = {
         "Images that are not test images, by source, strategy and generator.": bar_figure(
-            _summed(made), title="Images", label="images", log=True
+            _summed(made), title="Images", label="images"
         ),
         "Precision on validation images of every trained head by epoch (the newest of each name).": line_figure(
             _curves(heads), title="Training of the heads", x="epoch", y="P@1 (%)"
@@ -197,6 +198,7 @@ def _sheets(workspace: "Workspace", images: Any) -> "list[ContactSheet]":
     import polars as pl
 
     from engine.reports import ContactSheet
+    from engine.reports.headings import strategy_words
     from engine.studies.kept_reports import pictures_of
 
     sheets = []
@@ -214,7 +216,7 @@ def _sheets(workspace: "Workspace", images: Any) -> "list[ContactSheet]":
         dataset, source, strategy = keys
         sheets.append(
             ContactSheet(
-                title=f"{dataset}: {_kind_name({'source': source, 'strategy': strategy, 'generator': ''})}",
+                title=f"{dataset}: {strategy_words(strategy)}" if strategy else str(dataset),
                 group="",
                 source=str(source),
                 images=[pictures[name] for name, _ in cells],

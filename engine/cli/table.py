@@ -62,6 +62,7 @@ COMMANDS = {
         "run_injection",
         say.report,
         "inject_knowledge",
+        example="--datasets mini-novel --references original --shots 5 --workspace workspace/inject --report report-inject",
     ),
     "budget": Command(
         "Spend a budget: choose a source and a number of shots per class from a pilot, buy the images, compare with each single source.",
@@ -199,6 +200,7 @@ COMMANDS = {
         "WorkspaceReportConfig",
         "workspace_report",
         say.report,
+        example="--workspace workspace/first --report report-everything",
     ),
     "show": Command(
         "Show images of a workspace: write them to a folder with a contact sheet, print their recipes and costs.",

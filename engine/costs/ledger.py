@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 COST_COLUMNS = ("run_id", "source", "dataset", "generator", "device_seconds", "usd_compute", "usd_labels")
 GROUP_COLUMNS = ("source", "dataset", "generator")
 STAGE_COLUMNS = ("stage", "source", "generator")
-STAGES = ("make", "embed", "mine", "train")
+STAGES = ("make", "embed", "mine", "train", "inject")
 """Order of the stages in tables; others follow by name."""
 NO_IMAGE = "(no image)"
 """Source of the row for the bills of runs without a single image."""
@@ -86,7 +86,7 @@ def summarise(images: "pl.DataFrame | pa.Table", runs: "pl.DataFrame | pa.Table"
 
 
 def summarise_stages(ledger: "pl.DataFrame | pa.Table") -> list[dict[str, Any]]:
-    """Work of all runs by (stage, source, generator): `rows`, `busy_seconds`, `usd_compute`, `usd_labels`, `usd_per_row`.
+    """Work of all runs by (stage, source, generator): `rows`, `busy_seconds`, `usd_compute`, `usd_labels`, `usd_per_row`, `fetched_bytes`.
 
     `ledger` is the workspace's table of that name. `usd_per_row` is compute and labels per row, None without rows.
     A stage that serves images of every kind, such as `mine`, has an empty source and generator.
@@ -95,9 +95,10 @@ def summarise_stages(ledger: "pl.DataFrame | pa.Table") -> list[dict[str, Any]]:
     import polars as pl
 
     sums = ("rows", "busy_seconds", "usd_compute", "usd_labels")
-    frame = (
-        _frame(ledger, (*STAGE_COLUMNS, *sums), "rows of the ledger").group_by(STAGE_COLUMNS).agg(pl.col(sums).sum())
-    )
+    names = ledger.columns if isinstance(ledger, pl.DataFrame) else ledger.column_names
+    more = ("fetched_bytes",) if "fetched_bytes" in names else ()  # of a newer release
+    frame = _frame(ledger, (*STAGE_COLUMNS, *sums, *more), "rows of the ledger")
+    frame = frame.group_by(STAGE_COLUMNS).agg(pl.col((*sums, *more)).sum())
     busy = pl.col("usd_compute") + pl.col("usd_labels")
     frame = frame.with_columns(pl.when(pl.col("rows") > 0).then(busy / pl.col("rows")).alias("usd_per_row"))
     rows = frame.sort(STAGE_COLUMNS).to_dicts()

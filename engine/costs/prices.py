@@ -164,7 +164,9 @@ class PriceBook:
         named += [("genbench", row.name, row.instance) for row in self.genbench.values() if row.instance]
         for section, key, value in named:
             if not isinstance(value, str) or value not in self.instances:
-                raise ValueError(f"price book {file}: {section}.{key} names {value!r}, which is not in its instances")
+                raise ValueError(
+                    f"price book {file}: {section}.{key} names {value!r}, which is not in its instances; add it there, or name one of them"
+                )
 
 
 def usd_per_device_second(instance: Instance, *, num_gpus: float = 0.0, num_cpus: float = 0.0) -> float:

@@ -149,7 +149,10 @@ def _own_signals() -> Iterator[None]:
 
 
 def _start_locally(folder: str) -> None:
-    """Starts Ray on this machine; retries, since a busy machine may exceed the 30 s that Ray gives its processes."""
+    """Starts Ray on this machine; retries, since a busy machine may exceed the 30 s that Ray gives its processes.
+
+    Raises RunFailed if all tries fail.
+    """
     import ray
 
     for attempt in range(START_ATTEMPTS):
@@ -163,10 +166,14 @@ def _start_locally(folder: str) -> None:
                 _temp_dir=folder,
             )
             return
-        except Exception:
+        except Exception as error:  # Ray has no class for it
             ray.shutdown()
             if attempt == START_ATTEMPTS - 1:
-                raise
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                raise RunFailed(
+                    f"Ray did not start on this machine in {START_ATTEMPTS} tries ({reason.rstrip('.')}); end what keeps its processors or its "
+                    "memory busy and run the same command again, or name a cluster that runs with RAY_ADDRESS"
+                ) from error
 
 
 def _prepare_environment(imported: bool) -> None:

@@ -106,9 +106,9 @@ def _contents(workspace: Workspace, jobs: Sequence[TokenJob]) -> list[list[str]]
 
 def _fit(run: "Run", spec: GeneratorSpec, config: InversionConfig, missing: dict[str, TokenJob]) -> set[str]:
     """Fits and commits; returns the hashes of those that came out."""
+    run.connect()  # sets Ray's token, which Ray reads when it is imported
     import ray
 
-    run.connect()
     ask = choose_ask(run.cluster(), spec.num_gpus, spec.needs_gpu, run.device)
     items, size = list(missing.items()), config.categories_per_batch
     waiting = deque(items[at : at + size] for at in range(0, len(items), size))

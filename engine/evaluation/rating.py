@@ -144,7 +144,7 @@ def rating_matrix(study: RatingStudy, answers: pa.Table) -> tuple[list[str], np.
         if row["answer"] not in SCALES[study.task]:
             scale = SCALES[study.task]
             raise ValueError(
-                f"answer {row['answer']} of rater {row['rater']!r} is off the scale {scale[0]} to {scale[-1]}"
+                f"answer {row['answer']} of rater {row['rater']!r} is off the scale {scale[0]} to {scale[-1]}; correct it"
             )
         place = raters.index(row["rater"]), items[row["item"]]
         if np.isfinite(ratings[place]):

@@ -17,8 +17,8 @@ class ExportConfig:
 
     workspace: Annotated[str, tyro.conf.arg(metavar="W")]
     """Folder or s3://bucket/prefix of the workspace."""
-    output: Path
-    """New folder; it appears when everything is written."""
+    output: str | Path
+    """New folder, or s3://bucket/prefix; it appears when everything is written."""
     format: Format = "parquet"
     """`parquet` (Hugging Face), `webdataset` (tar shards) or `folder` (one file per image)."""
     where: str = ""
@@ -47,7 +47,8 @@ class ExportConfig:
     """Images that the slow checks of the audit look at, sampled at random; 0 for all."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output", Path(self.output).expanduser())
+        if "://" not in str(self.output):
+            object.__setattr__(self, "output", Path(self.output).expanduser())
 
     def check(self) -> None:
         """Raises ValueError for values that cannot be, or do not go together."""

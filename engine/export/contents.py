@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.models.inversion.tokens import MARK
 from engine.store.snapshot import Snapshot
 
 KIND_COLUMNS = ("split", "source", "dataset", "strategy", "generator", "revision", "reference_mode", "corpus")
@@ -78,6 +79,8 @@ def count_contents(snapshot: Snapshot) -> Contents:
         table = pa.Table.from_batches([batch])
         grouped = table.group_by(list(KIND_COLUMNS)).aggregate([([], "count_all"), *((name, "sum") for name in SUMS)])
         for row in grouped.to_pylist():
+            # each learned token is named in a revision, and is no kind of its own
+            row["revision"] = row["revision"].partition(MARK)[0]
             totals = kinds.setdefault(Kind(*(row[name] for name in KIND_COLUMNS)), Totals())
             totals.images += row["count_all"]
             for name in SUMS:

@@ -47,7 +47,8 @@ class Writer(Protocol):
 class Exported:
     """The outcome of an export."""
 
-    output: Path
+    output: str | Path
+    """A folder as a path, a prefix of S3 as its URL."""
     splits: dict[str, int]
     """Images per split."""
     num_classes: int
@@ -101,7 +102,7 @@ def export_images(config: ExportConfig) -> Exported:
             marker.close()
         written = sorted(writer.finish(), key=lambda one: (one.split != "train", one.split))
         facts = CardFacts(
-            title=config.title or config.output.name,
+            title=config.title or str(config.output).rstrip("/").rpartition("/")[2],
             format=config.format,
             where=config.where,
             num_left_out=snapshot.num_left_out,

@@ -66,7 +66,7 @@ def audit_copies(snapshot: Snapshot, images: int, seed: int) -> CopyReport | Non
         return None
     test_ids, test = _pixels(snapshot, test_ids)
     train_ids, train = _pixels(snapshot, train_ids)
-    # tens of images per second and core: some minutes for the default sample
+    # a hundred images per second and core: a minute for the default sample
     print(
         f"audit: comparing {len(train):,} training images with {len(test):,} test images", file=sys.stderr, flush=True
     )

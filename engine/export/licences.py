@@ -31,6 +31,9 @@ class Licence:
     """The clause in a few words."""
     source: str
     date: str
+    """Day on which the entry was written."""
+    checked: str = ""
+    """Text that it was compared with, and when; empty if none could be read."""
 
 
 class Use(NamedTuple):

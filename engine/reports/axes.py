@@ -78,6 +78,15 @@ def axes_of(salt: str, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
     finished.append(svg)
 
 
+def log_axis(axes: Any) -> None:
+    """A logarithmic horizontal axis whose labels need no mathematical type, which is off here."""
+    from matplotlib.ticker import NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def described(svg: str, text: str) -> str:
     """The figure with a text that says the same in words, for people who cannot see it."""
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(text, quote=True)}" ', 1)

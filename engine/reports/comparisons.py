@@ -5,7 +5,7 @@ from textwrap import fill
 from typing import Any, TypeAlias
 
 from engine.reports.aggregate import Row, mean_and_sd
-from engine.reports.axes import GRID, INK, MARKERS, PALETTE, axes_of, described, in_words, kept_figure
+from engine.reports.axes import GRID, INK, MARKERS, PALETTE, axes_of, described, in_words, kept_figure, log_axis
 
 Measured: TypeAlias = tuple[float, float | None]
 """Mean, and standard deviation if there is one."""
@@ -97,8 +97,7 @@ def _plot_lines(lines: Mapping[str, Sequence[Point]], title: str, x: str, y: str
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         if log:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")  # matplotlib's own needs mathematical type, which is off here
+            log_axis(axes)
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel(x)
         axes.set_ylabel(y)

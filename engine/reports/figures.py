@@ -19,6 +19,7 @@ from engine.reports.axes import (
     in_units,
     in_words,
     kept_figure,
+    log_axis,
     marker_of,
     values_of,
 )
@@ -209,8 +210,7 @@ def _plot_bars(
         axes.set_yticks(list(places), [fill(name, LABEL_WIDTH) for name in bars])
         axes.invert_yaxis()
         if log:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")  # matplotlib's own needs mathematical type, which is off here
+            log_axis(axes)
         axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         if not log:

@@ -17,6 +17,15 @@ _HEADINGS = {
     "judge": "Judge: accuracy on real images",
     "genbench_figure_3": "Figure 3: dollars of 500 shots of the common concepts",
     "table_2": "Table 2: CLER by prompt strategy",
+    "table_3": "Table 3: CLER by kind of external knowledge (% ± over seeds)",
+    "injection": "Scores of all images with and without external knowledge",
+    "injection_by_knowledge": "Right images (judge) of classes that the generator knows by name, and of the others",
+    "injection_by_class": "Right images (judge) by class",
+    "figure_8": "Figure 8: tokens from shrunken originals",
+    "tokens": "Learned tokens",
+    "judged": "Right (judge)",
+    "usd_fit": "USD of fits",
+    "usd_per_token": "USD per token",
     "choice": "Strategies chosen class by class",
     "choice_by_class": "Strategy chosen for each class",
     "choices": "Strategies chosen class by class, for each seed",
@@ -63,6 +72,14 @@ _HEADINGS = {
     "kept_reports": "Results kept in this workspace",
     "requests": "Answers of the server",
     "p_seeds": "p over seeds",
+    "p_pairs": "p over (world, seed) pairs",
+    "p_worlds": "p over worlds",
+    "genus_share": "Captions that name the genus alone",
+    "generated_right": "Images of B that show B",
+    "generated_sibling": "Images of B that show a sibling",
+    "mined_sibling": "Negatives of B that show a sibling",
+    "clip_right": "B known to CLIP",
+    "clip_sibling": "B taken for a sibling by CLIP",
     "p_classes": "p over classes",
     "run_id": "Run",
     "example_id": "Example",
@@ -100,7 +117,7 @@ def heading(name: str) -> str:
     text = metric.heading if metric else _HEADINGS.get(last)
     if of:  # `mini-common clip_i`: the score of one data set
         return f"{of[0]} {_within_a_phrase(text) if text else last.replace('_', ' ')}"
-    return text or name.replace("_", " ").capitalize()
+    return text or (name if "-" in name else name.replace("_", " ").capitalize())  # a data set keeps its name
 
 
 def _within_a_phrase(text: str) -> str:
@@ -133,7 +150,7 @@ def name_of(column: str, value: str) -> str:
     if column in ("method", "from", "to"):
         return method_name(value)
     if column in ("metric", "score"):
-        return heading(value)
+        return "Image retrieval" if value == "retrieval" else heading(value)  # what both metrics of it are timed as
     if column in ("generator", "pipeline", "type"):
         return _pipeline_name(value)
     return source_name(value) if find_source(value) else strategy_words(value)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 200
 """Rows of a table on the page; report.json has all."""
+SHEETS_OF_PART = 4
+"""Contact sheets of a report inside a page, where none compares images line by line."""
 SHOWN_PIXELS = 192
 """Longest side of an image on the page."""
 KNOWN_TABLES = ("tradeoff", "costs", "ledger", "errors", "runs", "genbench_table_1", "genbench_table_5")
@@ -56,19 +58,21 @@ def render(report: "Report") -> str:
         "sources": kinds.SOURCE_KINDS,
         "source_names": [kind.name for kind in kinds.SOURCE_KINDS],
     }
-    tables = report.tables
+    tables, made = report.tables, made_and_spent(report.tables)
     others = {name: rows for name, rows in tables.items() if rows and name not in KNOWN_TABLES}
     # matplotlib escapes the text of its figures, so its SVG is safe as it is
-    figures = {f"{FIGURE_3}, {group}.": svg for group, svg in tradeoff_figures(tables.get("tradeoff", [])).items()}
-    figures |= {caption: picture for caption, picture in report.figures.items() if picture}
+    figures = _figures(report)
+    # other studies have their own tables and figures
+    genbench = bool(tables.get("tradeoff")) or not (others or report.figures or report.findings)
     return environment.get_template("page.html.jinja").render(
         title=report.title,
         findings=report.findings,
         notes=report.notes,
-        headlines=[line for line in headlines(tables) if " busy" not in line],  # the cards say it
-        made=made_and_spent(tables),
+        headlines=headlines(tables)[bool(made["images"]) :],  # the cards say the first one
+        made=made,
         tradeoff=average_over_seeds(tables.get("tradeoff", [])),
         figures={caption: Markup(picture) for caption, picture in figures.items()},
+        figure_3=any(caption.startswith(FIGURE_3) for caption in figures),
         parts=[_part(part, number) for number, part in enumerate(report.parts)],
         costs=tables.get("costs", []),
         ledger=tables.get("ledger", []),
@@ -79,8 +83,8 @@ def render(report: "Report") -> str:
         errors=tables.get("errors", []),
         runs=tables.get("runs", []),
         others=others,
-        # other studies have their own tables and figures
-        genbench=bool(tables.get("tradeoff")) or not (others or report.figures or report.findings),
+        genbench=genbench,
+        priced=genbench or any(tables.get(name) for name in ("costs", "ledger", "errors", "runs")),
     )
 
 
@@ -101,12 +105,20 @@ def data_uri(image: bytes) -> str | None:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}" if kind else None
 
 
+def _figures(report: "Report") -> dict[str, str]:
+    """Caption → figure: the panels of the trade-off, if it has several numbers of shots or nothing else is plotted, and the report's own."""
+    rows = report.tables.get("tradeoff", [])
+    own = {caption: picture for caption, picture in report.figures.items() if picture}
+    if own and len({row.get("shots") for row in rows}) < 2:
+        return own
+    return {f"{FIGURE_3}, {group}.": svg for group, svg in tradeoff_figures(rows).items()} | own
+
+
 def _part(part: "Report", number: int) -> dict[str, Any]:
     """A report inside a page, its figures' ids made its own."""
     from markupsafe import Markup
 
-    figures = {f"{FIGURE_3}, {group}.": svg for group, svg in tradeoff_figures(part.tables.get("tradeoff", [])).items()}
-    figures |= {caption: picture for caption, picture in part.figures.items() if picture}
+    compared = [sheet for sheet in part.sheets if sheet.per_row]
     tables = {name: rows for name, rows in part.tables.items() if rows and name not in UNSHOWN}
     if "tradeoff" in tables:
         tables["tradeoff"] = average_over_seeds(tables["tradeoff"])
@@ -114,8 +126,8 @@ def _part(part: "Report", number: int) -> dict[str, Any]:
         "title": part.title,
         "findings": part.findings,
         "notes": part.notes,
-        "figures": {caption: Markup(own_ids(picture, f"p{number}-")) for caption, picture in figures.items()},
-        "sheets": [_sheet(sheet) for sheet in part.sheets],
+        "figures": {caption: Markup(own_ids(picture, f"p{number}-")) for caption, picture in _figures(part).items()},
+        "sheets": [_sheet(sheet) for sheet in compared or part.sheets[:SHEETS_OF_PART]],
         "tables": tables,
     }
 

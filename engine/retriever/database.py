@@ -14,6 +14,7 @@ from engine.retriever.blocks import Block
 from engine.retriever.exact_search import NO_CLASS
 from engine.sources import OriginalPlan
 from engine.store import IdSet, Workspace
+from engine.store.checks import CONDITION_HINT
 from engine.store.ids import id_bytes, id_names
 
 ROWS_PER_BLOCK = 65_536
@@ -190,7 +191,9 @@ def _scan(workspace: Workspace, columns: list[str], where: str | None) -> Iterat
     try:
         yield from workspace.scan(columns, where)
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot select images by {where!r}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"cannot select images by {where!r}: {str(error).splitlines()[0]}; {CONDITION_HINT}"
+        ) from error
 
 
 def _joined(blocks: list[Block]) -> Block:

@@ -48,6 +48,7 @@ class ClusterSearch:
 
     def __call__(self, queries: np.ndarray, k: int) -> TopK:
         """The `k` best captions of each query `[Q, D]` float32. Raises RunFailed if workers die repeatedly."""
+        self._run.connect()  # sets Ray's token, which Ray reads when it is imported
         import ray
 
         fragments = caption_fragments(self._run.workspace)
@@ -80,7 +81,6 @@ class ClusterSearch:
         import ray
 
         run = self._run
-        run.connect()
         cluster = run.cluster()
         ask = self.ask = choose_ask(cluster, GPUS_PER_WORKER, device=run.device)
         actor = ray.remote(

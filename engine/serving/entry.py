@@ -69,7 +69,7 @@ def check_serve_file(content: Mapping[str, Any]) -> None:
 
 def _check_keys(content: Any, schema: type[BaseModel], where: str) -> None:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{where} is not a mapping of names to values")
+        raise ValueError(f"{where} is not a mapping of names to values; write one")
     for key, value in content.items():
         if key not in schema.model_fields:
             raise ValueError(f"{where}: {unknown_name('key', str(key), list(schema.model_fields))}")

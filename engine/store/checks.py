@@ -8,6 +8,9 @@ import pyarrow as pa
 from engine.recipe import IMAGE_SCHEMA, SCHEMA_VERSION
 from engine.store.schemas import VERSION_KEY
 
+CONDITION_HINT = "write one over the table's columns, as source = 'generative' AND class_name = 'apple'"
+"""What to do about a condition that the table does not understand."""
+
 
 def normal_uri(uri: str) -> str:
     """An absolute path for a local location, a URI without a trailing slash for any other."""
@@ -28,7 +31,10 @@ def check_schema(uri: str, schema: pa.Schema) -> None:
     """Raises ValueError if the table `images` with `schema` was not made by this version of the project."""
     found = (schema.metadata or {}).get(VERSION_KEY, b"").decode()
     if found and found != str(SCHEMA_VERSION):
-        fix = "use another workspace, or the release of imagefoundry that made this one"
+        is_newer = found.isdigit() and int(found) > SCHEMA_VERSION
+        fix = "install a newer imagefoundry (CHANGELOG.md names the schema of each), or use another workspace"
+        if not is_newer:
+            fix = "use another workspace, or the release of imagefoundry that made this one"
         raise ValueError(f"workspace {uri} has schema version {found}, and this release reads {SCHEMA_VERSION}; {fix}")
     for field in IMAGE_SCHEMA:
         if field.nullable and field.name not in schema.names:

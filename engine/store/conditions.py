@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from engine.store.checks import CONDITION_HINT
 from engine.store.workspace import Workspace
 
 
@@ -13,4 +14,4 @@ def ids_where(workspace: Workspace, where: str) -> pa.ChunkedArray:
         if not where:
             raise
         reason = str(error).splitlines()[0][:200]
-        raise ValueError(f"where {where!r} is no condition on the images ({reason})") from None
+        raise ValueError(f"where {where!r} is no condition on the images ({reason}); {CONDITION_HINT}") from None

@@ -21,6 +21,13 @@ Sums = dict[tuple[str, ...], np.ndarray]
 """Kind of image → sums."""
 
 
+def put_run(workspace: "Workspace", row: dict[str, Any]) -> None:
+    """Sets a row of `runs`; see `Workspace.put_run`."""
+    table = conform(pa.table({name: [value] for name, value in row.items()}), TABLES["runs"])
+    with workspace.writing("runs") as log:
+        log.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
+
+
 def put_ledger(workspace: "Workspace", run_id: str, rows: list[dict[str, Any]]) -> None:
     """Replaces the ledger of a run with `rows`; see `Workspace.put_ledger`."""
     if not rows:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.recipe import RECIPE_SCHEMA
+from engine.store.checks import CONDITION_HINT
 
 NUM_PROBES = 16
 REFINE_FACTOR = 3
@@ -54,5 +55,7 @@ def nearest(
     except ValueError as error:
         if where is None:
             raise
-        raise ValueError(f"cannot select images by {where!r}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"cannot select images by {where!r}: {str(error).splitlines()[0]}; {CONDITION_HINT}"
+        ) from error
     return found.select(list(dict.fromkeys([*wanted, *extra])))

@@ -6,6 +6,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from engine.store import rows
+from engine.store.checks import CONDITION_HINT
 from engine.store.workspace import Workspace
 
 PIXEL_ROWS, PIXEL_BYTES, READAHEAD = 256, 32 * 2**20, 2
@@ -30,7 +31,7 @@ class Snapshot:
             if not where:
                 raise
             reason = str(error).splitlines()[0][:200]
-            raise ValueError(f"where {where!r} is no condition on the images ({reason})") from None
+            raise ValueError(f"where {where!r} is no condition on the images ({reason}); {CONDITION_HINT}") from None
         self.num_left_out: int = self._images.count_rows() - self.num_rows
         """Images for which `where` does not hold."""
 

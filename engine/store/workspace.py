@@ -17,8 +17,9 @@ from engine.store.durable import synced
 from engine.store.fence import FENCED, Fence, commit_unfenced, lost, token_of
 from engine.store.ids import IdSet
 from engine.store.lock import Held, workspace_lock
+from engine.store.migrations import migrate
 from engine.store.repair import remove_damage
-from engine.store.schemas import TABLES, conform
+from engine.store.schemas import TABLES
 from engine.store.session import bounded_session
 from engine.store.verify import VerifyReport, check_files, damaged, find_damage
 
@@ -40,6 +41,7 @@ class Workspace:
     def open(cls, uri: str | Path, *, create: bool = True) -> "Workspace":
         """Opens the workspace at a path or at `s3://bucket/prefix`, and creates it if it does not exist.
 
+        One of an older schema is upgraded, which a line on stderr says (`engine.store.migrations`).
         Raises ValueError, and changes nothing, if `uri` is a file or is not writable, if there is none and `create` is
         false, or if the tables have other columns than this version's.
         """
@@ -51,6 +53,7 @@ class Workspace:
                 fix = "give the path of one, or make it with a run"
                 raise ValueError(f"there is no workspace at {workspace.uri}; {fix}")
             workspace._create()
+        migrate(workspace)
         check_schema(workspace.uri, workspace.image_schema())
         return workspace
 
@@ -95,7 +98,7 @@ class Workspace:
         except (ValueError, OSError) as error:
             if "was not found" in str(error):
                 return False
-            raise ValueError(f"cannot open workspace {self.uri}: {short_reason(error)}") from error
+            raise ValueError(f"cannot open workspace {self.uri}: {short_reason(error)}; check its path") from error
         return True
 
     def _create_table(self, name: str) -> None:
@@ -238,9 +241,7 @@ class Workspace:
 
     def put_run(self, row: dict[str, Any]) -> None:
         """Sets the row of `runs` with this `run_id`. Raises ValueError if a field is missing, unknown or of the wrong type."""
-        table = conform(pa.table({name: [value] for name, value in row.items()}), TABLES["runs"])
-        with self.writing("runs") as log:
-            log.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
+        runs.put_run(self, row)
 
     def put_ledger(self, run_id: str, rows: list[dict[str, Any]]) -> None:
         """Replaces the ledger of a run with `rows`; `run_id` is filled in.

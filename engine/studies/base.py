@@ -71,7 +71,7 @@ def run_study(study: Study) -> Report:
         for _, phase in study.phases():
             phase(run)
     report = study.build_report(workspace)
-    keep_report(workspace, study.name or type(study).__name__, config, report)
     page = report.write(Path(config.report))
+    keep_report(workspace, study.name or type(study).__name__, config, report)
     check_losses(workspace, study.every_plan(), config.max_errors, str(page), run.rejected_by)
     return report

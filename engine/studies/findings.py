@@ -49,11 +49,11 @@ def is_clear(differences: Sequence[float]) -> bool | None:
 
 
 def how_clear(differences: Sequence[float]) -> str:
-    """`clear over 5 seeds`, `not clear over 5 seeds` or `one seed, so without a test`."""
+    """`clear over 5 seeds at 95 %`, `not clear over 5 seeds at 95 %` or `one seed, so without a test`."""
     clear = is_clear(differences)
     if clear is None:
         return "one seed, so without a test"
-    return f"{'clear' if clear else 'not clear'} over {len(differences)} seeds (95 % interval)"
+    return f"{'clear' if clear else 'not clear'} over {len(differences)} seeds at 95 %"
 
 
 def tradeoff_findings(rows: Sequence[Row], metric: str = "linear_probe") -> list[str]:

@@ -16,6 +16,7 @@ from engine.recipe import Recipe, embedding_column
 from engine.sources.injected import TokenRef
 from engine.sources.retrieval import class_queries
 from engine.store import Workspace
+from engine.store.rows import quote
 from engine.store.vectors import to_matrix
 
 if TYPE_CHECKING:
@@ -227,3 +228,12 @@ class Injector:
         return {
             one for one, score in zip(names, scores, strict=True) if score >= min(self.settings.threshold, 1 - 1e-6)
         }
+
+
+def fit_usd(workspace: Workspace, tokens: Sequence[TokenRef | None]) -> float:
+    """Busy dollars of the fits of some tokens."""
+    wanted = ", ".join(sorted({quote(token.fitted_from) for token in tokens if token}))
+    if not wanted:
+        return 0.0
+    table = workspace.dataset("tokens").to_table(columns=["usd_compute"], filter=f"fitted_from IN ({wanted})")
+    return float(sum(table.column("usd_compute").to_pylist()))

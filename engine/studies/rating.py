@@ -12,11 +12,16 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from engine.evaluation.metrics import Metric, is_share
 from engine.evaluation.metrics.rating import JUDGED_REAL, MEAN_RATING
 from engine.evaluation.rating import SCALES, RatingStudy, agreement, analyse, answer_table, sample_rating_study
 from engine.images import decode_image, encode_png
 from engine.reports import Report
+from engine.reports.aggregate import is_number
+from engine.reports.axes import axis_of
+from engine.reports.comparisons import dot_figure
 from engine.store import Workspace
+from engine.store.checks import CONDITION_HINT
 from engine.studies.config import check_not_empty, check_place
 from engine.studies.image_set import stored_images
 from engine.studies.kept_reports import keep_report
@@ -117,7 +122,9 @@ def images_of_method(workspace: Workspace, chosen: str) -> pa.Table:
         else:
             table = workspace.scan(columns, chosen).read_all().select(columns)
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot select images by {chosen!r}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"cannot select images by {chosen!r}: {str(error).splitlines()[0]}; {CONDITION_HINT}"
+        ) from error
     if not table.num_rows:
         raise ValueError(
             f"no image of the workspace is selected by {chosen!r}; make them first, or change the condition"
@@ -204,6 +211,33 @@ def read_answers(folder: Path) -> pa.Table:
     return answer_table(rows)
 
 
+def _findings(rows: Sequence[dict[str, Any]], metric: Metric) -> list[str]:
+    """The methods by their mean, each with the interval over raters."""
+    scale, unit = (100, " %") if is_share(metric.name) else (1, "")
+    parts = [
+        f"{row['method']} {scale * row[metric.name]:.1f}{unit}"
+        + (f" [{scale * row['t_low']:.1f}, {scale * row['t_high']:.1f}]" if is_number(row["t_low"]) else "")
+        for row in sorted(rows, key=lambda row: -row[metric.name])
+    ]
+    return [
+        f"{metric.heading} by method, the highest first: {', '.join(parts)} (95 % intervals over raters by Student's t)."
+    ]
+
+
+def _figures(rows: Sequence[dict[str, Any]], metric: Metric) -> dict[str, str]:
+    """Caption → the means with half the width of their intervals."""
+    scale = 100 if is_share(metric.name) else 1
+    means = {
+        str(row["method"]): (
+            scale * row[metric.name],
+            scale * (row["t_high"] - row["t_low"]) / 2 if is_number(row["t_low"]) else None,
+        )
+        for row in rows
+    }
+    caption = f"RealRAG Figures 6 and 9: {metric.heading.lower()} by method; bars are 95 % intervals over raters."
+    return {caption: dot_figure({"": means}, title=metric.heading, label=axis_of(metric.name))}
+
+
 def rating_report(study: RatingStudy, answers: pa.Table) -> Report:
     """The paper's table: one row per method with mean, variance and intervals over raters, and the raters' agreement.
 
@@ -218,7 +252,9 @@ def rating_report(study: RatingStudy, answers: pa.Table) -> Report:
     scale = SCALES[study.task]
     return Report(
         title="Human ratings of images",
+        findings=_findings(rows, metric),
         tables={"rating": rows},
+        figures=_figures(rows, metric),
         notes=[
             f"{QUESTIONS[study.task]} Answers from {scale[0]} to {scale[-1]}; {answers.num_rows} answers of "
             f"{len(set(answers['rater'].to_pylist()))} raters.",

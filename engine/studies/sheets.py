@@ -27,6 +27,7 @@ def comparison_sheet(
     wanted = [first[number] for first in firsts.values() for number in classes if number in first]
     table = workspace.fetch(list(dict.fromkeys(wanted)), ["reference_id"])
     reference_of = dict(zip(table.column("id").to_pylist(), table.column("reference_id").to_pylist(), strict=True))
+    firsts = {name: first for name, first in firsts.items() if any(one in reference_of for one in first.values())}
     referring = [
         name for name, first in firsts.items() if any(reference_of.get(first.get(number)) for number in classes)
     ]

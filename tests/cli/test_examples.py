@@ -11,7 +11,7 @@ from engine.cli.main import main
 from engine.cli.table import COMMANDS
 from tests.export.helpers import every_kind, fill
 
-RUN = ("check", "doctor", "status", "show", "keys", "verify", "export", "audit", "models", "world")
+RUN = ("check", "doctor", "status", "report", "show", "keys", "verify", "export", "audit", "models", "world")
 """Commands whose example is quick."""
 
 

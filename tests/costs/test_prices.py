@@ -176,6 +176,7 @@ def test_a_book_need_not_price_labels_that_nobody_writes(tmp_path: Path) -> None
     prices = PriceBook.load(tmp_path / "book.toml")
     assert {kind.name: kind.usd_per_label(prices) for kind in SOURCE_KINDS} == {
         "generative": 0.0,
+        "injected": 0.0,
         "retrieval": 0.0,
         "original": 0.03,
     }

@@ -258,7 +258,7 @@ def test_parts_of_a_page_share_no_ids(tmp_path: Path, report: Report) -> None:
     assert page.count("<svg") == 2
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
-    assert page.index("a is so.") < page.index("b is so.")
+    assert page.index("a is so.") < page.index("b is so.") < page.index('<section id="others">')
 
 
 def test_a_notebook_shows_figures_and_sheets_as_pictures(report: Report) -> None:

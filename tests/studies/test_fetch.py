@@ -18,7 +18,7 @@ from engine.sources.fetching.pictures import Candidates, Picture, WebMaker
 from engine.store import Committer, Workspace, write_fragments
 from engine.store.captions import ensure_caption_encoder
 from engine.store.vectors import from_matrix
-from engine.studies.fetch import FetchConfig, fetch_pictures
+from engine.studies.fetch import FetchConfig, FetchedSet, fetch_pictures
 from engine.testing.models import save_bert, save_blip2
 from tests.catalog.test_img2dataset import write_output
 from tests.sources.fetching.server import Server, serving
@@ -88,8 +88,8 @@ def commit_corpus(workspace: Workspace, corpus: str, source: str, rows: list[dic
 @pytest.fixture(scope="module")
 def web(
     tmp_path_factory: pytest.TempPathFactory, cluster: None, tiny_encoder: str, tiny_dataset: Path
-) -> Iterator[tuple[Server, FetchConfig]]:
-    """A corpus of 90 pictures, every second six of which are of dead links, and how they are fetched."""
+) -> Iterator[tuple[Server, FetchConfig, FetchedSet]]:
+    """A corpus of 90 pictures, every second three of which are dead links, how they are fetched, and the outcome of the first fetch."""
     place = tmp_path_factory.mktemp("web")
     with serving() as server:
         rows = []
@@ -100,25 +100,23 @@ def web(
         texts = {"captioner": str(save_blip2(place / "blip2")), "similarity": str(save_bert(place / "bert"))}
         workspace = str(place / "workspace")
         commit_corpus(Workspace.open(workspace), "web", tiny_encoder, rows)
-        yield (
-            server,
-            FetchConfig(
-                corpus="web", datasets=(str(tiny_dataset),), shots=6, reserve=4, encoder=tiny_encoder, workspace=workspace,
-                limits=FetchLimits(**LIMITS), filter=True, filter_threshold=-1.0, **texts,
-            ),
+        config = FetchConfig(
+            corpus="web", datasets=(str(tiny_dataset),), shots=6, reserve=4, encoder=tiny_encoder, workspace=workspace,
+            limits=FetchLimits(**LIMITS), filter=True, filter_threshold=-1.0, **texts,
         )  # fmt: skip
+        (found,) = fetch_pictures(config)
+        yield server, config, found
 
 
 @pytest.mark.cluster
 def test_dead_links_are_replaced_until_the_shots_are_there_and_another_threshold_chooses_among_stored_pictures(
-    web: tuple[Server, FetchConfig],
+    web: tuple[Server, FetchConfig, FetchedSet],
 ):
-    server, config = web
-    (found,) = fetch_pictures(config)
+    server, config, found = web
     assert [len(kept) for kept in found.kept] == [6, 6, 6]
     assert found.short == 0
     columns = ["id", "image", "key", "source", "corpus", "made_caption", "caption_similarity", "device_seconds"]
-    images = Workspace.open(config.workspace).scan(columns).read_all().to_pylist()
+    images = Workspace.open(config.workspace).scan(columns, "corpus = 'web'").read_all().to_pylist()
     assert len(images) == found.fetched == 18
     assert all("/ok/" in row["key"] and row["corpus"] == "web" for row in images)
     assert all(decode_image(row["image"]).shape == (16, 16, 3) for row in images)
@@ -134,7 +132,7 @@ def test_dead_links_are_replaced_until_the_shots_are_there_and_another_threshold
     (stricter,) = fetch_pictures(replace(config, filter_threshold=threshold))
     reason = f"its caption is less similar to the class name than {threshold:g}"
     assert stricter.reasons[reason] == 2 + stricter.fetched - (sum(map(len, stricter.kept)) - 16)
-    rows = Workspace.open(config.workspace).scan(["id", "caption_similarity"]).read_all().to_pylist()
+    rows = Workspace.open(config.workspace).scan(["id", "caption_similarity"], "corpus = 'web'").read_all().to_pylist()
     score_of = {row["id"]: row["caption_similarity"] for row in rows}
     assert len(score_of) == 18 + stricter.fetched
     assert all(score_of[one] >= threshold for kept in stricter.kept for one in kept)
@@ -151,9 +149,9 @@ def test_dead_links_are_replaced_until_the_shots_are_there_and_another_threshold
 
 @pytest.mark.cluster
 def test_fetched_pictures_and_folders_of_img2dataset_are_genbenchs_retrieval_source(
-    web: tuple[Server, FetchConfig], tmp_path: Path, tiny_dataset: Path, tiny_encoder: str
+    web: tuple[Server, FetchConfig, FetchedSet], tmp_path: Path, tiny_dataset: Path, tiny_encoder: str
 ):
-    server, config = web
+    server, config, _ = web
     place = ["--workspace", config.workspace, "--report", str(tmp_path / "report"), "--encoder", tiny_encoder]
     study = ["genbench", "--datasets", str(tiny_dataset), "--sources", "retrieval", *place, "--allow-fewer-shots"]
     before = sum(server.requests.values())

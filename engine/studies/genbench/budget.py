@@ -40,12 +40,15 @@ from engine.studies.genbench.budget_report import (
     allocation_by_source,
     allocation_rows,
     bought_in_words,
+    notes,
     spending_figures,
     summarise_spending,
     verdict,
 )
 from engine.studies.genbench.prompts import join
+from engine.studies.genbench.shots import first_of_each, shot_numbers
 from engine.studies.image_set import Images, load_images
+from engine.studies.injection import TokenSet, fit_usd
 from engine.studies.scoring import Bills, EvaluationSet, cost_tables, error_rows, scores_of
 from engine.studies.study import SourceStudy, StudyConfig
 from engine.studies.variants import Variant, check_shots, check_sources
@@ -58,7 +61,7 @@ class BudgetConfig(StudyConfig):
     budget_usd: float = 10.0
     """US dollars for the images of all data sets together, the pilot and its labels included; test images are free."""
     sources: tuple[str, ...] = PAPER_SOURCES
-    """Sources of images to buy; `original` must be one of them, since the pilot tests the others on originals."""
+    """Sources of images to buy, `original` among them, on which the pilot tests the others; `injected` learns tokens, and pays for them."""
     strategy: str = "defined_template"
     """Prompt strategy of the generative data."""
     pilot_shots: int = 20
@@ -72,6 +75,12 @@ class BudgetConfig(StudyConfig):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Each seed generates and samples its own images, and makes its own decision."""
 
+    @property
+    def reference_originals(self) -> int:
+        """Labelled originals per class that tokens are learned from. They come after those that test the pilot, which must not know them."""
+        learned = "injected" in self.sources and self.inject.references == "original"
+        return self.inject.originals if learned else 0
+
     def check(self) -> None:
         """Raises ValueError if the configuration is invalid."""
         check_sources(self.sources)
@@ -83,7 +92,7 @@ class BudgetConfig(StudyConfig):
         check_shots(self.pilot_shots, self.pilot_originals, self.max_shots)
         if self.pilot_originals < 2:
             raise ValueError("one pilot original per class leaves none to test it on; give 2 or more")
-        if max(self.pilot_shots, self.pilot_originals) > self.max_shots:
+        if max(self.pilot_shots, self.pilot_originals + self.reference_originals) > self.max_shots:
             raise ValueError(f"the pilot has more shots than the {self.max_shots} allowed; raise max shots")
         super().check()
 
@@ -106,10 +115,11 @@ class BudgetStudy(SourceStudy):
     def check(self) -> None:
         """Checks the study, and that the budget pays for the pilot's labels."""
         super().check()
-        labels = self._num_classes * self.config.pilot_originals * source_kind("original").usd_per_label(self.prices)
+        originals = self._pilot_shots["original"]
+        labels = self._num_classes * originals * source_kind("original").usd_per_label(self.prices)
         if labels > self.config.budget_usd:
             raise ValueError(
-                f"the pilot's {self.config.pilot_originals} originals of {self._num_classes} classes cost "
+                f"the pilot's {originals} originals of {self._num_classes} classes cost "
                 f"{format_usd(labels)} of labels, more than the budget of {format_usd(self.config.budget_usd)}; "
                 "give more dollars or fewer pilot originals"
             )
@@ -144,7 +154,8 @@ class BudgetStudy(SourceStudy):
         if self.config.compare:
             for seed in self.config.seeds:
                 for source in self.config.sources:
-                    for name, shots in self._evenly(source, self._usd_per_image(bills)[source]).items():
+                    usd = self._usd_per_image(bills)[source]
+                    for name, shots in self._evenly(source, usd, self._money(workspace, bills, source, seed)).items():
                         both = np.maximum(shots, wanted.get((source, name, seed), 0))
                         wanted[source, name, seed] = both
         yield from self._wanted(wanted)
@@ -165,7 +176,26 @@ class BudgetStudy(SourceStudy):
     @property
     def _pilot_shots(self) -> dict[str, int]:
         config = self.config
-        return {name: config.pilot_originals if name == "original" else config.pilot_shots for name in config.sources}
+        originals = config.pilot_originals + config.reference_originals
+        return {name: originals if name == "original" else config.pilot_shots for name in config.sources}
+
+    def reference_recipes(self, dataset: Dataset, seed: int) -> list[Recipe]:
+        """The originals after those that test the pilot."""
+        plan, tested = self._plan(self.variants["original"], dataset, seed), self.config.pilot_originals
+        end = plan.num_recipes(tested + self.config.inject.originals)
+        return [plan[number] for number in range(plan.num_recipes(tested), end)]
+
+    def _knowledge(self, dataset: Dataset, seed: int) -> TokenSet:
+        """Tokens and references of the injected images; none if there are none."""
+        if "injected" not in self.config.sources:
+            return TokenSet([], [], [])
+        return self.injector.sets[dataset.name, seed, self.config.inject.references]
+
+    def _knowledge_usd(self, workspace: Workspace, bills: Bills, seed: int) -> float:
+        """Dollars of all fits and of all references, with their labels."""
+        sets = [self._knowledge(dataset, seed) for dataset in self.datasets]
+        ids = [one for each in sets for one in each.considered]
+        return totals(bills.of(ids))["usd_busy"] + sum(fit_usd(workspace, each.tokens) for each in sets)
 
     def _usd_per_image(self, bills: Bills) -> dict[str, float]:
         """Cost per image of each source in the pilot, compute and labels."""
@@ -187,6 +217,9 @@ class BudgetStudy(SourceStudy):
                 weights.append(1 / len(dataset.class_names) / len(self.datasets))
                 where.append((dataset.name, label))
         left = self.config.budget_usd - sum(usd[source] * shots * self._num_classes for source, shots in pilot.items())
+        # labels of references are among the pilot's originals already
+        labels = usd["original"] * self.config.reference_originals * self._num_classes
+        left -= self._knowledge_usd(workspace, bills, seed) - labels
         chosen, left = allocate(options, weights, max(left, 0.0))
         bought: dict[str, Purchase] = {}
         for dataset in self.datasets:
@@ -231,32 +264,38 @@ class BudgetStudy(SourceStudy):
     def _curves(self, workspace: Workspace, dataset: Dataset, seed: int) -> dict[str, Curve]:
         """Source → expected errors, from the pilot."""
         num, originals = len(dataset.class_names), self._pilot(workspace, "original", dataset, seed)
-        testing = originals.features, originals.classes
-        shots = self.config.pilot_originals
+        tested = self.plans["original"][dataset.name, seed].num_recipes(self.config.pilot_originals)
+        testing = originals.first(tested).features, originals.first(tested).classes
+        everything = originals.features, originals.classes
+        shots = self._pilot_shots["original"]
         curves = {}
         for source in self.config.sources:
             if source == "original":
                 first = originals.first(self.plans["original"][dataset.name, seed].num_recipes(1))
                 rest = originals.where(np.arange(len(originals.ids)) >= len(first.ids))
                 few = errors_of(first.features, first.classes, rest.features, rest.classes, num)
-                curves[source] = fit_curve(few, 1, leave_one_out_errors(*testing, num), shots - 1, shots)
+                curves[source] = fit_curve(few, 1, leave_one_out_errors(*everything, num), shots - 1, shots)
                 continue
             images = self._pilot(workspace, source, dataset, seed)
             fewer = max(1, self.config.pilot_shots // 4)
             part = images.first(fewer * num)
             few = errors_of(part.features, part.classes, *testing, num)
             many = errors_of(images.features, images.classes, *testing, num)
-            curves[source] = fit_curve(few, fewer, many, self.config.pilot_shots, shots)
+            curves[source] = fit_curve(few, fewer, many, self.config.pilot_shots, self.config.pilot_originals)
         return curves
 
     def _pilot(self, workspace: Workspace, source: str, dataset: Dataset, seed: int) -> Images:
         plan = self.plans[source][dataset.name, seed]
         return load_images(workspace, self.encoder.name, plan, plan.num_recipes(self._pilot_shots[source]))
 
-    def _evenly(self, source: str, usd: float, budget_usd: float | None = None) -> dict[str, np.ndarray]:
-        """Data set → `[C]` shots when the whole budget goes to one source, one shot per class and round."""
+    def _money(self, workspace: Workspace, bills: Bills, source: str, seed: int) -> float:
+        """Dollars for the images of one source alone; tokens and their references are paid first."""
+        budget = self.config.budget_usd
+        return budget if source != "injected" else max(0.0, budget - self._knowledge_usd(workspace, bills, seed))
+
+    def _evenly(self, source: str, usd: float, money: float) -> dict[str, np.ndarray]:
+        """Data set → `[C]` shots when so many dollars go to one source, one shot per class and round."""
         config = self.config
-        money = config.budget_usd if budget_usd is None else budget_usd
         total = config.max_shots * self._num_classes
         images = min(total, int(money / usd)) if usd else total
         zeros: np.ndarray = np.zeros(self._num_classes, np.int64)
@@ -279,7 +318,12 @@ class BudgetStudy(SourceStudy):
                 allocation += allocation_rows(dataset.name, dataset.class_names, bought[dataset.name], seed)
                 sets = {PLANNED: self._bought(workspace, dataset, seed, bought[dataset.name])}
                 if self.config.compare:
-                    even = {source: self._evenly(source, usd[source])[dataset.name] for source in self.config.sources}
+                    even = {
+                        source: self._evenly(source, usd[source], self._money(workspace, bills, source, seed))[
+                            dataset.name
+                        ]
+                        for source in self.config.sources
+                    }
                     for source, shots in even.items():
                         sets[f"{source} alone"] = self._images(workspace, source, dataset, seed, shots)
                     if "retrieval" in even:
@@ -305,18 +349,8 @@ class BudgetStudy(SourceStudy):
             tables={name: found for name, found in tables.items() if found},
             figures=spending_figures(summary, tables["allocation"], format_usd(self.config.budget_usd)),
             findings=[*verdict(rows), *bought_in_words(tables["allocation"])],
-            notes=self._notes(),
+            notes=notes(self.config.pilot_shots, self._pilot_shots["original"], self.config.max_shots),
         )
-
-    def _notes(self) -> list[str]:
-        config = self.config
-        return [
-            f"The pilot has {config.pilot_shots} images per class of each cheap source and {config.pilot_originals} labelled "
-            "originals, which are paid for and trained on; test images take no part in the decision.",
-            f"A single source is bought evenly until the money or {config.max_shots} images per class are spent; only labels "
-            "are expensive, so generated and retrieved images stop at that number and leave most of the budget.",
-            f"'{EVERYWHERE}' is not a single source: it is all retrieved images, and originals for the whole budget, without a pilot.",
-        ]
 
     def _scored(
         self,
@@ -329,19 +363,20 @@ class BudgetStudy(SourceStudy):
         dataset = evaluation.dataset
         where = {"group": dataset.group, "dataset": dataset.name, "source": "mixed", "shots": None, "seed": seed}
         for name, images in sets.items():
-            paid = images.ids if name != PLANNED else [*images.ids, *self._unused_pilot(dataset, seed, images)]
+            paid = images.ids if name != PLANNED else [*images.ids, *self._pilot_ids(dataset, seed)]
             row = where | {"strategy": name} | scores_of(evaluation, images, seed)
             row["expected"] = float(bought.expected.mean()) if name == PLANNED else None
-            yield row | {"images": len(images.ids), "usd_busy": totals(bills.of(list(dict.fromkeys(paid))))["usd_busy"]}
+            learned = self._knowledge(dataset, seed) if name in (PLANNED, "injected alone") else TokenSet([], [], [])
+            usd = fit_usd(evaluation.workspace, learned.tokens)
+            usd += totals(bills.of(list(dict.fromkeys([*paid, *learned.considered]))))["usd_busy"]
+            yield row | {"images": len(images.ids), "usd_busy": usd, "usd_per_image": usd / max(1, len(images.ids))}
 
-    def _unused_pilot(self, dataset: Dataset, seed: int, images: Images) -> list[str]:
-        """Ids of pilot images that are paid for but not trained on."""
-        used = set(images.ids)
-        found = []
-        for source, shots in self._pilot_shots.items():
-            plan = self.plans[source][dataset.name, seed]
-            found += plan_ids(plan, plan.num_recipes(shots))
-        return [name for name in found if name not in used]
+    def _pilot_ids(self, dataset: Dataset, seed: int) -> list[str]:
+        """Ids of all pilot images: they are paid for, trained on or not."""
+        plans = {source: self.plans[source][dataset.name, seed] for source in self._pilot_shots}
+        return [
+            one for source, plan in plans.items() for one in plan_ids(plan, plan.num_recipes(self._pilot_shots[source]))
+        ]
 
     def _bought(self, workspace: Workspace, dataset: Dataset, seed: int, bought: Purchase) -> Images:
         """The images that the classes train on: those of their source, and all their originals."""
@@ -356,20 +391,3 @@ class BudgetStudy(SourceStudy):
         plan = self.plans[source][dataset.name, seed]
         images = load_images(workspace, self.encoder.name, plan, plan.num_recipes(int(shots.max(initial=0))))
         return images.where(shot_numbers(images.classes) < shots[images.classes]) if len(images.ids) else images
-
-
-def first_of_each(plan: Any, shots: Any) -> list[Recipe]:
-    """The first recipes of each class; `shots`: `[C]`, their number, or one number for all."""
-    wanted = np.broadcast_to(np.asarray(shots), (plan.num_classes,))
-    recipes = [plan[index] for index in range(plan.num_recipes(int(wanted.max(initial=0))))]
-    numbers = shot_numbers(np.array([recipe.class_index for recipe in recipes], np.int64))
-    return [recipe for recipe, number in zip(recipes, numbers, strict=True) if number < wanted[recipe.class_index]]
-
-
-def shot_numbers(classes: np.ndarray) -> np.ndarray:
-    """`[N]` number of earlier rows of the same class."""
-    seen: dict[int, int] = {}
-    numbers: np.ndarray = np.zeros(len(classes), np.int64)
-    for row, label in enumerate(classes.tolist()):
-        numbers[row] = seen[label] = seen.get(label, -1) + 1
-    return numbers

@@ -141,3 +141,14 @@ def spending_figures(summary: Sequence[Row], allocation: Sequence[Row], budget: 
             chosen, title="Sources chosen by the plan", label="classes"
         ),
     }
+
+
+def notes(pilot_shots: int, originals: int, max_shots: int) -> list[str]:
+    """Sentences on the pilot and the comparisons."""
+    return [
+        f"The pilot has {pilot_shots} images per class of each cheap source and {originals} labelled originals, which are paid for and "
+        "trained on; test images take no part in the decision.",
+        f"A single source is bought evenly until the money or {max_shots} images per class are spent; only labels are expensive, so "
+        "generated and retrieved images stop at that number and leave most of the budget.",
+        f"'{EVERYWHERE}' is not a single source: it is all retrieved images, and originals for the whole budget, without a pilot.",
+    ]

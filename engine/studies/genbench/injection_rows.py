@@ -12,13 +12,13 @@ from engine.catalog import Dataset
 from engine.costs import totals
 from engine.evaluation import fit_linear_probe
 from engine.recipe import embedding_column
-from engine.reports.aggregate import Row, group_rows, mean_and_sd, standard_error, with_sd
+from engine.reports.aggregate import Row, group_rows, standard_error, with_sd
 from engine.sources import Plan
 from engine.sources.injected import InjectedPlan
 from engine.store import Workspace
 from engine.store.rows import quote
 from engine.store.vectors import to_matrix
-from engine.studies.injection import TokenSet
+from engine.studies.injection import TokenSet, fit_usd
 from engine.studies.scoring import Bills, EvaluationSet, scores_of
 
 if TYPE_CHECKING:
@@ -69,9 +69,6 @@ class InjectionScores:
 
     def __init__(self, study: "InjectionStudy", workspace: Workspace, bills: Bills):
         self._study, self._workspace, self._bills = study, workspace, bills
-        columns = ["fitted_from", "usd_compute", "device_seconds"]
-        rows = workspace.dataset("tokens").to_table(columns=columns).to_pylist()
-        self._fits = {row["fitted_from"]: row for row in rows}
 
     def rows(self, evaluation: EvaluationSet, judge: TokenJudge | None) -> list[Row]:
         """One row per variant, number of shots and seed, and one per seed for the references alone."""
@@ -114,7 +111,7 @@ class InjectionScores:
         fits = 0.0
         if name != NONE:
             learned = self._study.injector.sets[dataset.name, seed, name]
-            fits = sum(self._fits[token.fitted_from]["usd_compute"] for token in learned.tokens if token)
+            fits = fit_usd(self._workspace, learned.tokens)
             usd += fits + totals(self._bills.of(learned.considered))["usd_busy"]
         return {"usd_busy": usd, "usd_per_image": usd / len(ids) if ids else None, "usd_fit": fits}
 
@@ -154,7 +151,7 @@ def by_knowledge(rows: Sequence[Row]) -> list[Row]:
                 "knowledge": knowledge,
                 "classes": len(members),
                 "classes_with_token": sum(bool(row["tokens"]) for row in members) if knowledge != NONE else None,
-                "judged": mean_and_sd(judged)[0],
+                "judged": _shown([statistics.fmean(judged)]) if judged else None,
                 "gain_points": 100 * (statistics.fmean(judged) - statistics.fmean(base)) if judged else None,
             }
         )
@@ -194,7 +191,7 @@ def gains(rows: Sequence[Row], column: str) -> dict[tuple[str, int, str], list[f
     return found
 
 
-def claims(rows: Sequence[Row], known: Sequence[Row]) -> list[str]:
+def claims(rows: Sequence[Row]) -> list[str]:
     """Sentences: where external knowledge gains CLER, and how the references alone do."""
     lines = []
     for (knowledge, shots), members in group_rows(
@@ -248,7 +245,7 @@ def figure_8_rows(
                 "references": name,
                 "shots": low.shots,
                 "cler": scores_of(evaluation, part, seed)["cler"],
-                "judged": judged,
+                "judged": None if judged is None else _shown([judged]),
             }
         )
     return found

@@ -10,7 +10,7 @@ from engine.evaluation.metrics import CLER, LINEAR_PROBE, PRECISION_AT_5, RECALL
 from engine.reports import Report
 from engine.reports.aggregate import Row, mean_and_sd, standard_error
 from engine.reports.figures import bar_figure, scatter_figure
-from engine.reports.headings import heading
+from engine.reports.headings import heading, name_of
 from engine.studies.scoring import is_generated
 
 
@@ -103,12 +103,16 @@ def _findings(tables: Mapping[str, Sequence[Row]]) -> list[str]:
         f"{heading(row['score'])} r = {row['pearson']:.2f} [{row['pearson_low']:.2f}, {row['pearson_high']:.2f}]"
         for row in ranked[:3]
     ]
+    falls = any(directions[row["score"]] < 0 for row in ranked[:3])
+    falling = "; a metric that should fall is best at -1" if falls else ""
     sentences = [
         f"Of {len(ranked)} metrics, {heading(ranked[0]['score'])} predicts the linear probe best, over {ranked[0]['n']} sets of "
-        f"generated images: {', '.join(parts)} (Pearson, 95 % intervals; a metric that should fall has the best r at -1)."
+        f"generated images: {', '.join(parts)} (Pearson, 95 % intervals{falling})."
     ]
     seconds = {row["metric"]: row for row in tables["figure_5"] if row["shots"] == "all"}
-    times = [f"{heading(name)} {row['seconds']:.3g} ± {row['standard_error']:.1g}" for name, row in seconds.items()]
+    times = [
+        f"{name_of('metric', name)} {row['seconds']:.3g} ± {row['standard_error']:.1g}" for name, row in seconds.items()
+    ]
     return (
         [*sentences, f"Seconds per set of images, mean ± standard error: {', '.join(times)}."] if times else sentences
     )
@@ -128,8 +132,8 @@ def _figures(
     }
     return figures | {
         "GenBench Figure 5: processor seconds per data set, on ready features; bars are one standard error over points.": bar_figure(
-            {heading(name): row["seconds"] for name, row in seconds.items()},
-            spread={heading(name): row["standard_error"] for name, row in seconds.items()},
+            {name_of("metric", name): row["seconds"] for name, row in seconds.items()},
+            spread={name_of("metric", name): row["standard_error"] for name, row in seconds.items()},
             title="Evaluation time",
             label="seconds",
             log=True,

@@ -193,12 +193,10 @@ class PromptStudy(SourceStudy):
             figures[caption] = bar_figure(bars, spread=spread, title=str(group), label="CLER (%)")
         figures |= choice_figure(choices)
         generated = [row for row in scored if is_generated(row)]
+        ranking = ranking_findings(generated, "strategy", "cler", "prompt strategy", "CLER")
         return Report(
             title="GenBench: prompt strategies",
-            findings=[
-                *ranking_findings(generated, "strategy", "cler", "prompt strategy", "CLER"),
-                *choice_findings(choices),
-            ],
+            findings=[*ranking[: 1 if choices else 2], *choice_findings(choices)],
             tables={name: rows for name, rows in tables.items() if rows},
             sheets=sheets,
             figures=figures,

@@ -10,6 +10,7 @@ from engine.catalog.worlds import world_folder
 from engine.reports import Report
 from engine.studies.base import run_study
 from engine.studies.premise.config import PremiseConfig
+from engine.studies.premise.presentation import OUTCOMES, figures, findings
 from engine.studies.premise.world import PremiseWorld
 from engine.studies.realrag.judge import Row
 from engine.studies.realrag.tables import summary
@@ -21,7 +22,6 @@ COMPARED = (
     *(("normal", "selective"), ("normal", "oracle"), ("image_hard", "realrag"), ("realrag", "selective")),
 )
 """Methods that are compared; `normal` → `realrag` on B is the main one."""
-OUTCOMES = ("precision_at_10", "accuracy")
 
 
 def run_premise(config: PremiseConfig) -> Report:
@@ -77,6 +77,8 @@ def build_report(config: PremiseConfig, found: dict[str, list[Row]]) -> Report:
     worlds = sorted({(row["genus_share"], row["world"]) for row in scores})
     return Report(
         title="RealRAG's premise put to the test: siblings that the generator and CLIP confuse",
+        findings=findings(scores, tables["premise"]),
+        figures=figures(tables["outcomes"]),
         tables={name: rows for name, rows in tables.items() if rows},
         notes=[
             f"{len(worlds)} of {len(config.genus_shares) * len(config.worlds)} worlds and CLIP models have run, with {len(config.seeds)} seeds each.",

@@ -1,6 +1,6 @@
 """One world of the premise study: RealRAG's phases on `mini-pairs`, the further heads, and every score by kind of class."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from statistics import fmean
@@ -18,6 +18,7 @@ from engine.sources.retrieval import class_queries
 from engine.store import Workspace
 from engine.studies.base import Phase
 from engine.studies.premise.config import GRID
+from engine.studies.premise.kinds import by_kind
 from engine.studies.realrag.config import TRAINED, RealRagConfig
 from engine.studies.realrag.judge import ImageSet, Judge, Row, class_prompts, encode_prompts, load_images
 from engine.studies.realrag.lessons import Lessons
@@ -27,8 +28,6 @@ from engine.world.classes import PAIRS, genus, shown_to_generator
 if TYPE_CHECKING:
     from engine.dataflow.run import Run
 
-TAUGHT, UNTAUGHT, ALL = "A", "B", "all"
-"""Kinds of classes: siblings that the generator was taught, the one of each genus that it was not, and both."""
 NEAREST = 10
 """k of P@k."""
 HELD_OUT_SHARE = 0.25
@@ -190,19 +189,6 @@ class PremiseWorld(RealRag):
             "clip_sibling": confused,
             "judge_on_real": float(judge.is_right(test).mean()),
         }
-
-
-def by_kind(scores: Mapping[str, Mapping[int, float]]) -> list[Row]:
-    """A row per kind of class with the means of each score (class → share) over its classes; None where no class has one."""
-    taught = shown_to_generator(PAIRS)
-    rows = []
-    for kind, wanted in ((TAUGHT, (True,)), (UNTAUGHT, (False,)), (ALL, (True, False))):
-        row: Row = {"classes": kind}
-        for name, shares in scores.items():
-            values = [share for number, share in shares.items() if taught[number] in wanted]
-            row[name] = fmean(values) if values else None
-        rows.append(row)
-    return rows
 
 
 def precision(images: np.ndarray, labels: np.ndarray, texts: np.ndarray) -> dict[int, float]:

@@ -10,9 +10,10 @@ from engine.store import Workspace
 from engine.studies.genbench.budget import (
     BudgetConfig,
     run_budget,
-    shot_numbers,
 )
 from engine.studies.genbench.budget_report import EVERYWHERE, PLANNED, summarise_spending, verdict
+from engine.studies.genbench.shots import shot_numbers
+from engine.studies.injection import InjectionSettings
 
 
 def _rows(planned: tuple[float, float]) -> list[dict[str, Any]]:
@@ -60,6 +61,9 @@ def test_shots_are_counted_class_by_class():
         ({"sources": ("retrieval",)}, "add original to sources"),
         ({"pilot_originals": 1}, "give 2 or more"),
         ({"pilot_shots": 50, "max_shots": 20}, "raise max shots"),
+        ({"sources": ("original", "injected")}, "raise max shots"),
+        ({"sources": ("original", "injected"), "max_shots": 8, "budget_usd": 0.2}, "7 originals of 3 classes cost"),
+        ({"sources": ("original", "injekted")}, "unknown source 'injekted'; did you mean injected"),
     ],
 )
 def test_bad_input_is_one_sentence(parts: dict[str, Any], changes: dict[str, Any], message: str):
@@ -91,4 +95,36 @@ def test_the_plan_buys_what_it_says_and_no_more(parts: dict[str, Any]):
     spent = {row["strategy"]: row["usd_busy"] for row in report.tables["budget_mean"]}
     assert spent["original alone"] == pytest.approx(0.096, rel=0.01)
     assert spent["retrieval alone"] < 0.001
-    assert any("the best single source at equal dollars" in note for note in report.notes)
+    assert "the best single source at equal dollars" in report.findings[0]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_the_plan_may_inject_and_pays_for_it(parts: dict[str, Any]):
+    inject = InjectionSettings(preset="mini", originals=2, steps=2, categories_per_batch=3, allow_small=True)
+    config = BudgetConfig(
+        **parts,
+        sources=("injected", "original"),
+        inject=inject,
+        budget_usd=0.2,
+        pilot_shots=2,
+        pilot_originals=2,
+        max_shots=6,
+        seeds=(0,),
+    )
+    report = run_budget(config)
+    workspace = Workspace.open(config.workspace, create=False)
+    tokens = workspace.read("tokens").to_pylist()
+    assert len(tokens) == 3
+    paid = {row["strategy"]: row for row in report.tables["budget_by_seed"]}
+    # 0.2 USD pays 16 labels at 0.012 USD: the pilot's 12, two per class for tests and two for the tokens, and four more
+    assert 0.19 < paid[PLANNED]["usd_busy"] <= 0.2
+    # the pilot's tests are images that no token was learned from
+    first = report.tables["allocation_by_class"]
+    assert all(row["original_shots"] >= 4 for row in first)
+    (used,) = {len(row["reference_ids"]) for row in tokens}
+    assert used == 2
+    fits = sum(row["usd_compute"] for row in tokens)
+    alone = paid["injected alone"]
+    assert alone["usd_busy"] > 6 * 0.012 + fits
+    assert alone["usd_per_image"] == pytest.approx(alone["usd_busy"] / alone["images"])

@@ -171,7 +171,7 @@ def test_the_table_and_its_sentences_say_what_the_rows_say():
         ("none", "30.0 ± 28.3"),
         ("original", "42.5 ± 24.7"),
     ]
-    lines = claims(rows, [])
+    lines = claims(rows)
     assert lines[0].startswith("Tokens from original references, 5 shots, points of CLER: d gains (+12.5 ± 3.5)")
     assert "d 90.0% against 42.5%" in lines[-1]
 

@@ -9,8 +9,10 @@ import pytest
 
 from engine.miniature.checkpoints import CHECKPOINTS
 from engine.studies.premise.config import METHODS, PremiseConfig
+from engine.studies.premise.kinds import by_kind
+from engine.studies.premise.presentation import figures, findings
 from engine.studies.premise.study import build_report, comparisons, run_premise
-from engine.studies.premise.world import by_kind, precision, precision_of
+from engine.studies.premise.world import precision, precision_of
 from engine.world.classes import PAIRS, class_names, genus, shown_to_generator
 
 
@@ -111,6 +113,20 @@ def test_the_report_says_how_many_worlds_have_run(config: PremiseConfig):
     (row,) = report.tables["outcomes"]
     assert (row["precision_at_10"], row["pairs"], row["worlds"]) == (0.125, 2, 2)
     assert report.notes[0].startswith("2 of 3 worlds")
+
+
+def test_the_finding_is_the_gain_on_both_kinds_over_world_means():
+    scores = [planted("normal", world, seed, 0.5) for world in (0, 1) for seed in (0, 1)]
+    scores += [planted("realrag", world, seed, 0.6 + 0.1 * world) for world in (0, 1) for seed in (0, 1)]
+    scores += [row | {"classes": "A", "precision_at_10": 1.1 - row["precision_at_10"]} for row in scores]
+    premise = [{"genus_share": 0.5, "generated_sibling": 0.4, "mined_sibling": 0.5, "clip_sibling": 0.25}]
+    (sentence,) = findings(scores, premise)
+    assert "a sibling for 40 % of the images of B, 50 % of B's mined negatives" in sentence
+    assert "+15.0 ± 7.1 points on B and -15.0 ± 7.1 points on A (± is over 2 world means)" in sentence
+    assert findings([row for row in scores if row["method"] == "normal"], premise) == []
+    outcomes = [{"genus_share": 0.5, "method": "normal", "classes": "B", "precision_at_10": 0.5, "accuracy": None}]
+    (caption,) = figures(outcomes)
+    assert caption.startswith("Precision@10 by kind of class and method, 50 % of CLIP's captions")
 
 
 @pytest.mark.parametrize(
