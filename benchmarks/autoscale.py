@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import TreeClock, machine
+from engine.dataflow.cluster import START_ATTEMPTS
 from engine.recipe import Recipe
 from engine.sources import Made
 from engine.testing.makers import PaintMaker, PaintPlan, paint_embed
@@ -55,6 +56,48 @@ class WaitingMaker(PaintMaker):
         return made
 
 
+def cluster_config(address: str, least: int, most: int) -> dict[str, Any]:
+    """The autoscaler's configuration for a head at an address."""
+    return {
+        "cluster_name": "autoscale",
+        "max_workers": most,
+        "idle_timeout_minutes": IDLE_SECONDS / 60,
+        # a provider of a type that Ray knows would need a file that Ray's wheel lacks
+        "provider": {
+            "type": "external",
+            "module": PROVIDER,
+            "head_node_id": HEAD_ID,
+            "launch_multiple": True,
+            "gcs_address": address,
+            "foreground_node_launch": True,
+            "worker_rpc_drain": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        # Ray's defaults for such a provider lack them
+        **{name: [] for name in ("setup_commands", "head_setup_commands", "worker_setup_commands")},
+        **{name: [] for name in ("initialization_commands", "head_start_ray_commands", "worker_start_ray_commands")},
+        "auth": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        "upscaling_speed": 1000.0,
+        "docker": {},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+            "gpu": {
+                "resources": {"CPU": 1, "GPU": 1},
+                "node_config": {},
+                "min_workers": least,
+                "max_workers": most,
+            },
+        },
+    }
+
+
 @contextmanager
 def autoscaling_head(folder: Path, least: int, most: int) -> Iterator[dict[str, str]]:
     """A head without GPUs, whose autoscaler keeps `least` to `most` nodes of one GPU; the environment that names it."""
@@ -67,33 +110,7 @@ def autoscaling_head(folder: Path, least: int, most: int) -> Iterator[dict[str, 
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    config = {
-        "cluster_name": "autoscale",
-        "max_workers": most,
-        "idle_timeout_minutes": IDLE_SECONDS / 60,
-        # a provider of a type that Ray knows would need a file that Ray's wheel lacks
-        "provider": {
-            "type": "external",
-            "module": PROVIDER,
-            "head_node_id": HEAD_ID,
-            "launch_multiple": True,
-            "gcs_address": f"{address}:{port}",
-            "foreground_node_launch": True,
-            "worker_rpc_drain": True,
-            "disable_node_updaters": True,
-            "disable_launch_config_check": True,
-        },
-        "head_node_type": "ray.head.default",
-        "available_node_types": {
-            "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
-            "gpu": {
-                "resources": {"CPU": 1, "GPU": 1},
-                "node_config": {},
-                "min_workers": least,
-                "max_workers": most,
-            },
-        },
-    }
+    config = cluster_config(f"{address}:{port}", least, most)
     (folder / "cluster.json").write_text(json.dumps(config))
     of_head = {
         "RAY_FAKE_CLUSTER": "1",
@@ -106,10 +123,17 @@ def autoscaling_head(folder: Path, least: int, most: int) -> Iterator[dict[str, 
     start += ["--num-gpus=0", "--include-dashboard=false", f"--temp-dir={folder}/ray"]
     start += [f"--autoscaling-config={folder}/cluster.json"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with (folder / "head.log").open("wb") as log:
-        head = subprocess.Popen(start, env=kept | names | of_head, stdout=log, stderr=log)
+    said = folder / "head.log"
+    for _ in range(START_ATTEMPTS):  # a busy machine may exceed the 30 s that Ray gives its head
+        with said.open("ab") as log:
+            head = subprocess.Popen(start, env=kept | names | of_head, stdout=log, stderr=log)
+        while head.poll() is None and "Ray runtime started" not in said.read_text():
+            time.sleep(0.2)
+        if head.poll() is None:
+            break
+    else:
+        raise SystemExit(f"Ray did not start: {said.read_text()[-500:]}")
     try:
-        wait_until(lambda: "Ray runtime started" in (folder / "head.log").read_text(), 300)
         yield names | {"RAY_ADDRESS": f"{address}:{port}"}
     finally:
         end_tree(head)
