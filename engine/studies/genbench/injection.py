@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from engine.catalog import Dataset
 from engine.models import ImageEncoder
@@ -75,9 +75,8 @@ class InjectionConfig(StudyConfig):
     def check(self) -> None:
         """Raises ValueError if the configuration is invalid."""
         check_not_empty(references=self.references)
-        InjectionSettings(references=self.references[0])  # type: ignore[arg-type]
         for name in self.references:
-            InjectionSettings(references=name).check()  # type: ignore[arg-type]
+            InjectionSettings(references=cast("Any", name)).check()
         Strategy.parse(self.strategy)
         check_shots(*self.shots, self.judge_images, self.judged_shots)
         if self.low_resolution < 0:
@@ -188,16 +187,20 @@ class InjectionStudy(SourceStudy):
             return
         references = self.injector.sets[dataset.name, seed, "original"].references
         names = token_names(dataset.name, dataset.class_names)
-        jobs = [
-            TokenJob(
+        jobs = {
+            number: TokenJob(
                 *(dataset.name, number, dataset.class_names[number], names[number], "original", seed),
                 ids,
                 tuple(dataset.templates),
                 self.config.low_resolution,
             )
             for number, ids in enumerate(references)
-        ]
-        self.low = learn_tokens(run, self.generator, self.injector.fit, jobs)
+            if ids
+        }
+        learned = dict(
+            zip(jobs, learn_tokens(run, self.generator, self.injector.fit, list(jobs.values())), strict=True)
+        )
+        self.low = [learned.get(number) for number in range(len(names))]
 
     @property
     def low_plan(self) -> InjectedPlan | None:
