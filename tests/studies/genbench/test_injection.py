@@ -11,7 +11,7 @@ from engine.store import Workspace
 from engine.studies.genbench import injection_rows
 from engine.studies.genbench.injection import InjectionConfig, InjectionStudy, run_injection
 from engine.studies.genbench.injection_rows import by_knowledge, claims, gains, table_3, verdict
-from engine.studies.genbench.injection_sheets import grid
+from engine.studies.genbench.injection_sheets import sheet
 from engine.studies.genbench.tradeoff import GenBenchConfig, run_genbench
 from engine.studies.injection import InjectionSettings
 from engine.testing.data import write_dataset
@@ -194,21 +194,16 @@ def test_classes_are_told_apart_by_what_their_names_give():
     assert found["known by name", "original"]["classes_with_token"] == 1
 
 
-def test_a_sheet_has_a_row_per_kind_and_keeps_gaps():
-    import numpy as np
-
-    from engine.images import encode_png
-
-    red = encode_png(np.full((8, 8, 3), (255, 0, 0), np.uint8))
-    page = np.asarray(grid({"first": [red, None], "second": [red, red]}, ["a class of many words", ""]))
-    pure = (page == (255, 0, 0)).all(axis=2)
-    assert pure.sum() == 3 * injection_sheets_side() ** 2
-
-
-def injection_sheets_side() -> int:
-    from engine.studies.genbench.injection_sheets import SIDE
-
-    return SIDE
+def test_a_sheet_has_a_line_per_kind_and_keeps_gaps(parts: dict[str, Any]):
+    study = InjectionStudy(InjectionConfig(**parts, judge="", shots=(1,), references=("original",), inject=SMALL))
+    workspace = Workspace.open(parts["workspace"])
+    (dataset,) = study.datasets
+    found = sheet(
+        workspace, dataset, "Figure 7: of nothing", {"by name": ["", "no such id"], "token": ["", ""]}, ["a", "b"]
+    )
+    assert found.per_row == 2
+    assert found.captions == ["a: by name", "b: by name", "a: token", "b: token"]
+    assert found.images == [b""] * 4
 
 
 def test_the_papers_known_threshold_is_a_half():
