@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from engine.reports.aggregate import Row, mean_and_sd
 from engine.reports.axes import GRID, INK, MARKERS, PALETTE, axes_of, described, in_words, kept_figure, log_axis
+from engine.reports.headings import METHODS
 
 Measured: TypeAlias = tuple[float, float | None]
 """Mean, and standard deviation if there is one."""
@@ -42,8 +43,8 @@ def _plot_dots(groups: Mapping[str, Mapping[str, Measured]], title: str, label: 
                 [mean for mean, _ in found],
                 [row + (number - (len(names) - 1) / 2) * step for row in at],
                 xerr=[sd or 0.0 for _, sd in found],
-                fmt=MARKERS[number % len(MARKERS)],
-                color=PALETTE[number % len(PALETTE)],
+                fmt=_marker(name, number),
+                color=_colour(name, number),
                 markersize=5,
                 elinewidth=1.4,
                 capsize=2,
@@ -83,17 +84,17 @@ def line_figure(
 
 def _plot_lines(lines: Mapping[str, Sequence[Point]], title: str, x: str, y: str, log: bool) -> str:
     with axes_of(f"{title}/{x}/{y}") as (axes, svg):
-        for number, (_, points) in enumerate(lines.items()):
+        for number, (name, points) in enumerate(lines.items()):
             few = len(points) <= MOST_MARKED
-            look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "linewidth": 1.8 if few else 1.3}
+            look: dict[str, Any] = {"color": _colour(name, number), "linewidth": 1.8 if few else 1.3}
             places, means = [one[0] for one in points], [one[1] for one in points]
             if few:
-                look |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 5, "capsize": 2, "elinewidth": 1}
+                look |= {"marker": _marker(name, number), "markersize": 5, "capsize": 2, "elinewidth": 1}
                 axes.errorbar(places, means, yerr=[one[2] or 0.0 for one in points], **look)
             else:
                 axes.plot(places, means, **look)
         for number, name in enumerate(lines):
-            axes.plot([], [], color=PALETTE[number % len(PALETTE)], marker=MARKERS[number % len(MARKERS)], label=name)
+            axes.plot([], [], color=_colour(name, number), marker=_marker(name, number), label=name)
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         if log:
@@ -134,6 +135,18 @@ def _legend_below(axes: Any, names: Sequence[str]) -> None:
     columns = 2 if max(map(len, names)) > 14 else 3
     look = {"frameon": False, "fontsize": 9, "labelcolor": INK, "handletextpad": 0.4, "columnspacing": 1.2}
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.5 / axes.figure.get_figheight()), ncols=columns, **look)
+
+
+_ORDER = list(METHODS.values())
+"""Methods keep their colour and marker in all figures, whichever of them a figure shows."""
+
+
+def _colour(name: str, number: int) -> str:
+    return PALETTE[(_ORDER.index(name) if name in _ORDER else number) % len(PALETTE)]
+
+
+def _marker(name: str, number: int) -> str:
+    return MARKERS[(_ORDER.index(name) if name in _ORDER else number) % len(MARKERS)]
 
 
 def _number(mean: float, sd: float | None, digits: int) -> str:
