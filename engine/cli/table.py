@@ -89,6 +89,7 @@ COMMANDS = {
         "run_premise",
         say.report,
         "premise_study",
+        example="--workspace workspace/premise --report report-premise",
     ),
     "build-database": Command(
         "RealRAG's database: add the training images of data sets to the workspace, embedded and indexed; run it again to add more.",

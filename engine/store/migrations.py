@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.recipe import IMAGE_SCHEMA, SCHEMA_VERSION
+from engine.store.checks import check_schema
 from engine.store.lock import workspace_lock
 from engine.store.schemas import VERSION_KEY
 
@@ -34,16 +35,17 @@ MIGRATIONS: dict[int, Migration] = {}
 def migrate(workspace: "Workspace") -> None:
     """Brings the tables to this release's schema under the workspace's lock, and says so in one line on stderr.
 
-    Does nothing to a table of this release or of none (`checks.check_schema` refuses those). Raises ValueError if no step is known, or
-    if a run or a server writes to the workspace at the moment.
+    Raises ValueError if the tables are not a workspace's or of a schema to which no steps lead, or if a run or a server writes to the
+    workspace at the moment.
     """
     found = version_of(workspace)
-    if found is None or found >= SCHEMA_VERSION:
-        say_what_is_new(workspace)
-        return
-    missing = [version for version in range(found, SCHEMA_VERSION) if version not in MIGRATIONS]
-    if missing:
-        return  # check_schema says which release to use
+    if found is not None and found < SCHEMA_VERSION and all(one in MIGRATIONS for one in range(found, SCHEMA_VERSION)):
+        _upgrade(workspace, found)
+    check_schema(workspace.uri, workspace.image_schema())
+    say_what_is_new(workspace)
+
+
+def _upgrade(workspace: "Workspace", found: int) -> None:
     with workspace_lock(workspace.uri, "migration"):
         for version in range(version_of(workspace) or found, SCHEMA_VERSION):
             MIGRATIONS[version].apply(workspace)

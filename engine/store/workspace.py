@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from engine.recipe import embedding_column
 from engine.store import columns, compaction, maintenance, rows, runs, search
-from engine.store.checks import check_folder, check_schema, normal_uri, short_reason
+from engine.store.checks import check_folder, normal_uri, short_reason
 from engine.store.compaction import KEPT, Run, run_here
 from engine.store.durable import synced
 from engine.store.fence import FENCED, Fence, commit_unfenced, lost, token_of
@@ -39,9 +39,8 @@ class Workspace:
 
     @classmethod
     def open(cls, uri: str | Path, *, create: bool = True) -> "Workspace":
-        """Opens the workspace at a path or at `s3://bucket/prefix`, and creates it if it does not exist.
+        """Opens the workspace at a path or at `s3://bucket/prefix`; creates one that does not exist, upgrades one of an older schema.
 
-        One of an older schema is upgraded, which a line on stderr says (`engine.store.migrations`).
         Raises ValueError, and changes nothing, if `uri` is a file or is not writable, if there is none and `create` is
         false, or if the tables have other columns than this version's.
         """
@@ -54,7 +53,6 @@ class Workspace:
                 raise ValueError(f"there is no workspace at {workspace.uri}; {fix}")
             workspace._create()
         migrate(workspace)
-        check_schema(workspace.uri, workspace.image_schema())
         return workspace
 
     def __reduce__(self) -> tuple[type["Workspace"], tuple[str]]:
