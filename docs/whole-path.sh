@@ -73,6 +73,6 @@ open("apple.png", "wb").write(base64.b64decode(image.b64_json))
 print("apple.png:", image.model_extra["image_id"], f"{image.model_extra['usd']:.2g} USD")
 END
 kill $server
-wait $server
+wait $server || true # it says that it was terminated
 trap - EXIT
 echo "== done: report-demo/index.html, report-own/index.html, export/own/README.md, apple.png"

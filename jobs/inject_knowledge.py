@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One learned token per class from reference images, and images generated with it; run it again to go on (GenBench section 4)."""
+"""GenBench section 4: learn a token per class from reference images, generate with it, compare (Table 3, Fig. 7, 8, 11, 12)."""
 
 import sys
 

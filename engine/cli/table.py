@@ -56,7 +56,7 @@ COMMANDS = {
         example="--datasets mini-common mini-rare --workspace workspace/metrics --report report-metrics",
     ),
     "inject": Command(
-        "GenBench section 4: learn a token per class from reference images, generate with it, compare (Table 3, Figures 7, 8, 11, 12).",
+        "GenBench section 4: learn a token per class from reference images, generate with it, compare (Table 3, Fig. 7, 8, 11, 12).",
         "engine.studies.genbench.injection",
         "InjectionConfig",
         "run_injection",

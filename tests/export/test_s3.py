@@ -16,6 +16,14 @@ from tests.store.conftest import bucket
 __all__ = ["bucket"]
 
 
+@pytest.fixture(autouse=True)
+def no_server_of_before() -> None:
+    """fsspec keeps a file system per process; that of another test has the address of a server that has ended."""
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
+
+
 def names_at(url: str) -> list[str]:
     from fsspec.core import url_to_fs
 

@@ -65,6 +65,7 @@ WORK = {
     "busy_seconds": 2.0,
     "usd_compute": 0.5,
     "usd_labels": 0.0,
+    "fetched_bytes": 0,
 }
 
 

@@ -103,9 +103,9 @@ def test_table_3_from_references_to_pictures(study: dict[str, Any], tmp_path: Pa
     assert all(0 <= row["judged"] <= 1 for row in tables["injection"] if row["knowledge"] != "references alone")
     by_name = {(row["knowledge"], row["shots"], row["seed"]): row for row in tables["injection"]}
     for source in ("retrieval", "original"):
-        made, plain = by_name[source, 2, 0], by_name["none", 2, 0]
+        made = by_name[source, 2, 0]
         assert made["usd_fit"] > 0
-        assert made["usd_busy"] > plain["usd_busy"] + made["usd_fit"]
+        assert made["usd_busy"] > made["usd_fit"]
     # three classes with two labelled originals each, which cost more than all else
     assert by_name["original", 2, 0]["usd_busy"] == pytest.approx(6 * 0.012, rel=0.05)
     assert {row["references"] for row in tables["figure_8"]} == {"originals", "originals shrunk to 8x8 pixels"}
