@@ -49,7 +49,7 @@ def standalone(svg: str) -> str:
 
 
 def sheet_picture(sheet: "ContactSheet") -> Picture:
-    """A contact sheet as one PNG, with its captions."""
+    """A contact sheet as one JPEG, with its captions: a PNG would be five times as large."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -66,8 +66,8 @@ def sheet_picture(sheet: "ContactSheet") -> Picture:
             axes.imshow(decode_image(sheet.images[number]))
             axes.set_title(_two_lines(captions[number]), fontsize=6.5, parse_math=False)
     file = io.BytesIO()
-    figure.savefig(file, format="png", pil_kwargs={"optimize": True})
-    return Picture(file.getvalue(), "image/png", sheet.title)
+    figure.savefig(file, format="jpg", pil_kwargs={"quality": 85})
+    return Picture(file.getvalue(), "image/jpeg", sheet.title)
 
 
 def _two_lines(caption: str) -> str:
