@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from engine.catalog import Dataset
@@ -102,21 +103,17 @@ class SourceKind:
 
 
 def _plan_generative(request: PlanRequest) -> ShotPlan:
-    parts = request.parts
-    return GenerativePlan(
-        request.dataset,
-        parts.generator,
-        request.strategy,
-        request.shots,
-        request.seed,
-        parts.materials,
-        guidance_scale=request.guidance_scale,
-    )
+    return _generated(request, GenerativePlan)
 
 
 def _plan_injected(request: PlanRequest) -> ShotPlan:
+    tokens = request.parts.learned_tokens(request.dataset, request.seed, request.references)
+    return _generated(request, partial(InjectedPlan, tokens=tokens))
+
+
+def _generated(request: PlanRequest, plan: Callable[..., ShotPlan]) -> ShotPlan:
     parts = request.parts
-    return InjectedPlan(
+    return plan(
         request.dataset,
         parts.generator,
         request.strategy,
@@ -124,7 +121,6 @@ def _plan_injected(request: PlanRequest) -> ShotPlan:
         request.seed,
         parts.materials,
         guidance_scale=request.guidance_scale,
-        tokens=parts.learned_tokens(request.dataset, request.seed, request.references),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.evaluation import fit_linear_probe, predict
+from engine.evaluation import predict
 from engine.models.spec import GeneratorSpec
 from engine.reports import Report
 from engine.retriever.blocks import cut_blocks
@@ -21,7 +21,8 @@ from engine.studies.premise.config import GRID
 from engine.studies.premise.kinds import by_kind
 from engine.studies.realrag.config import TRAINED, RealRagConfig
 from engine.studies.realrag.judge import ImageSet, Judge, Row, class_prompts, encode_prompts, load_images
-from engine.studies.realrag.lessons import Lessons
+from engine.studies.realrag.lessons import Lessons, lesson
+from engine.studies.realrag.negative_choices import training_probe
 from engine.studies.realrag.study import RealRag
 from engine.world.classes import PAIRS, genus, shown_to_generator
 
@@ -94,12 +95,9 @@ class PremiseWorld(RealRag):
                         epochs=epochs,
                         batch_size=batch_size,
                         temperature_on_reflective=temperature,
-                        label=method,
                         seed=seed,
                     )
-                    if method == "normal" or (method == "selective" and (data[method].negatives < 0).all()):
-                        training = replace(training, num_negatives=0)
-                    wanted[epochs, batch_size, temperature, method, seed] = data[method], training
+                    wanted[epochs, batch_size, temperature, method, seed] = lesson(method, data[method], training)
         return train_missing(run, wanted)
 
     def build_report(self, workspace: Workspace) -> Report:
@@ -214,10 +212,5 @@ def looked_up(lessons: Lessons, features: np.ndarray) -> np.ndarray:
 
     A head learns from labelled images of the very classes that it retrieves, so this is its competitor: no text is read at all.
     """
-    data = lessons.data
-    rows = ~data.validation
-    probe = fit_linear_probe(
-        data.image_features[rows], data.image_class[rows], num_classes=int(data.image_class.max()) + 1
-    )
-    scores: np.ndarray = probe.scores(features).numpy()
+    scores: np.ndarray = training_probe(lessons.data).scores(features).numpy()
     return scores

@@ -12,6 +12,7 @@ from engine.models import ImageEncoder
 from engine.models.spec import GeneratorSpec
 from engine.retriever.data import RetrieverData, choose_validation
 from engine.retriever.database import Database, DatabasePlan
+from engine.retriever.fit import TrainingConfig
 from engine.retriever.ray_mining import mine_missing, read_negatives
 from engine.sources import ConcatenatedPlan, GenerativePlan
 from engine.store import Workspace
@@ -154,3 +155,12 @@ class Lessons:
     @property
     def _classes(self) -> list[tuple[str, int]]:
         return [(dataset.name, number) for dataset in self.datasets for number in range(len(dataset.class_names))]
+
+
+def lesson(method: str, data: RetrieverData, training: TrainingConfig) -> tuple[RetrieverData, TrainingConfig]:
+    """What the head of a method is trained from: its data, and the settings under its name, without negatives where it has none.
+
+    A generator that is right everywhere leaves no selective negative, and the head is that of `normal`.
+    """
+    has_none = method == "normal" or (method == "selective" and (data.negatives < 0).all())
+    return data, replace(training, label=method, num_negatives=0 if has_none else training.num_negatives)

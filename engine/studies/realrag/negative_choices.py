@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.evaluation import fit_linear_probe
+from engine.evaluation import LinearProbe, fit_linear_probe
 from engine.retriever.blocks import Block
 from engine.retriever.data import RetrieverData
 from engine.retriever.exact_search import top_k
@@ -70,6 +70,14 @@ def _genus(name: str) -> str:
     return f"{dataset}/{(own.split() or [''])[-1].lower()}"
 
 
+def training_probe(data: RetrieverData) -> LinearProbe:
+    """A linear probe on the frozen encoder's features of the images that heads learn from, over all class numbers."""
+    rows = ~data.validation
+    return fit_linear_probe(
+        data.image_features[rows], data.image_class[rows], num_classes=int(data.image_class.max()) + 1
+    )
+
+
 def selective_negatives(data: RetrieverData) -> np.ndarray:
     """`[T, K]` reflective negatives, but only of the texts whose generated image shows another class; -1 for the others.
 
@@ -78,10 +86,7 @@ def selective_negatives(data: RetrieverData) -> np.ndarray:
     """
     if data.generated is None:
         raise ValueError("selective needs the generated images of the training prompts; generate and embed them first")
-    rows = np.flatnonzero(~data.validation)
-    probe = fit_linear_probe(
-        data.image_features[rows], data.image_class[rows], num_classes=int(data.image_class.max()) + 1
-    )
+    probe = training_probe(data)
     is_there = data.generated.any(axis=1)
     shown = np.where(is_there, probe.predict(data.generated).numpy(), data.text_class)
     return np.where((shown != data.text_class)[:, None], data.negatives, -1)

@@ -21,7 +21,7 @@ from engine.store import Workspace
 from engine.studies.base import Phase, Study, run_study
 from engine.studies.realrag.config import TRAINED, RetrieverSettings, TrainRetrieverConfig
 from engine.studies.realrag.judge import Row, retrieval_rows
-from engine.studies.realrag.lessons import Lessons, MiningHalf
+from engine.studies.realrag.lessons import Lessons, MiningHalf, lesson
 from engine.studies.realrag.presentation import RETRIEVED, curve_figures, dots, retrieval_findings
 from engine.studies.realrag.tables import held_out_rows, summary
 from engine.studies.scoring import Bills, cost_tables, error_rows
@@ -175,11 +175,8 @@ class RetrieverStudy(Study):
             for seed in self.config.seeds:
                 kept = self.kept_epochs if seed == self.config.seeds[0] else ()
                 for method in methods:
-                    training = replace(self.config.training, label=method, seed=seed, keep_epochs=kept)
-                    # a generator that is right everywhere leaves no selective negative, and the head is that of `normal`
-                    if method == "normal" or (method == "selective" and (data[method].negatives < 0).all()):
-                        training = replace(training, num_negatives=0)
-                    wanted[generator, method, seed] = data[method], training
+                    training = replace(self.config.training, seed=seed, keep_epochs=kept)
+                    wanted[generator, method, seed] = lesson(method, data[method], training)
         self.trained = train_missing(run, wanted)
 
     def _embed(self, run: "Run") -> None:
