@@ -6,7 +6,6 @@
     python -m benchmarks.million resume --folder /some/disk       # what a start on that table costs
     python -m benchmarks.million care --folder /some/disk         # verify; damage a file, verify, repair, resume, verify
     python -m benchmarks.million first-row                        # first row of a run of ten million recipes
-    python -m benchmarks.million commits --rows 10000000          # a commit on a table of ten million rows
 
 The generator is a random Stable Diffusion of the real class for 16 x 16 images, one step; the encoder a random open_clip ViT: real library
 code at the lowest price, so that the engine around it is what is measured. docs/scale.md has the results.
@@ -20,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -271,7 +270,7 @@ def resume(folder: Path, shots: int) -> None:
 
 
 def care(folder: Path, shots: int) -> int:
-    """Verifies the table, damages a file, verifies, repairs, makes again what was lost, and verifies; returns 0 if all is found and mended."""
+    """Damages a file of a sound table, then verifies, repairs, resumes and verifies again; returns 0 if each step finds what it should."""
     from engine.store import Workspace
 
     place = folder / "workspace"
@@ -329,70 +328,13 @@ def first_row(recipes: int) -> None:
         driver.wait()
 
 
-def commits(rows: int, fragments: Sequence[int]) -> None:
-    """Milliseconds of a commit on a table of that many rows, in few fragments and in many."""
-    from engine.store import Committer, Workspace, write_fragments
-
-    for number in fragments:
-        with tempfile.TemporaryDirectory() as name:
-            workspace = Workspace.open(Path(name) / "workspace")
-            part = rows // number
-            with workspace.lock("commits"), Committer(workspace) as committer:
-                for start in range(0, rows, part):
-                    committer.add(
-                        write_fragments(workspace.uri, "images", trivial_rows(start, min(part, rows - start)))
-                    )
-            print(
-                f"{machine()}; {workspace.count():,} rows in {len(workspace.dataset('images').get_fragments()):,} fragments"
-            )
-            with workspace.lock("commits"):
-                taken = timed([_commit(workspace, rows + at * 64) for at in range(20)])
-            print(
-                f"  commit of 64 rows: median {np.median(taken) * 1e3:.0f} ms, most {max(taken) * 1e3:.0f} ms",
-                flush=True,
-            )
-
-
-def _commit(workspace: Any, start: int) -> Callable[[], object]:
-    from engine.store import Committer, write_fragments
-
-    receipt = write_fragments(workspace.uri, "images", trivial_rows(start, 64))
-    committer = Committer(workspace)
-    committer.add(receipt)
-    return committer.flush
-
-
-def timed(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """Seconds of each call."""
-    found = []
-    for call in calls:
-        started = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - started)
-    return found
-
-
-def trivial_rows(start: int, num: int) -> Any:
-    """Rows of `images` with ids of their own and four bytes of image."""
-    import pyarrow as pa
-
-    from engine.recipe import IMAGE_SCHEMA
-
-    fillers: dict[Any, Any] = {pa.string(): "x", pa.large_binary(): b"none", pa.float64(): 0.5}
-    columns = {field.name: pa.repeat(pa.scalar(fillers.get(field.type, 1), field.type), num) for field in IMAGE_SCHEMA}
-    columns["id"] = pa.array([f"{number:032x}" for number in range(start, start + num)])
-    columns["seed"] = pa.array(np.arange(start, start + num))
-    return pa.table(columns, schema=IMAGE_SCHEMA)
-
-
 def main() -> int:
     """Runs one part; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("play", "grow", "fill", "resume", "care", "first-row", "commits", "report"))
+    parser.add_argument("part", choices=("play", "grow", "fill", "resume", "care", "first-row", "report"))
     parser.add_argument("--folder", type=Path, help="holds the workspace, the models and the notes")
     parser.add_argument("--shots", type=int, default=SHOTS, help="images per class")
     parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--fragments", type=int, nargs="+", default=(100, 1_000))
     options = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if options.part in ("play", "grow", "fill", "resume", "care", "report") and not options.folder:
@@ -414,8 +356,6 @@ def main() -> int:
         from engine.store import Workspace
 
         report(options.folder, Workspace.open(options.folder / "workspace", create=False), [], 0.0, options.shots)
-    else:
-        commits(options.rows, options.fragments)
     return 0
 
 

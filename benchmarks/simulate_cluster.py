@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.commit_time import trivial_rows
 from benchmarks.common import machine
-from benchmarks.million import big_plan, cheap_models, trivial_rows
+from benchmarks.million import big_plan, cheap_models
 from engine.dataflow.leases import LEASE_SECONDS, MAX_ROWS
 from engine.dataflow.run import Run
 from engine.dataflow.worker import FRAGMENT_BYTES

@@ -18,11 +18,11 @@ OTHER, OTHER_MARKER = "#999999", "D"
 """Colour and marker of rows that belong to no source."""
 INK, GRID = "#010203", "#0a0b0c"
 """Placeholders that the SVG replaces by the page's own colours, so that a figure follows light and dark mode."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
 """Markers of series in their order, so that they differ without colours."""
 STYLES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 """Line styles of a source's strategies in their order."""
-PALETTE = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#949494", "#d55e00", "#56b4e9")
+PALETTE = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#949494", "#d55e00", "#56b4e9", "#7f6f00")
 """seaborn's `colorblind`, for groups in their order."""
 
 

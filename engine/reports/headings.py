@@ -134,6 +134,7 @@ METHODS = {
     "image_hard": "hard image negatives",
     "oracle": "oracle negatives",
     "selective": "selective negatives",
+    "lookup": "lookup of labels",
 }
 """Method of a RealRAG study → its name."""
 _NAMED = ("method", "from", "to", "strategy", "chosen", "source", "metric", "score", "generator", "pipeline", "type")

@@ -96,7 +96,7 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
         return scene.fill(600, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.5), num_read=200)
 
     def drains() -> dict[str, Any]:
-        """One node is told to go by `ray drain-node`, another by SIGTERM to what started it; both end what they hold."""
+        """`ray drain-node` drains one node, SIGTERM to its `ray start` another; both finish their leases."""
         told = scene.cluster.add_node(num_cpus=1, num_gpus=1)
         ray_command = str(Path(sys.executable).parent / "ray")
         start = [ray_command, "start", "--block", f"--address={scene.cluster.address}", "--num-cpus=1", "--num-gpus=1"]
