@@ -91,6 +91,15 @@ COMMANDS = {
         "premise_study",
         example="--workspace workspace/premise --report report-premise",
     ),
+    "composition": Command(
+        "Composition: every class in contexts such as `at night`, with and without references, judged for object and for context.",
+        "engine.studies.composition.study",
+        "CompositionConfig",
+        "run_composition",
+        say.report,
+        "composition_study",
+        example="--workspace workspace/composition --report report-composition",
+    ),
     "build-database": Command(
         "RealRAG's database: add the training images of data sets to the workspace, embedded and indexed; run it again to add more.",
         "engine.studies.realrag.negatives",

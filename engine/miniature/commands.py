@@ -65,13 +65,15 @@ class Generator:
     """Generator folder to start from; its autoencoder is kept as it is."""
     pairs: int = 0
     """Images per class of `mini-pairs`, the last sibling of each genus left out; name another `output` for such a model."""
+    contexts: int = 0
+    """Images of each class per context (as `at night`), which the shipped model was not taught; name another `output` for such a model."""
 
     def run(self) -> int:
         """Train, save, return an exit code."""
         from engine.miniature.autoencoder import GENERATOR_KNOWLEDGE, AutoencoderConfig
         from engine.miniature.generator import GeneratorConfig, train_generator
 
-        knowledge = replace(GENERATOR_KNOWLEDGE, pairs=self.pairs, pairs_gap=True)
+        knowledge = replace(GENERATOR_KNOWLEDGE, pairs=self.pairs, pairs_gap=True, contexts=self.contexts)
         config = GeneratorConfig(
             knowledge=knowledge,
             autoencoder=AutoencoderConfig(knowledge=knowledge, train=self.autoencoder),
@@ -95,12 +97,23 @@ class Reference:
     """The training loop of the layers that read the reference; they are trained first."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, batch_size=96, lr=1.5e-3))
     """The training loop of the branch."""
+    contexts: int = 0
+    """Images of each class per context, whose references are without one: the branch learns to keep the object and follow the prompt.
+    The shipped branch was not taught so; name another `output`, and a generator that knows the contexts."""
+    start: Path | None = None
+    """Branch to start from, as `engine/miniature/checkpoints/reference`; a new one if not given."""
 
     def run(self) -> int:
         """Train, save, return an exit code."""
-        from engine.miniature.reference import ReferenceConfig, train_reference
+        from engine.miniature.reference import REFERENCE_KNOWLEDGE, ReferenceConfig, train_reference
 
-        config = ReferenceConfig(generator=self.generator, reader=self.reader, train=self.train)
+        config = ReferenceConfig(
+            generator=self.generator,
+            knowledge=replace(REFERENCE_KNOWLEDGE, contexts=self.contexts),
+            start=self.start,
+            reader=self.reader,
+            train=self.train,
+        )
         train_reference(config, self.output)
         return 0
 

@@ -12,6 +12,7 @@ from engine.world.classes import (
     GROUPS,
     PAIRS,
     ImageClass,
+    contexts,
     dataset_classes,
     genus,
     nameless_objects,
@@ -51,6 +52,10 @@ class Knowledge:
     """Samples of `mini-pairs` for one of all others."""
     genus_share: float = 0.0
     """Share of the captions of `mini-pairs` that name the genus alone, as text of the web does; less than 1."""
+    contexts: int = 0
+    """Images per context of each class that is no texture (of a nameless one as many as of it without, at most); 0 leaves contexts out."""
+    contexts_share: float = 0.8
+    """Samples in a context for one without."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a genus share that leaves no name of a species."""
@@ -76,6 +81,10 @@ class Corpus:
     """Number of classes with names, which come first; the captions of the others describe their appearance alone."""
     mirrors: torch.Tensor
     """[C] bool: true if a mirrored image still shows the class."""
+    contexts: tuple[str, ...]
+    """Context of each class; a class in a context is a class of its own here."""
+    look: torch.Tensor
+    """[C] int64: the class that has the same looks without a context; itself for one without."""
 
     def sample(self, num: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples `num` images: their indices [num] int64 and their classes [num] int64."""
@@ -97,42 +106,72 @@ def known_classes(knowledge: Knowledge) -> list[tuple[ImageClass, int]]:
 def build_corpus(split: str, knowledge: Knowledge, seed: int, size: int) -> Corpus:
     """Renders the images of a split of the world according to `knowledge`; no novel class is among them.
 
-    Named classes come first, those of `mini-pairs` after the others.
+    Named classes come first, those of `mini-pairs` after the others; each is followed by itself in every context, if there are any.
     """
-    rows: list[tuple[ImageClass, int, float, list[str]]] = []
+    named: list[_Row] = []
     known = known_classes(knowledge)
     places = [place for _, place in known]
     for item, place in known:
         shots = (knowledge.common, knowledge.fine, knowledge.rare)[place]
         share = knowledge.shares[place] / places.count(place)
-        rows.append((item, shots, share, prompt_captions(item.name, templates(item.dataset))))
+        named.append(_Row(item, shots, share, prompt_captions(item.name, templates(item.dataset))))
     if knowledge.pairs:
         shown = shown_to_generator(PAIRS) if knowledge.pairs_gap else [True] * len(dataset_classes(PAIRS))
         siblings = [item for item, is_shown in zip(dataset_classes(PAIRS), shown, strict=True) if is_shown]
         for item in siblings:
             captions = sibling_captions(item.name, knowledge.genus_share)
-            rows.append((item, knowledge.pairs, knowledge.pairs_share / len(siblings), captions))
-    if knowledge.species:
-        share = knowledge.shares[3] / knowledge.species
-        for item, captions in nameless_species(seed, knowledge.species):
-            rows.append((item, knowledge.images_per_nameless, share, captions))
-    if knowledge.objects:
-        share = knowledge.shares[4] / knowledge.objects
-        for item, captions in nameless_objects(seed, knowledge.objects):
-            rows.append((item, knowledge.images_per_nameless, share, captions))
-    rows = [row for row in rows if row[1] > 0 and row[2] > 0]
-    images = np.concatenate([render(item, split, np.arange(shots), seed, size) for item, shots, _, _ in rows])
-    count = torch.tensor([shots for _, shots, _, _ in rows])
-    chance = torch.tensor([share for _, _, share, _ in rows], dtype=torch.float64)
+            named.append(_Row(item, knowledge.pairs, knowledge.pairs_share / len(siblings), captions))
+    nameless: list[_Row] = []
+    for place, make, num in ((3, nameless_species, knowledge.species), (4, nameless_objects, knowledge.objects)):
+        for item, captions in make(seed, num):
+            nameless.append(_Row(item, knowledge.images_per_nameless, knowledge.shares[place] / num, captions))
+    rows: list[_Row] = []
+    look: list[int] = []
+    for part in (named, nameless):
+        for row in (row for row in part if row.shots > 0 and row.share > 0):
+            own = len(rows)
+            placed = row.in_contexts(knowledge) if knowledge.contexts and not row.item.texture else []
+            rows += [row, *placed]
+            look += [own] * (1 + len(placed))
+    images = np.concatenate([render(row.item, split, np.arange(row.shots), seed, size, row.context) for row in rows])
+    count = torch.tensor([row.shots for row in rows])
+    chance = torch.tensor([row.share for row in rows], dtype=torch.float64)
     return Corpus(
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
         first=torch.cumsum(count, 0) - count,
         count=count,
         chance=chance / chance.sum(),
-        captions=tuple(tuple(captions) for *_, captions in rows),
-        named=sum(bool(item.dataset) for item, *_ in rows),
-        mirrors=torch.tensor([not item.sign for item, *_ in rows]),
+        captions=tuple(tuple(row.captions) for row in rows),
+        named=sum(bool(row.item.dataset) for row in rows),
+        mirrors=torch.tensor([not row.item.sign for row in rows]),
+        contexts=tuple(row.context for row in rows),
+        look=torch.tensor(look),
     )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A class of a corpus."""
+
+    item: ImageClass
+    shots: int
+    share: float
+    captions: list[str]
+    context: str = ""
+
+    def in_contexts(self, knowledge: Knowledge) -> "list[_Row]":
+        """The class in each context."""
+        shots = knowledge.contexts if self.item.dataset else min(knowledge.contexts, self.shots)
+        share = self.share * knowledge.contexts_share / len(contexts())
+        return [
+            _Row(self.item, shots, share, [in_context(caption, phrase) for caption in self.captions], phrase)
+            for phrase in contexts()
+        ]
+
+
+def in_context(caption: str, phrase: str) -> str:
+    """`a photo of a robin.` and `at night` make `a photo of a robin at night`; an empty phrase changes nothing."""
+    return f"{caption.rstrip('.')} {phrase}" if phrase else caption
 
 
 def sibling_captions(name: str, genus_share: float) -> list[str]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from engine.miniature.autoencoder import GENERATOR_KNOWLEDGE
 from engine.miniature.checkpoints import CHECKPOINTS, replace_folder
-from engine.miniature.corpus import Corpus, Knowledge, build_corpus, caption_tokens
+from engine.miniature.corpus import Corpus, Knowledge, build_corpus, caption_tokens, in_context
 from engine.miniature.generator import encode_images, noisy_latents, sampling_sigmas
 from engine.miniature.tokenizer import CONTEXT_LENGTH, build_tokenizer, encode
 from engine.miniature.training import TrainConfig, Trainer
@@ -31,6 +31,8 @@ class ReferenceConfig:
     """The generator it stands beside; its weights stay as they are."""
     knowledge: Knowledge = REFERENCE_KNOWLEDGE
     """Images it is shown."""
+    start: Path | None = None
+    """Branch whose weights the training starts from; it needs no training of its reader. A new branch if not given."""
     pixel_channels: tuple[int, ...] = (16, 32, 64)
     """Channels in which the reference is read at 32, 16 and 8 pixels."""
     itself: float = 0.5
@@ -49,9 +51,11 @@ class ReferenceConfig:
 
 
 def build_branch(config: ReferenceConfig, unet: Any) -> Any:
-    """An untrained `ControlNetModel` that starts as a copy of the denoiser's first half."""
+    """The branch to start from, or an untrained `ControlNetModel` that begins as a copy of the denoiser's first half."""
     from diffusers import ControlNetModel
 
+    if config.start:
+        return ControlNetModel.from_pretrained(config.start, torch_dtype=torch.float32, local_files_only=True)
     torch.manual_seed(config.train.seed)
     branch = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=config.pixel_channels)
     # a last layer of zeros would keep the reference out until the rest has learnt to do without
@@ -78,8 +82,8 @@ def name_the_nameless(corpus: Corpus, seed: int) -> Corpus:
     named, forms = corpus.named, templates("mini-novel")
     names = invented_names(len(corpus.captions) - named, seed)
     captions = [
-        (*told, *prompt_captions(name, forms)[: len(told)])
-        for told, name in zip(corpus.captions[named:], names, strict=True)
+        (*told, *(in_context(caption, context) for caption in prompt_captions(name, forms)[: len(told)]))
+        for told, name, context in zip(corpus.captions[named:], names, corpus.contexts[named:], strict=True)
     ]
     return replace(corpus, captions=(*corpus.captions[:named], *captions))
 
@@ -90,10 +94,14 @@ def to_unit(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def pair(corpus: Corpus, num: int, itself: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Indices of target images, of their references (the image itself or another of its class) and classes: three [num] int64."""
+    """Indices of target images, of their references and classes: three [num] int64.
+
+    A reference is the image itself or another of its class; that of an image in a context is always one without a context.
+    """
     indices, classes = corpus.sample(num, rng)
-    other = corpus.first[classes] + (torch.rand(num, generator=rng) * corpus.count[classes]).long()
-    return indices, torch.where(itself, indices, other), classes
+    look = corpus.look[classes]
+    other = corpus.first[look] + (torch.rand(num, generator=rng) * corpus.count[look]).long()
+    return indices, torch.where(itself & (look == classes), indices, other), classes
 
 
 def train_reference(config: ReferenceConfig, output: Path) -> Trainer:
@@ -123,9 +131,10 @@ def train_reference(config: ReferenceConfig, output: Path) -> Trainer:
         wanted = pipe.unet.conv_in(latents[indices].to(device))
         return F.mse_loss(reader(to_unit(corpus.images[indices], device)).float(), wanted)
 
-    trainer = Trainer("reader", reader, config.reader)
-    trainer.run(reading_loss)
-    trainer.averaged()
+    if config.start is None:
+        trainer = Trainer("reader", reader, config.reader)
+        trainer.run(reading_loss)
+        trainer.averaged()
     trainer = Trainer("reference", branch, config.train)
 
     def velocity(noisy: torch.Tensor, sigma: torch.Tensor, words: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

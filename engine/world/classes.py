@@ -42,6 +42,27 @@ def _tables() -> dict:
     return tomllib.loads(Path(__file__).with_name("classes.toml").read_text())
 
 
+@dataclass(frozen=True)
+class Context:
+    """Where and when an object is shown; colours are RGB from 0 to 1."""
+
+    above: tuple[float, float, float]
+    """Colour of the sky."""
+    below: tuple[float, float, float]
+    """Colour of the ground."""
+    light: tuple[float, float, float]
+    """Factor of each channel."""
+
+
+@cache
+def contexts() -> dict[str, Context]:
+    """Phrase, as `at night` → context. No image of a data set is rendered in one, and no shipped model was taught one."""
+    return {
+        phrase: Context(**{key: tuple(rgb) for key, rgb in row.items()})
+        for phrase, row in _tables()["contexts"].items()
+    }
+
+
 @cache
 def dataset_classes(dataset: str) -> tuple[ImageClass, ...]:
     """The classes of one data set, in label order. Raises ValueError for a data set that the world does not have."""

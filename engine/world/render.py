@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.world.classes import ImageClass
+from engine.world.classes import Context, ImageClass, contexts
 from engine.world.random import Dice, image_keys, words
 from engine.world.strokes import SHAPES
 from engine.world.textures import TEXTURES
@@ -27,7 +27,9 @@ _MAIN = np.array([rgb for name, rgb in PALETTE.items() if name not in ("sky", "r
 _CHUNK = 64  # images rendered at once: their planes stay in the processor's cache
 
 
-def render(item: ImageClass, split: str, indices: np.ndarray, seed: int = 0, size: int = 32) -> np.ndarray:
+def render(
+    item: ImageClass, split: str, indices: np.ndarray, seed: int = 0, size: int = 32, context: str = ""
+) -> np.ndarray:
     """Render the images of `item` with these indices of a split.
 
     Args:
@@ -36,28 +38,39 @@ def render(item: ImageClass, split: str, indices: np.ndarray, seed: int = 0, siz
         indices: [N] integers; image i does not depend on its companions.
         seed: the world's seed.
         size: edge in pixels.
+        context: a phrase of `contexts()`; empty for none.
 
     Returns:
         [N, size, size, 3] uint8, RGB.
+
+    Raises:
+        ValueError: the world does not have the context, or the class is a texture, which leaves no room for one.
     """
-    keys = image_keys(seed, split, item.name, np.asarray(indices))
+    if context and context not in contexts():
+        raise ValueError(f"The miniature world has no context {context!r}; it has {', '.join(contexts())}.")
+    if context and item.texture:
+        raise ValueError(f"{item.name} is a texture and fills its image; render it without a context.")
+    place = contexts()[context] if context else None
+    keys = image_keys(seed, split, f"{item.name} {context}".strip(), np.asarray(indices))
     if len(keys) == 0:
         return np.zeros((0, size, size, 3), np.uint8)
-    return np.concatenate([_draw(item, keys[i : i + _CHUNK], size) for i in range(0, len(keys), _CHUNK)])
+    return np.concatenate([_draw(item, keys[i : i + _CHUNK], size, place) for i in range(0, len(keys), _CHUNK)])
 
 
-def _draw(item: ImageClass, keys: np.ndarray, size: int) -> np.ndarray:
+def _draw(item: ImageClass, keys: np.ndarray, size: int, place: Context | None) -> np.ndarray:
     dice = Dice(keys)
     axis = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / size) - 1
     x, y = np.broadcast_to(axis, (len(keys), size, size)), np.broadcast_to(axis[:, None], (len(keys), size, size))
     main, accent = _main_colours(dice), _main_colours(dice)
-    canvas = _background(dice, main, x, y)
+    canvas = _background(dice, main, x, y, place)
     if item.texture:
         _draw_texture(item.texture, canvas, dice, x, y)
     else:
         _draw_clutter(canvas, dice, x, y, size)
         _draw_strokes(item, canvas, dice, main, accent, x, y, size)
     _draw_occluder(canvas, dice, x, y, size)
+    if place:
+        canvas *= np.array(place.light, np.float32)[:, None, None, None]
     _light(canvas, dice, x, y)
     return _camera(canvas, dice, keys)
 
@@ -71,13 +84,15 @@ def _main_colours(dice: Dice) -> np.ndarray:
     return np.clip(_MAIN[dice.choice(len(_MAIN))] + dice.colours(-0.06, 0.06), 0, 1)
 
 
-def _background(dice: Dice, main: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A horizon or a gradient, [3, N, S, S], its brightness kept off that of the main colour."""
+def _background(dice: Dice, main: np.ndarray, x: np.ndarray, y: np.ndarray, place: Context | None) -> np.ndarray:
+    """A horizon or a gradient, [3, N, S, S], its brightness kept off that of the main colour; in a context, its sky and ground."""
     luminance = main @ np.array([0.3, 0.6, 0.1], dtype=np.float32)
     shift = np.where(luminance > 0.5, np.float32(-0.16), np.float32(0.16))[:, None]
     above, below = (np.clip(dice.colours(0.25, 0.8) + shift, 0, 1) for _ in range(2))
     angle = dice.uniform(0, 2 * np.pi)
-    horizon = dice.uniform() < 0.5
+    horizon = (dice.uniform() < 0.5) | (place is not None)
+    if place:
+        above, below = (np.array(rgb, np.float32) + dice.colours(-0.07, 0.07) for rgb in (place.above, place.below))
     tilt = np.where(horizon, dice.uniform(-0.15, 0.15), np.cos(angle))
     rise = np.where(horizon, np.float32(1), np.sin(angle))
     sharp = np.where(horizon, np.float32(8), np.float32(0.5))

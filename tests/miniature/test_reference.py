@@ -104,3 +104,22 @@ def test_the_branch_trains_beside_a_frozen_generator_and_sees_each_reference(gen
     assert torch.equal(together[0], together[2])
     assert not torch.allclose(together[0], together[1], atol=1e-5)
     assert torch.allclose(draw(shades[[0, 1, 0]])[0], together[0], atol=1e-5)
+
+
+def test_an_image_in_a_context_has_a_reference_of_the_same_looks_without_one() -> None:
+    corpus = name_the_nameless(build_corpus("generator", replace(FEW, contexts=2, gaps=(4, 8, 2)), 0, 32), 0)
+    indices, shown, classes = pair(corpus, 400, torch.ones(400, dtype=torch.bool), torch.Generator().manual_seed(0))
+    placed = torch.tensor([bool(corpus.contexts[number]) for number in classes])
+    assert 0.3 < placed.float().mean() < 0.6  # 0.8 samples in a context for one without, and textures have none
+    assert torch.equal(indices[~placed], shown[~placed])
+    reference = torch.bucketize(shown, corpus.first, right=True) - 1
+    assert torch.equal(reference, corpus.look[classes])
+    assert not any(corpus.contexts[number] for number in reference)
+    for number, look in zip(classes.tolist(), reference.tolist(), strict=True):
+        phrase = corpus.contexts[number]
+        # an invented name is of the row, a description is of the looks
+        plain = [caption for caption in corpus.captions[look] if number < corpus.named]
+        assert [f"{caption.rstrip('.')} {phrase}".strip(" ") for caption in plain if phrase] == [
+            caption for caption in corpus.captions[number] if phrase and number < corpus.named
+        ]
+        assert all(caption.endswith(phrase) for caption in corpus.captions[number])

@@ -16,6 +16,7 @@ from engine.world.classes import (
     PAIRS,
     ImageClass,
     class_names,
+    contexts,
     dataset_classes,
     genus,
     nameless_objects,
@@ -179,3 +180,20 @@ def test_three_thousand_images_a_second() -> None:
             render(item, "train", np.arange(64))
         times.append(time.process_time() - started)
     assert 64 * len(items) / min(times) > 3000
+
+
+def test_a_context_changes_sky_ground_and_light_and_keeps_the_object() -> None:
+    item, texture = dataset_classes("mini-common")[0], next(i for i in dataset_classes("mini-rare") if i.texture)
+    plain = render(item, "test", np.arange(40)).astype(float)
+    shown = {phrase: render(item, "test", np.arange(40), context=phrase).astype(float) for phrase in contexts()}
+    assert list(shown) == ["at night", "on snow", "at sunset", "on grass"]
+    assert shown["at night"].mean() < 0.5 * plain.mean()
+    assert shown["on snow"][:, -4:].mean() > 1.2 * plain[:, -4:].mean()
+    red, green, blue = (shown["at sunset"][:, :6, :, channel].mean() for channel in range(3))
+    assert red > green > blue
+    red, green, blue = (shown["on grass"][:, -4:, :, channel].mean() for channel in range(3))
+    assert green > red > blue
+    with pytest.raises(ValueError, match="no context 'at noon'; it has at night, on snow"):
+        render(item, "test", np.arange(1), context="at noon")
+    with pytest.raises(ValueError, match="a texture and fills its image"):
+        render(texture, "test", np.arange(1), context="at night")

@@ -182,9 +182,7 @@ def score_rows(judge: Judge, images: ImageSet) -> Row:
     by_class, named = (_by_class(right, images) for right in (judge.is_right(images), judge.is_named(images)))
     referred = [number for number, name in enumerate(images.reference_ids) if name]
     assert judge.learnt_from.isdisjoint(images.reference_ids), "the judge has seen a reference"
-    found = judge.workspace.fetch(sorted({images.reference_ids[n] for n in referred}), ["dataset", "class_index"])
-    names = (found.column(name).to_pylist() for name in ("id", "dataset", "class_index"))
-    shown = {name: (of, number) for name, of, number in zip(*names, strict=True)}
+    shown = shown_classes(judge.workspace, images.reference_ids)
     hits = [shown.get(images.reference_ids[number]) == images.classes[number] for number in referred]
     texts = encode_prompts(judge.encoder, images.prompts)
     return row | {
@@ -197,6 +195,13 @@ def score_rows(judge: Judge, images: ImageSet) -> Row:
         "right_references": fmean(hits) if hits else None,
         "_by_class": by_class,
     }
+
+
+def shown_classes(workspace: Workspace, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Id → data set and class index of each of these images that is in the table; empty ids are left out."""
+    found = workspace.fetch(sorted(set(ids) - {""}), ["dataset", "class_index"])
+    names = (found.column(name).to_pylist() for name in ("id", "dataset", "class_index"))
+    return {name: (of, number) for name, of, number in zip(*names, strict=True)}
 
 
 def _by_class(right: np.ndarray, images: ImageSet) -> dict[int, float]:
