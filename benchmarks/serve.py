@@ -3,6 +3,7 @@
 
     python -m benchmarks.serve kill --process generator
     python -m benchmarks.serve kill --process writer
+    python -m benchmarks.serve kill --process ingress --retries 2       # as openai's client does by default
     python -m benchmarks.serve throughput --keys 4
     python -m benchmarks.serve added
     python -m benchmarks.serve overload
@@ -154,7 +155,8 @@ def kill(options: argparse.Namespace) -> None:
     with started(replicas=2 if part == "Generator" else 1) as server:
         first = pids_of(part)
         print(f"processes of {part}: {first}; all: {sorted(name for name, _ in processes().values())}")
-        load = Load(server.plan([body | {"size": "32x32"} for body in bodies(2)], clients=8, seconds=options.seconds))
+        mix = [body | {"size": "32x32"} for body in bodies(2)]
+        load = Load(server.plan(mix, clients=8, seconds=options.seconds, retries=options.retries))
         for _ in range(options.kills):
             time.sleep(options.seconds / (options.kills + 1))
             victims = pids_of(part)
@@ -177,7 +179,9 @@ def show_kill(server: Server, answers: Sequence[Answer]) -> None:
     twice = [one for one, number in Counter(rows).items() if number > 1]
     told = [one for answer in answers for one in answer.ids]
     times = [answer.ms for answer in answers]
-    print(f"answers: {statuses(answers)}; slowest {max(times) / 1e3:.1f} s, median {statistics.median(times):.0f} ms")
+    again = sum(answer.retried > 0 for answer in answers)
+    print(f"answers: {statuses(answers)}; {again} of them after the same request was sent again")
+    print(f"slowest {max(times) / 1e3:.1f} s, median {statistics.median(times):.0f} ms")
     print(f"acknowledged {len(told)}, of which the table lacks {len(set(told) - set(rows))}")
     print(f"rows {len(rows)}, recipes twice {len(twice)}, rows that nobody was told of {len(set(rows) - set(told))}")
     print("goal: all 200, 0 lacking, 0 twice", flush=True)
@@ -387,7 +391,7 @@ def main() -> None:
     mixed.add_argument("--mix", choices=MIXES, default="sizes")
     command(overload, pairs=3, queue=16, seconds=15)
     command(soak, minutes=20)
-    kills = command(kill, seconds=40, kills=1)
+    kills = command(kill, seconds=40, kills=1, retries=0)
     kills.add_argument("--process", choices=("generator", "writer", "ingress"), default="generator")
     options = parser.parse_args()
     options.function(options)

@@ -41,6 +41,8 @@ class Plan:
     """Whether each request draws its body; otherwise a client keeps one."""
     pause: float = 0.0
     """Seconds between a client's requests, at most."""
+    retries: int = 0
+    """How often a request that failed (status 500 or more, or no answer) is sent again, as clients of the API do (openai's: 2)."""
     seed: int = 0
 
 
@@ -58,6 +60,8 @@ class Answer:
     is_new: bool = True
     batch_size: int = 0
     code: str = ""
+    retried: int = 0
+    """How often the request was sent again."""
 
 
 class Clients:
@@ -93,11 +97,16 @@ class Clients:
             else:
                 kind = "generate"
         started = time.perf_counter()
-        answer = Answer(kind, 0, 0.0, 0.0)
-        try:
-            await getattr(self, f"_{kind}")(body, answer)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            answer.status, answer.code = 0, f"{type(error).__name__}: {error}"[:200]
+        for retried in range(self._plan.retries + 1):
+            answer = Answer(kind, 0, 0.0, 0.0, retried=retried)
+            try:
+                await getattr(self, f"_{kind}")(body, answer)
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                answer.status, answer.code = 0, f"{type(error).__name__}: {error}"[:200]
+            if 0 < answer.status < 500:
+                break
+            if retried < self._plan.retries:
+                await asyncio.sleep(0.5 * 2**retried)
         answer.at, answer.ms = time.time(), 1e3 * (time.perf_counter() - started)
         return answer
 

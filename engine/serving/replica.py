@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,20 +15,23 @@ import pyarrow as pa
 
 from engine.costs import PriceBook, usd_per_device_second
 from engine.dataflow.rows import Pricing, Row
-from engine.images import PNG, content_hash, decode_image, encode_png
+from engine.images import content_hash, decode_image, encode_png
 from engine.models import DiffusionGenerator, generator_spec, load_encoder, load_generator
 from engine.models.device import device_name
 from engine.recipe import Recipe
 from engine.serving.config import ServeConfig
 from engine.serving.database import ImageDatabase
 from engine.serving.errors import ApiError, param_of
+from engine.serving.finishing import Finished, Finisher
 from engine.serving.orders import Event, Hit, NewObject, Order, Search, Served
-from engine.serving.queue import BatchQueue, Done, Job
+from engine.serving.queue import BatchQueue, Job
 from engine.serving.rows import Rows, request_row, to_bytes
-from engine.sources import Made, Stored, encode_generated, kinds
+from engine.sources import Made, Stored, kinds
 from engine.store import Workspace
 
 Emit = Callable[[Event], None]
+MOST_EMBEDDED = 32
+"""Images per call of the encoder."""
 
 
 class PutRows(Protocol):
@@ -65,7 +68,7 @@ class GeneratorReplica:
         spec = generator_spec(generator)
         self._generator = load_generator(spec, device=device)
         self.spec = self._generator.spec
-        self._encoder = load_encoder(config.encoder, device=device, batch_size=1)  # each image as it comes
+        self._encoder = load_encoder(config.encoder, device=device, batch_size=1)
         self._workspace = Workspace.open(config.workspace)
         self._database = ImageDatabase(self._workspace, self._encoder)
         self._device_name = device_name(device)
@@ -87,6 +90,7 @@ class GeneratorReplica:
         self._making: dict[str, _Making] = {}
         self._encoding = ThreadPoolExecutor(1, "encode")
         """Embeds and encodes what was made, while the device makes the next batch."""
+        self._finisher = Finisher(self._embed, self._commit, self._encoding, self._pricing.usd_per_device_second)
         self._searching = ThreadPoolExecutor(1, "search")
         self._encoder_lock = threading.Lock()
         if config.warm_up and not self._generator.adapter.needs_reference:
@@ -301,18 +305,18 @@ class GeneratorReplica:
                 raise ApiError(400, reason, code="invalid_value", param=param_of(reason))
             await self._commit(Rows([row], {}, [None]))
             raise ApiError(500, f"the image could not be made: {row.reason[:300]}", code="generation_failed")
-        loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(self._encoding, self._finish, row, done, order, job)
-        present = await self._commit(rows)
-        if present:  # another process made the same recipe meanwhile: its row stays
+        is_present = await self._finisher.finish(Finished(row, order, job.wait_seconds))
+        usd = row.seconds * self._pricing.usd_per_device_second
+        if is_present:
+            # another process made the same recipe meanwhile: its row stays
             known = await self._in_thread(self._from_table, job.recipe)
             if known is not None:
-                return replace(known, is_new=True, usd=rows.usd(self._pricing), wait_seconds=job.wait_seconds)
+                return replace(known, is_new=True, usd=usd, wait_seconds=job.wait_seconds)
         return Served(
             recipe=job.recipe,
             image=row.image().encoded,
             is_new=True,
-            usd=rows.usd(self._pricing),
+            usd=usd,
             device_seconds=row.seconds,
             wait_seconds=job.wait_seconds,
             batch_size=row.made.batch_size,
@@ -320,23 +324,10 @@ class GeneratorReplica:
             device=self._device_name,
         )
 
-    def _finish(self, row: Row, done: Done, order: Order, job: Job) -> Rows:
-        """Embeds and encodes an image; runs beside the device."""
-        assert done.made.pixels is not None
-        pixels = done.made.pixels.permute(1, 2, 0).cpu().numpy()
-        started = time.perf_counter()
-        columns = self._embed([pixels])
-        row.stage_seconds = {"embed": time.perf_counter() - started}
-        row.stored, _ = encode_generated(pixels, PNG)
-        row.made.pixels = None
-        rows = Rows([row], columns, [None if order.shared else order.caller.key_id])
-        rows.requests = [
-            request_row(order, row.recipe.id, True, job.wait_seconds, row.seconds, rows.usd(self._pricing))
-        ]
-        return rows
-
-    def _embed(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    def _embed(self, images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         with self._encoder_lock:
+            # the encoder pads to its batch size, so a few sizes are enough
+            self._encoder.batch_size = min(MOST_EMBEDDED, 1 << (len(images) - 1).bit_length())
             return self._database.embeddings(self._database.encode_images(images))
 
     def _from_table(self, recipe: Recipe) -> Served | None:

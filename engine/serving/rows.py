@@ -24,10 +24,6 @@ class Rows:
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Rows of `requests`."""
 
-    def usd(self, pricing: Pricing) -> float:
-        """US dollars of the devices' time."""
-        return float(sum(row.seconds for row in self.rows) * pricing.usd_per_device_second)
-
     def to_bytes(self, pricing: Pricing, run_id: str, device: str) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
         """Table → its rows, and the ledger's rows of the work."""
         tables = to_tables(self.rows, pricing, run_id, device, pa.schema([]))
