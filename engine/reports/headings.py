@@ -71,6 +71,7 @@ _HEADINGS = {
     "embeddings": "Embeddings",
     "kept_reports": "Results kept in this workspace",
     "requests": "Answers of the server",
+    "setting_comparisons": "Differences from normal training at other epochs, batches and temperatures",
     "composition": "Object and context by method",
     "composition_by_context": "Object and context by context",
     "composition_judge": "Judge of object and context on real images",

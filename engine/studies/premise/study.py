@@ -71,6 +71,7 @@ def build_report(config: PremiseConfig, found: dict[str, list[Row]]) -> Report:
         "outcomes": over_pairs(scores, ("genus_share", "method", "classes")),
         "held_out": over_pairs(found.get("held_out", []), ("genus_share", "method", "classes")),
         "settings": over_pairs(found.get("settings", []), ("epochs", "batch_size", "temperature", "method", "classes")),
+        "setting_comparisons": setting_comparisons(found.get("settings", [])),
         "premise": summary([row | {"seed": row["world"]} for row in found.get("premise", [])], ("genus_share",)),
         "scores": scores,
     }
@@ -100,6 +101,18 @@ def over_pairs(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
         row["worlds"] = len(worlds)
         row.pop("genus_share_sd", None)
     return averaged
+
+
+def setting_comparisons(rows: Sequence[Row]) -> list[Row]:
+    """`comparisons` with `normal` for each setting of the grid; `normal` has no reflective term, so it is the same with and without temperature."""
+    names = ("epochs", "batch_size", "temperature")
+    found: list[Row] = []
+    for setting in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        own = [row for row in rows if tuple(row[name] for name in names) == setting and row["method"] != "normal"]
+        own += [row for row in rows if (row["epochs"], row["batch_size"], row["method"]) == (*setting[:2], "normal")]
+        at = dict(zip(names, setting, strict=True))
+        found += [at | row for row in comparisons(own) if row["from"] == "normal"]
+    return found
 
 
 def comparisons(scores: Sequence[Row]) -> list[Row]:

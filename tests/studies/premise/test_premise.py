@@ -11,7 +11,7 @@ from engine.miniature.checkpoints import CHECKPOINTS
 from engine.studies.premise.config import METHODS, PremiseConfig
 from engine.studies.premise.kinds import by_kind
 from engine.studies.premise.presentation import figures, findings
-from engine.studies.premise.study import build_report, comparisons, run_premise
+from engine.studies.premise.study import build_report, comparisons, run_premise, setting_comparisons
 from engine.studies.premise.world import precision, precision_of
 from engine.world.classes import PAIRS, class_names, genus, shown_to_generator
 
@@ -143,3 +143,26 @@ def test_the_finding_is_the_gain_on_both_kinds_over_world_means():
 def test_bad_settings_are_told_before_anything_starts(config: PremiseConfig, changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
         run_premise(replace(config, **changes))
+
+
+def test_each_setting_is_compared_with_normal_training_of_its_own_epochs_and_batches():
+    rows = []
+    for epochs, base in ((10, 0.5), (60, 0.6)):
+        for world in (0, 1):
+            for seed in (0, 1):
+                at = {"epochs": epochs, "batch_size": 16, "temperature": True}
+                rows.append(planted("normal", world, seed, base + 0.01 * seed) | at)
+                rows.append(planted("realrag", world, seed, base + 0.01 * seed - 0.02 - 0.001 * seed) | at)
+                plain = planted("realrag", world, seed, base + 0.01 * seed + 0.001 * world) | at
+                rows.append(plain | {"temperature": False})
+    found = {
+        (row["epochs"], row["temperature"]): row
+        for row in setting_comparisons(rows)
+        if row["outcome"] == "precision_at_10"
+    }
+    assert len(found) == 4
+    for epochs in (10, 60):
+        assert found[epochs, True]["difference"] == pytest.approx(-0.0205)
+        assert found[epochs, False]["difference"] == pytest.approx(0.0005)
+        assert found[epochs, True]["pairs"] == 4
+    assert {row["to"] for row in found.values()} == {"realrag"}
