@@ -9,6 +9,7 @@ import tyro
 
 from engine.export.contents import Contents, count_contents
 from engine.export.leakage import CopyReport, audit_copies
+from engine.export.safety import THRESHOLD, SafetyCount, count_safety, safety_lines
 from engine.store import Workspace
 from engine.store.snapshot import Snapshot
 
@@ -28,6 +29,8 @@ class AuditConfig:
     """Images that the slow checks look at, sampled at random; 0 for all."""
     seed: int = 0
     """Seed of the sample."""
+    safety_threshold: float = THRESHOLD
+    """Score of a safety checker from which an image is flagged, where `imagefoundry check-safety` has run."""
     json: bool = False
     """Print JSON instead of sentences."""
 
@@ -51,6 +54,8 @@ class Audit:
     """`compute`, `labels`, `billed` (None where the bill of a run is not known)."""
     ratings: list[dict[str, Any]] = field(default_factory=list)
     """One row per human study and method: mean and its 95 % interval over raters."""
+    safety: list[SafetyCount] = field(default_factory=list)
+    """One row per safety checker that has scored images."""
 
     def as_dict(self) -> dict[str, Any]:
         """All findings as plain values."""
@@ -67,6 +72,7 @@ class Audit:
                 else ["Leakage was not checked: there are no training images with test images."]
             ),
             _vendi_line(self.vendi),
+            *safety_lines(self.safety),
             f"Errors: {self.num_errors:,} recipes of the workspace could not be made, "
             f"{self.num_errors / max(self.num_errors + self.num_images, 1):.2%} of recipes.",
             _usd_line(self.usd, self.num_images),
@@ -82,21 +88,23 @@ def audit(config: AuditConfig) -> Audit:
     snapshot = Snapshot(workspace, config.where or None)
     if not snapshot.num_rows:
         raise ValueError(f"workspace {workspace.uri} has no images{' for which --where holds' if config.where else ''}")
-    return audit_snapshot(workspace, snapshot, count_contents(snapshot), config.images, config.seed)
+    return audit_snapshot(workspace, snapshot, count_contents(snapshot), config)
 
 
-def audit_snapshot(workspace: Workspace, snapshot: Snapshot, contents: Contents, images: int, seed: int = 0) -> Audit:
-    """Audits the images of a snapshot; `images` of them, 0 for all, by their pixels."""
+def audit_snapshot(workspace: Workspace, snapshot: Snapshot, contents: Contents, config: AuditConfig) -> Audit:
+    """Audits the images of a snapshot."""
+    safety = count_safety(snapshot, config.safety_threshold)
     return Audit(
         contents.num_images,
         contents.splits,
         _balance(contents),
         _equal_pixels(snapshot),
-        audit_copies(snapshot, images, seed),
-        _vendi(workspace, snapshot, seed),
+        audit_copies(snapshot, config.images, config.seed),
+        _vendi(workspace, snapshot, config.seed),
         workspace.errors().num_rows,
         _usd(workspace, snapshot, contents),
         rating_rows(workspace),
+        safety,
     )
 
 

@@ -12,6 +12,7 @@ from engine import __version__
 from engine.export.contents import Contents
 from engine.export.licences import UNKNOWN, Use, hub_licence, known_licences
 from engine.export.rows import Written
+from engine.export.safety import UNCHECKED
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 NAMES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
@@ -43,6 +44,8 @@ class CardFacts:
     """One sentence on the marks."""
     features: Sequence[dict[str, Any]] = ()
     """Columns for `dataset_info`, where the format has them."""
+    safety: Sequence[str] = (UNCHECKED,)
+    """What safety checkers found, one sentence each, or that there was none."""
     audit: Sequence[str] = field(default_factory=tuple)
     """Findings, one sentence or two each."""
 
@@ -149,6 +152,9 @@ def _prose(facts: CardFacts) -> str:
         "",
         facts.marks,
         "",
+        "## Safety",
+        "",
+        *(f"{_text(_without_heading(line))}\n" for line in facts.safety),
         "## Licences",
         "",
         *_table(("Part", "Licence", "Note"), [_licence(use) for use in facts.licences]),
@@ -172,6 +178,12 @@ def _left_out(facts: CardFacts) -> str:
             f"The condition {_code(facts.where)} left out {facts.num_left_out:,} other images of the workspace."
         )
     return " ".join(found)
+
+
+def _without_heading(line: str) -> str:
+    """`Safety: no image …` → `No image …`."""
+    rest = line.partition(": ")[2]
+    return rest[:1].upper() + rest[1:]
 
 
 def _licence(use: Use) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.export.audit import audit_snapshot
+from engine.export.audit import AuditConfig, audit_snapshot
 from engine.export.card import CardFacts, card_features, write_card
 from engine.export.classes import folder_names, label_names
 from engine.export.config import ExportConfig
@@ -22,6 +22,7 @@ from engine.export.marks import Marker
 from engine.export.parquet import ParquetWriter, features
 from engine.export.place import check_output, written_whole
 from engine.export.rows import Rows, Written, as_exported, columns_to_read, stage_columns
+from engine.export.safety import count_safety, safety_lines
 from engine.export.webdataset import WebDatasetWriter
 from engine.progress import Progress
 from engine.store import Workspace
@@ -64,6 +65,8 @@ class Exported:
     """Reasons of licences that were put aside."""
     unknown_licences: list[str]
     """Parts whose licence no source states."""
+    safety: list[str]
+    """One sentence per safety checker that has scored images, or that there is none."""
     audit: list[str]
     """Findings, one per line."""
 
@@ -88,7 +91,9 @@ def export_images(config: ExportConfig) -> Exported:
     contents = count_contents(snapshot)
     uses = licences_of(contents, declared)
     put_aside = check_licences(uses, config.allow_licence, commercial=config.commercial)
-    findings = audit_snapshot(workspace, snapshot, contents, config.audit_images).lines() if config.audit else []
+    safety = safety_lines(count_safety(snapshot, config.safety_threshold))
+    checks = AuditConfig(workspace.uri, config.where, config.audit_images, safety_threshold=config.safety_threshold)
+    findings = audit_snapshot(workspace, snapshot, contents, checks).lines() if config.audit else []
     num_errors = workspace.errors().num_rows
     labels = label_names(contents.classes)
     folders = folder_names(labels) if config.format == "folder" else []
@@ -114,7 +119,8 @@ def export_images(config: ExportConfig) -> Exported:
             put_aside=put_aside,
             marks=_marks(marker, signer, config),
             features=card_features(features(labels, extra)) if config.format == "parquet" else [],
-            audit=findings,
+            safety=safety,
+            audit=[line for line in findings if line not in safety],
         )
         _describe(folder, facts, folders)
     return Exported(
@@ -127,6 +133,7 @@ def export_images(config: ExportConfig) -> Exported:
         marks=facts.marks,
         put_aside=put_aside,
         unknown_licences=[str(use) for use in uses if not use.licence],
+        safety=safety,
         audit=findings,
     )
 

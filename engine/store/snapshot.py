@@ -35,10 +35,20 @@ class Snapshot:
         self.num_left_out: int = self._images.count_rows() - self.num_rows
         """Images for which `where` does not hold."""
 
+    def count(self, where: str) -> int:
+        """Number of its images for which `where` holds too."""
+        return int(self._images.count_rows(self._narrowed(where)))
+
+    def count_all(self, where: str) -> int:
+        """Number of images of the workspace for which `where` holds, whatever the snapshot's own condition."""
+        return int(self._images.count_rows(where))
+
     def scan(self, columns: Sequence[str], where: str = "") -> Iterator[pa.RecordBatch]:
         """The rows, batch by batch, in the order of the table; `where` narrows them further."""
-        condition = " AND ".join(f"({one})" for one in (self.where, where) if one) or None
-        yield from self._scan(columns, condition)
+        yield from self._scan(columns, self._narrowed(where))
+
+    def _narrowed(self, where: str) -> str | None:
+        return " AND ".join(f"({one})" for one in (self.where, where) if one) or None
 
     def scan_all(self, columns: Sequence[str], where: str = "") -> Iterator[pa.RecordBatch]:
         """As `scan`, over all images of the workspace, whatever the snapshot's own condition."""
