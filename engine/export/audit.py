@@ -112,13 +112,14 @@ def _balance(contents: Contents) -> dict[str, dict[str, float]]:
     found = {}
     for split in contents.splits:
         counts = np.array([counter[split] for counter in contents.classes.values()])
-        shares = counts[counts > 0] / counts.sum()
+        there = counts[counts > 0]
+        shares = there / max(counts.sum(), 1)
         evenness = float(-(shares * np.log(shares)).sum() / np.log(len(counts))) if len(counts) > 1 else 1.0
         found[split] = {
-            "classes": int((counts > 0).sum()),
-            "fewest": int(counts[counts > 0].min()),
-            "median": float(np.median(counts[counts > 0])),
-            "most": int(counts.max()),
+            "classes": len(there),
+            "fewest": int(there.min(initial=counts.max(initial=0))),
+            "median": float(np.median(there)) if len(there) else 0.0,
+            "most": int(counts.max(initial=0)),
             "without_images": int((counts == 0).sum()),
             "evenness": round(evenness, 4),
         }
@@ -207,6 +208,8 @@ def rating_rows(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _balance_line(split: str, found: dict[str, float]) -> str:
+    if not found["classes"]:
+        return f"Balance ({split}): no image has a label."
     empty = f", {found['without_images']:,} classes have none" if found["without_images"] else ""
     return (
         f"Balance ({split}): {found['fewest']:,} to {found['most']:,} images per class, median {found['median']:,.0f}, of "

@@ -23,6 +23,9 @@ LOADING = {
     "folder": 'datasets.load_dataset("PATH")  # or torchvision.datasets.ImageFolder("PATH/train")',
 }
 
+SEVERAL = LOADING | {"folder": 'datasets.load_dataset("PATH")'}
+"""The same where images have several labels."""
+
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -70,7 +73,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     found |= {
         "annotations_creators": creators,
         "task_categories": ["image-classification"],
-        "task_ids": ["multi-class-image-classification"],
+        "task_ids": [f"multi-{'label' if facts.contents.has_several else 'class'}-image-classification"],
         "size_categories": [size_category(facts.contents.num_images)],
         "tags": ["croissant", "imagefoundry", *(["synthetic"] if any(kind.generator for kind in kinds) else [])],
         "configs": [
@@ -101,11 +104,17 @@ def card_features(features: dict[str, Any]) -> list[dict[str, Any]]:
     """Features of a schema's metadata in the form that the card has them."""
     found: list[dict[str, Any]] = []
     for name, feature in features.items():
-        kind: Any = feature.get("dtype", "image")
-        if feature["_type"] == "ClassLabel":
-            kind = {"class_label": {"names": {str(number): one for number, one in enumerate(feature["names"])}}}
-        found.append({"name": name, "dtype": kind})
+        if feature["_type"] == "Sequence":
+            found.append({"name": name, "sequence": _dtype(feature["feature"])})
+        else:
+            found.append({"name": name, "dtype": _dtype(feature)})
     return found
+
+
+def _dtype(feature: dict[str, Any]) -> Any:
+    if feature["_type"] == "ClassLabel":
+        return {"class_label": {"names": {str(number): one for number, one in enumerate(feature["names"])}}}
+    return feature.get("dtype", "image")
 
 
 def size_category(num_images: int) -> str:
@@ -128,8 +137,16 @@ def _prose(facts: CardFacts) -> str:
         f"{made:,} of them ({made / total:.0%}). Each row has the recipe of its image (prompt, generator, revision of its weights, "
         "seed, reference), the hash of its pixels and its cost.",
         "",
+        *(
+            [
+                "An image has any number of labels. An image that was sampled for several of them is there once for each.",
+                "",
+            ]
+            if facts.contents.has_several
+            else []
+        ),
         "```python",
-        f"import datasets\n\n{LOADING[facts.format]}",
+        f"import datasets\n\n{(SEVERAL if facts.contents.has_several else LOADING)[facts.format]}",
         "```",
         "",
         "## Contents",
