@@ -1,10 +1,12 @@
 """`imagefoundry audit`: what a reviewer asks of a data set first, from one pass over the rows and a sample of the pixels."""
 
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import tyro
 
 from engine.export.contents import Contents, count_contents
@@ -12,6 +14,7 @@ from engine.export.leakage import CopyReport, audit_copies
 from engine.export.safety import THRESHOLD, SafetyCount, count_safety, safety_lines
 from engine.store import Workspace
 from engine.store.snapshot import Snapshot
+from engine.store.vectors import to_matrix
 
 VENDI_IMAGES = 10_000
 """Images whose embeddings the Vendi score is of, at most: its cost grows with them, its value hardly."""
@@ -127,16 +130,16 @@ def _balance(contents: Contents) -> dict[str, dict[str, float]]:
 
 
 def _equal_pixels(snapshot: Snapshot) -> dict[str, int]:
-    train: Counter[bytes] = Counter()
-    test: set[bytes] = set()
-    for batch in snapshot.scan(["content_hash"], "split = 'train'"):
-        train.update(bytes.fromhex(one) for one in batch.column("content_hash").to_pylist())
-    for batch in snapshot.scan_all(["content_hash"], "split = 'test'"):
-        test.update(bytes.fromhex(one) for one in batch.column("content_hash").to_pylist())
+    train = _hashes(snapshot.scan(["content_hash"], "split = 'train'"))
+    test = _hashes(snapshot.scan_all(["content_hash"], "split = 'test'"))
     return {
-        "within_train": sum(count - 1 for count in train.values()),
-        "train_in_test": sum(count for one, count in train.items() if one in test),
+        "within_train": len(train) - len(train.unique()),
+        "train_in_test": int(pc.sum(pc.is_in(train, value_set=test.unique())).as_py() or 0),
     }
+
+
+def _hashes(batches: Iterable[pa.RecordBatch]) -> pa.ChunkedArray:
+    return pa.chunked_array([batch.column("content_hash") for batch in batches], pa.string())
 
 
 def _vendi(workspace: Workspace, snapshot: Snapshot, seed: int) -> dict[str, Any] | None:
@@ -144,21 +147,27 @@ def _vendi(workspace: Workspace, snapshot: Snapshot, seed: int) -> dict[str, Any
 
     condition = "split = 'train'"
     for column in workspace.embedding_columns():
-        vectors = [
-            np.stack(batch.column(column).to_numpy(zero_copy_only=False))
-            for batch in snapshot.scan([column], f"{condition} AND {column} IS NOT NULL")
-            if batch.num_rows
-        ]
-        if vectors:
-            rows = np.concatenate(vectors).astype(np.float32)
-            chosen = np.random.default_rng(seed).permutation(len(rows))[:VENDI_IMAGES]
-            return {"score": vendi_score(rows[np.sort(chosen)]), "images": len(chosen), "column": column}
+        there = f"{condition} AND {column} IS NOT NULL"
+        num_rows = snapshot.count(there) if column in snapshot.schema.names else 0
+        if num_rows:
+            chosen = np.sort(np.random.default_rng(seed).permutation(num_rows)[:VENDI_IMAGES])
+            rows = np.concatenate(list(_rows_at(snapshot.scan([column], there), chosen)))
+            return {"score": vendi_score(rows), "images": len(chosen), "column": column}
     return None
+
+
+def _rows_at(batches: Iterable[pa.RecordBatch], places: np.ndarray) -> Iterator[np.ndarray]:
+    """Vectors `[N, D]` float32 at these places, ascending, of all rows; a batch is in memory at a time."""
+    start = 0
+    for batch in batches:
+        first, last = np.searchsorted(places, (start, start + batch.num_rows))
+        if last > first:
+            yield to_matrix(batch.column(0).take(pa.array(places[first:last] - start))).astype(np.float32)
+        start += batch.num_rows
 
 
 def _usd(workspace: Workspace, snapshot: Snapshot, contents: Contents) -> dict[str, float | None]:
     import polars as pl
-    import pyarrow as pa
 
     from engine.costs.ledger import COST_COLUMNS, attribute_billed
 

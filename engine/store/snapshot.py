@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.store import rows
 from engine.store.checks import CONDITION_HINT
@@ -71,3 +73,16 @@ class Snapshot:
     def fetch(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """`id` and `columns` of these images, in the order of `ids`; ids that are not in the table are left out."""
         return rows.fetch(self._images, ids, columns)
+
+    def fetch_parts(
+        self, ids: Sequence[str], columns: Sequence[str], num_rows: int
+    ) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """Parts of at most `num_rows` of these images: positions in `ids` `[N] int64` and `columns`, in the order of the table.
+
+        The column of ids is read once for all of them, where each `fetch` reads it again.
+        """
+        found, positions, _ = rows.locate(self._images, pa.array(ids, pa.string()))
+        places = pc.index_in(found, value_set=pa.array(ids, pa.string())).to_numpy().astype(np.int64)
+        for start in range(0, len(positions), num_rows):
+            part = slice(start, start + num_rows)
+            yield places[part], self._images.take(positions[part], columns=list(columns))

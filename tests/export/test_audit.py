@@ -65,6 +65,29 @@ def test_a_sample_is_said_to_be_one(leaky: Filled):
     assert any("of 6 sampled training images" in line for line in found.lines())
 
 
+def test_only_so_many_are_compared_with_each_other_and_it_is_said(leaky: Filled, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.export.leakage.MAX_WITHIN", 8)
+    found = audit(AuditConfig(leaky.workspace.uri))
+    assert found.copies is not None
+    assert (found.copies.num_checked, found.copies.num_within, found.copies.leaked) == (20, 8, 3)
+    assert any("of 8 training images look like another of them" in line for line in found.lines())
+
+
+def test_pixels_come_in_the_order_of_the_ids_without_those_that_do_not_decode(leaky: Filled, tmp_path: Path):
+    from engine.export.leakage import _pixels
+    from engine.images import decode_image
+    from engine.store.snapshot import Snapshot
+
+    rows = list(leaky.rows.values())
+    broken = rows[3] | {"image": b"no image"}
+    workspace = fill(tmp_path / "workspace", [*rows[:3], broken, *rows[4:]]).workspace
+    ids = [one["id"] for one in (rows[9], rows[3], rows[0], rows[40])]
+    found, pixels = _pixels(Snapshot(workspace), ids)
+    assert found == [ids[0], ids[2], ids[3]]
+    for one, shown in zip(found, pixels, strict=True):
+        np.testing.assert_array_equal(shown, decode_image(leaky.rows[one]["image"]))
+
+
 def test_balance_errors_and_dollars_are_counted(leaky: Filled):
     found = audit(AuditConfig(leaky.workspace.uri))
     train = found.balance["train"]

@@ -194,7 +194,7 @@ def test_every_licence_of_the_registry_and_the_catalog_is_known():
         set(one.forbids) <= {"commercial", "redistribution", "derivatives", "other-terms"}
         for one in known_licences().values()
     )
-    assert all(one.why and one.source and one.date for one in known_licences().values())
+    assert all(one.why and one.source and one.date and one.checked for one in known_licences().values())
 
 
 def test_an_export_reads_one_version_of_a_table_that_grows(filled: Filled, tmp_path: Path):
