@@ -63,6 +63,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return LINK.sub(replace, markdown)
 
 
+SHORT_CODE = re.compile(r"<code>(?=[^<]{1,28}</code>)")
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Marks short inline code, which is not broken into two lines (docs/stylesheets/words.css)."""
+    return SHORT_CODE.sub('<code class="short">', html)
+
+
 def resolve(path: str, target: str) -> str | None:
     """A link's target as a path in the repository; None for an address or an anchor."""
     if re.match(r"[a-z]+:", target):

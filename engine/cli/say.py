@@ -85,6 +85,14 @@ def embedded(config: Any, result: Any) -> None:
     )
 
 
+def safety(config: Any, result: Any) -> None:
+    """A `Checked`, with the condition that leaves flagged images out."""
+    print(
+        f"{result.checked:,} of {result.images:,} images checked now by {result.checker}; {result.flagged:,} of the {result.images:,} have a score "
+        f"of 0.5 or more. An export without them: --where '{result.column} < 0.5'. Workspace: {config.workspace}"
+    )
+
+
 def negatives(config: Any, result: dict[str, Any]) -> None:
     """The counts of `mine_negatives`."""
     print(
@@ -159,7 +167,7 @@ def exported(config: Any, result: Any) -> None:
         print(f"Put aside: {reason}.")
     if result.unknown_licences:
         print(f"No licence is stated for {', '.join(result.unknown_licences)}; give it with --licence-of NAME=LICENCE.")
-    for line in result.audit:
+    for line in result.audit or result.safety:
         print(line)
 
 

@@ -154,6 +154,15 @@ COMMANDS = {
         "embed_images",
         example="workspace/first --encoder ViT-B-32/openai",
     ),
+    "check-safety": Command(
+        "Score the images of a workspace by a safety checker; images that have its score are left as they are.",
+        "engine.studies.safety",
+        "SafetyConfig",
+        "check_safety",
+        say.safety,
+        "check_safety",
+        example="workspace/first --checker Falconsai/nsfw_image_detection --flag nsfw",
+    ),
     "rate": Command(
         "RealRAG's human study: write blinded rating sheets of a workspace's images; with --analyse, read the answers.",
         "engine.studies.rating",

@@ -21,6 +21,7 @@ from engine.dataflow.cluster import RayConnection
 from engine.dataflow.fill_result import FillResult
 from engine.dataflow.filling import Filling
 from engine.dataflow.kept import KeptWorkers
+from engine.dataflow.labels import store_labels
 from engine.dataflow.leases import Backlog
 from engine.dataflow.merging import run_on_cluster
 from engine.dataflow.pool import Pool
@@ -131,6 +132,15 @@ class Run:
         check_stages(stages)
         for stage in stages:
             self.workspace.ensure_columns(stage.columns)
+        try:
+            result = self._fill(name, plan, maker, stages)
+        except RunFailed:  # what was committed stays, and has its labels
+            store_labels(self.workspace, plan)
+            raise
+        store_labels(self.workspace, plan)
+        return result
+
+    def _fill(self, name: str, plan: Plan, maker: Maker, stages: Sequence[Stage]) -> FillResult:
         result = FillResult(len(plan), 0)
         result.updated = self._update_present(name, plan, stages)
         rejecting = [stage.name for stage in stages if stage.rejects]

@@ -42,6 +42,8 @@ own variance. A difference of that size does not lower the score."""
 GAINS = (1.0, 1.15, 1.3, 1.5, 2.0)
 """Factors of brightness that are tried, clipped at white, where most of a query is clipped."""
 QUERIES_AT_ONCE = 64
+KNOWN_AT_ONCE = 1_024
+"""Known images whose correlations with these queries are in memory at once, 5 MB per thread; all of 20,000 would be 100 MB."""
 ALIGNED_AT_ONCE = 256
 MIN_VARIANCE = 1e-6
 MIN_SEEN = 0.25
@@ -148,13 +150,19 @@ class CopyFinder:
         """Most alike known images of queries `[N, 32, 32, 3]` float32: index, whether mirrored, correlation, each `[N, K]`."""
         weights = crop_weights(SIDE, 0.0, float(SIDE), COARSE)
         small = _unit(torch.einsum("ai,nijc,bj->nabc", weights, queries, weights)).to(self._device)
-        num_known, num_variants = self._variants.shape[:2]
-        scores = (small @ self._variants.flatten(0, 1).T).reshape(len(queries), num_known, num_variants)
-        best, variant = scores.max(2)
-        if skipped is not None:
-            best.scatter_(1, skipped[:, None], -2.0)
-        coarse, proposed = best.topk(self._k, dim=1)
-        return proposed, variant.gather(1, proposed) % 2 == 1, coarse
+        found = []
+        for start, variants in enumerate(self._variants.split(KNOWN_AT_ONCE)):
+            scores = (small @ variants.flatten(0, 1).T).reshape(len(queries), *variants.shape[:2])
+            best, variant = scores.max(2)
+            first = start * KNOWN_AT_ONCE
+            if skipped is not None:
+                here = ((skipped >= first) & (skipped < first + len(variants))).nonzero()[:, 0]
+                best[here, skipped[here] - first] = -2.0
+            coarse, proposed = best.topk(min(self._k, len(variants)), dim=1)
+            found.append((coarse, proposed + first, variant.gather(1, proposed) % 2 == 1))
+        columns = [torch.cat(each, 1) for each in zip(*found, strict=True)]
+        coarse, order = columns[0].topk(self._k, dim=1)
+        return columns[1].gather(1, order), columns[2].gather(1, order), coarse
 
 
 @dataclass(frozen=True)

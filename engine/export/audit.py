@@ -1,16 +1,20 @@
 """`imagefoundry audit`: what a reviewer asks of a data set first, from one pass over the rows and a sample of the pixels."""
 
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import tyro
 
 from engine.export.contents import Contents, count_contents
 from engine.export.leakage import CopyReport, audit_copies
+from engine.export.safety import THRESHOLD, SafetyCount, count_safety, safety_lines
 from engine.store import Workspace
 from engine.store.snapshot import Snapshot
+from engine.store.vectors import to_matrix
 
 VENDI_IMAGES = 10_000
 """Images whose embeddings the Vendi score is of, at most: its cost grows with them, its value hardly."""
@@ -28,6 +32,8 @@ class AuditConfig:
     """Images that the slow checks look at, sampled at random; 0 for all."""
     seed: int = 0
     """Seed of the sample."""
+    safety_threshold: float = THRESHOLD
+    """Score of a safety checker from which an image is flagged, where `imagefoundry check-safety` has run."""
     json: bool = False
     """Print JSON instead of sentences."""
 
@@ -51,6 +57,8 @@ class Audit:
     """`compute`, `labels`, `billed` (None where the bill of a run is not known)."""
     ratings: list[dict[str, Any]] = field(default_factory=list)
     """One row per human study and method: mean and its 95 % interval over raters."""
+    safety: list[SafetyCount] = field(default_factory=list)
+    """One row per safety checker that has scored images."""
 
     def as_dict(self) -> dict[str, Any]:
         """All findings as plain values."""
@@ -67,6 +75,7 @@ class Audit:
                 else ["Leakage was not checked: there are no training images with test images."]
             ),
             _vendi_line(self.vendi),
+            *safety_lines(self.safety),
             f"Errors: {self.num_errors:,} recipes of the workspace could not be made, "
             f"{self.num_errors / max(self.num_errors + self.num_images, 1):.2%} of recipes.",
             _usd_line(self.usd, self.num_images),
@@ -82,21 +91,23 @@ def audit(config: AuditConfig) -> Audit:
     snapshot = Snapshot(workspace, config.where or None)
     if not snapshot.num_rows:
         raise ValueError(f"workspace {workspace.uri} has no images{' for which --where holds' if config.where else ''}")
-    return audit_snapshot(workspace, snapshot, count_contents(snapshot), config.images, config.seed)
+    return audit_snapshot(workspace, snapshot, count_contents(snapshot), config)
 
 
-def audit_snapshot(workspace: Workspace, snapshot: Snapshot, contents: Contents, images: int, seed: int = 0) -> Audit:
-    """Audits the images of a snapshot; `images` of them, 0 for all, by their pixels."""
+def audit_snapshot(workspace: Workspace, snapshot: Snapshot, contents: Contents, config: AuditConfig) -> Audit:
+    """Audits the images of a snapshot."""
+    safety = count_safety(snapshot, config.safety_threshold)
     return Audit(
         contents.num_images,
         contents.splits,
         _balance(contents),
         _equal_pixels(snapshot),
-        audit_copies(snapshot, images, seed),
-        _vendi(workspace, snapshot, seed),
+        audit_copies(snapshot, config.images, config.seed),
+        _vendi(workspace, snapshot, config.seed),
         workspace.errors().num_rows,
         _usd(workspace, snapshot, contents),
         rating_rows(workspace),
+        safety,
     )
 
 
@@ -104,13 +115,14 @@ def _balance(contents: Contents) -> dict[str, dict[str, float]]:
     found = {}
     for split in contents.splits:
         counts = np.array([counter[split] for counter in contents.classes.values()])
-        shares = counts[counts > 0] / counts.sum()
+        there = counts[counts > 0]
+        shares = there / max(counts.sum(), 1)
         evenness = float(-(shares * np.log(shares)).sum() / np.log(len(counts))) if len(counts) > 1 else 1.0
         found[split] = {
-            "classes": int((counts > 0).sum()),
-            "fewest": int(counts[counts > 0].min()),
-            "median": float(np.median(counts[counts > 0])),
-            "most": int(counts.max()),
+            "classes": len(there),
+            "fewest": int(there.min(initial=counts.max(initial=0))),
+            "median": float(np.median(there)) if len(there) else 0.0,
+            "most": int(counts.max(initial=0)),
             "without_images": int((counts == 0).sum()),
             "evenness": round(evenness, 4),
         }
@@ -118,16 +130,16 @@ def _balance(contents: Contents) -> dict[str, dict[str, float]]:
 
 
 def _equal_pixels(snapshot: Snapshot) -> dict[str, int]:
-    train: Counter[bytes] = Counter()
-    test: set[bytes] = set()
-    for batch in snapshot.scan(["content_hash"], "split = 'train'"):
-        train.update(bytes.fromhex(one) for one in batch.column("content_hash").to_pylist())
-    for batch in snapshot.scan_all(["content_hash"], "split = 'test'"):
-        test.update(bytes.fromhex(one) for one in batch.column("content_hash").to_pylist())
+    train = _hashes(snapshot.scan(["content_hash"], "split = 'train'"))
+    test = _hashes(snapshot.scan_all(["content_hash"], "split = 'test'"))
     return {
-        "within_train": sum(count - 1 for count in train.values()),
-        "train_in_test": sum(count for one, count in train.items() if one in test),
+        "within_train": len(train) - len(train.unique()),
+        "train_in_test": int(pc.sum(pc.is_in(train, value_set=test.unique())).as_py() or 0),
     }
+
+
+def _hashes(batches: Iterable[pa.RecordBatch]) -> pa.ChunkedArray:
+    return pa.chunked_array([batch.column("content_hash") for batch in batches], pa.string())
 
 
 def _vendi(workspace: Workspace, snapshot: Snapshot, seed: int) -> dict[str, Any] | None:
@@ -135,21 +147,27 @@ def _vendi(workspace: Workspace, snapshot: Snapshot, seed: int) -> dict[str, Any
 
     condition = "split = 'train'"
     for column in workspace.embedding_columns():
-        vectors = [
-            np.stack(batch.column(column).to_numpy(zero_copy_only=False))
-            for batch in snapshot.scan([column], f"{condition} AND {column} IS NOT NULL")
-            if batch.num_rows
-        ]
-        if vectors:
-            rows = np.concatenate(vectors).astype(np.float32)
-            chosen = np.random.default_rng(seed).permutation(len(rows))[:VENDI_IMAGES]
-            return {"score": vendi_score(rows[np.sort(chosen)]), "images": len(chosen), "column": column}
+        there = f"{condition} AND {column} IS NOT NULL"
+        num_rows = snapshot.count(there) if column in snapshot.schema.names else 0
+        if num_rows:
+            chosen = np.sort(np.random.default_rng(seed).permutation(num_rows)[:VENDI_IMAGES])
+            rows = np.concatenate(list(_rows_at(snapshot.scan([column], there), chosen)))
+            return {"score": vendi_score(rows), "images": len(chosen), "column": column}
     return None
+
+
+def _rows_at(batches: Iterable[pa.RecordBatch], places: np.ndarray) -> Iterator[np.ndarray]:
+    """Vectors `[N, D]` float32 at these places, ascending, of all rows; a batch is in memory at a time."""
+    start = 0
+    for batch in batches:
+        first, last = np.searchsorted(places, (start, start + batch.num_rows))
+        if last > first:
+            yield to_matrix(batch.column(0).take(pa.array(places[first:last] - start))).astype(np.float32)
+        start += batch.num_rows
 
 
 def _usd(workspace: Workspace, snapshot: Snapshot, contents: Contents) -> dict[str, float | None]:
     import polars as pl
-    import pyarrow as pa
 
     from engine.costs.ledger import COST_COLUMNS, attribute_billed
 
@@ -199,6 +217,8 @@ def rating_rows(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _balance_line(split: str, found: dict[str, float]) -> str:
+    if not found["classes"]:
+        return f"Balance ({split}): no image has a label."
     empty = f", {found['without_images']:,} classes have none" if found["without_images"] else ""
     return (
         f"Balance ({split}): {found['fewest']:,} to {found['most']:,} images per class, median {found['median']:,.0f}, of "

@@ -12,6 +12,7 @@ from engine import __version__
 from engine.export.contents import Contents
 from engine.export.licences import UNKNOWN, Use, hub_licence, known_licences
 from engine.export.rows import Written
+from engine.export.safety import UNCHECKED
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 NAMES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
@@ -21,6 +22,9 @@ LOADING = {
     "webdataset": 'datasets.load_dataset("PATH")  # or webdataset.WebDataset on the .tar files',
     "folder": 'datasets.load_dataset("PATH")  # or torchvision.datasets.ImageFolder("PATH/train")',
 }
+
+SEVERAL = LOADING | {"folder": 'datasets.load_dataset("PATH")'}
+"""The same where images have several labels."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class CardFacts:
     """One sentence on the marks."""
     features: Sequence[dict[str, Any]] = ()
     """Columns for `dataset_info`, where the format has them."""
+    safety: Sequence[str] = (UNCHECKED,)
+    """What safety checkers found, one sentence each, or that there was none."""
     audit: Sequence[str] = field(default_factory=tuple)
     """Findings, one sentence or two each."""
 
@@ -67,7 +73,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     found |= {
         "annotations_creators": creators,
         "task_categories": ["image-classification"],
-        "task_ids": ["multi-class-image-classification"],
+        "task_ids": [f"multi-{'label' if facts.contents.has_several else 'class'}-image-classification"],
         "size_categories": [size_category(facts.contents.num_images)],
         "tags": ["croissant", "imagefoundry", *(["synthetic"] if any(kind.generator for kind in kinds) else [])],
         "configs": [
@@ -98,11 +104,17 @@ def card_features(features: dict[str, Any]) -> list[dict[str, Any]]:
     """Features of a schema's metadata in the form that the card has them."""
     found: list[dict[str, Any]] = []
     for name, feature in features.items():
-        kind: Any = feature.get("dtype", "image")
-        if feature["_type"] == "ClassLabel":
-            kind = {"class_label": {"names": {str(number): one for number, one in enumerate(feature["names"])}}}
-        found.append({"name": name, "dtype": kind})
+        if feature["_type"] == "Sequence":
+            found.append({"name": name, "sequence": _dtype(feature["feature"])})
+        else:
+            found.append({"name": name, "dtype": _dtype(feature)})
     return found
+
+
+def _dtype(feature: dict[str, Any]) -> Any:
+    if feature["_type"] == "ClassLabel":
+        return {"class_label": {"names": {str(number): one for number, one in enumerate(feature["names"])}}}
+    return feature.get("dtype", "image")
 
 
 def size_category(num_images: int) -> str:
@@ -125,8 +137,16 @@ def _prose(facts: CardFacts) -> str:
         f"{made:,} of them ({made / total:.0%}). Each row has the recipe of its image (prompt, generator, revision of its weights, "
         "seed, reference), the hash of its pixels and its cost.",
         "",
+        *(
+            [
+                "An image has any number of labels. An image that was sampled for several of them is there once for each.",
+                "",
+            ]
+            if facts.contents.has_several
+            else []
+        ),
         "```python",
-        f"import datasets\n\n{LOADING[facts.format]}",
+        f"import datasets\n\n{(SEVERAL if facts.contents.has_several else LOADING)[facts.format]}",
         "```",
         "",
         "## Contents",
@@ -149,6 +169,9 @@ def _prose(facts: CardFacts) -> str:
         "",
         facts.marks,
         "",
+        "## Safety",
+        "",
+        *(f"{_text(_without_heading(line))}\n" for line in facts.safety),
         "## Licences",
         "",
         *_table(("Part", "Licence", "Note"), [_licence(use) for use in facts.licences]),
@@ -172,6 +195,12 @@ def _left_out(facts: CardFacts) -> str:
             f"The condition {_code(facts.where)} left out {facts.num_left_out:,} other images of the workspace."
         )
     return " ".join(found)
+
+
+def _without_heading(line: str) -> str:
+    """`Safety: no image …` → `No image …`."""
+    rest = line.partition(": ")[2]
+    return rest[:1].upper() + rest[1:]
 
 
 def _licence(use: Use) -> tuple[str, str, str]:

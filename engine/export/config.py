@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 import tyro
 
 from engine.command import check_place
+from engine.export.safety import THRESHOLD
 
 Format: TypeAlias = Literal["parquet", "webdataset", "folder"]
 
@@ -45,6 +46,8 @@ class ExportConfig:
     """Audit the images first (leakage, duplicates, balance, diversity) and write the findings into the card."""
     audit_images: int = 2_000
     """Images that the slow checks of the audit look at, sampled at random; 0 for all."""
+    safety_threshold: float = THRESHOLD
+    """Score of a safety checker from which the card counts an image as flagged, where `imagefoundry check-safety` has run."""
 
     def __post_init__(self) -> None:
         if "://" not in str(self.output):

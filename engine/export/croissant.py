@@ -46,6 +46,8 @@ class CroissantFacts:
     labels: Sequence[str]
     folders: Sequence[str]
     """Folder of each label, for image folders."""
+    has_several: bool
+    """Whether an image has a list of labels."""
     written: Sequence[Written]
     generators: Sequence[str]
     """Names of the generators and their revisions."""
@@ -149,9 +151,12 @@ def _parquet(facts: CroissantFacts, root: Path) -> tuple[list[dict[str, Any]], d
     def column(name: str) -> dict[str, Any]:
         return source | {"extract": {"column": name}}
 
-    label = _field(
-        "images", "label", "sc:Integer", references={"field": {"@id": "labels/index"}}, source=column("label")
-    )
+    if facts.has_several:
+        # indices into the record set `labels`; readers do not join lists
+        label = _field("images", "labels", "sc:Integer", repeated=True, source=column("labels"))
+    else:
+        index = {"field": {"@id": "labels/index"}}
+        label = _field("images", "label", "sc:Integer", references=index, source=column("label"))
     image = _field("images", "image", "sc:ImageObject", source=column("image") | {"transform": {"jsonPath": "bytes"}})
     others = [
         _field(
@@ -170,7 +175,7 @@ def _parquet(facts: CroissantFacts, root: Path) -> tuple[list[dict[str, Any]], d
 def _shards(facts: CroissantFacts, root: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     shards = _file_objects(facts, root, "application/x-tar")
     inside = {"containedIn": [{"@id": one["@id"]} for one in shards]}
-    suffixes = sorted({path.suffix for path in _members(root / shards[0]["@id"])} - {".cls", ".json"})
+    suffixes = sorted({path.suffix for path in _members(root / shards[0]["@id"])} - {".cls", ".npy", ".json"})
     images = {"@type": "cr:FileSet", "@id": "image-files", "name": "image-files", "encodingFormat": "image/*"}
     source = {"fileSet": {"@id": "image-files"}}
     fields = [
@@ -200,11 +205,14 @@ def _files(facts: CroissantFacts, root: Path) -> tuple[list[dict[str, Any]], dic
         "encodingFormat": ["image/png", "image/jpeg"],
     }
     source = {"fileSet": {"@id": "image-files"}}
+    content = _field("images", "image", "sc:ImageObject", source=source | {"extract": {"fileProperty": "content"}})
+    if facts.has_several:
+        # of the files in a split's folder, one is the list of labels
+        suffixes = sorted({path.suffix for one in facts.written for path in (root / one.split).iterdir()} - {".jsonl"})
+        includes = [f"{one.split}/*{suffix}" for one in facts.written for suffix in suffixes]
+        return [images | {"includes": includes}], _images([content])
     names = "|".join(sorted(map(re.escape, facts.folders), key=len, reverse=True))
     pattern = f"(?:.*(?:{_names(facts)})/)?({names})(?:/[0-9a-f]{{32}}.*)?$"
     folder = source | {"extract": {"fileProperty": "fullpath"}, "transform": {"regex": pattern}}
-    fields = [
-        _field("images", "image", "sc:ImageObject", source=source | {"extract": {"fileProperty": "content"}}),
-        _field("images", "folder", "sc:Text", source=folder),
-    ]
+    fields = [content, _field("images", "folder", "sc:Text", source=folder)]
     return [images | {"includes": includes}], _images(fields)

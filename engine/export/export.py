@@ -4,24 +4,25 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.export.audit import audit_snapshot
+from engine.export.audit import AuditConfig, audit_snapshot
 from engine.export.card import CardFacts, card_features, write_card
 from engine.export.classes import folder_names, label_names
 from engine.export.config import ExportConfig
-from engine.export.contents import ClassKey, Contents, count_contents
+from engine.export.contents import Contents, count_contents, labels_of
 from engine.export.credentials import Signer, make_test_credential
 from engine.export.croissant import CroissantFacts, croissant
 from engine.export.folder import FolderWriter
 from engine.export.licences import check_licences, hub_licence, licences_of, parse_declared
 from engine.export.marks import Marker
-from engine.export.parquet import ParquetWriter, features
+from engine.export.parquet import Limits, ParquetWriter, features
 from engine.export.place import check_output, written_whole
 from engine.export.rows import Rows, Written, as_exported, columns_to_read, stage_columns
+from engine.export.safety import count_safety, safety_lines
 from engine.export.webdataset import WebDatasetWriter
 from engine.progress import Progress
 from engine.store import Workspace
@@ -64,8 +65,24 @@ class Exported:
     """Reasons of licences that were put aside."""
     unknown_licences: list[str]
     """Parts whose licence no source states."""
+    safety: list[str]
+    """One sentence per safety checker that has scored images, or that there is none."""
     audit: list[str]
     """Findings, one per line."""
+
+
+@dataclass(frozen=True)
+class _Naming:
+    """Names of the labels, and of their folders."""
+
+    labels: list[str]
+    folders: list[str]
+    """Empty for other formats, and where images have several labels."""
+    several: list[str]
+    """`labels` where an image has several, else empty."""
+
+    def features(self, extra: list[pa.Field]) -> dict[str, Any]:
+        return features(self.labels, extra, bool(self.several))
 
 
 def export_images(config: ExportConfig) -> Exported:
@@ -88,13 +105,16 @@ def export_images(config: ExportConfig) -> Exported:
     contents = count_contents(snapshot)
     uses = licences_of(contents, declared)
     put_aside = check_licences(uses, config.allow_licence, commercial=config.commercial)
-    findings = audit_snapshot(workspace, snapshot, contents, config.audit_images).lines() if config.audit else []
+    safety = safety_lines(count_safety(snapshot, config.safety_threshold))
+    checks = AuditConfig(workspace.uri, config.where, config.audit_images, safety_threshold=config.safety_threshold)
+    findings = audit_snapshot(workspace, snapshot, contents, checks).lines() if config.audit else []
     num_errors = workspace.errors().num_rows
     labels = label_names(contents.classes)
-    folders = folder_names(labels) if config.format == "folder" else []
+    several = labels if contents.has_several else []
+    naming = _Naming(labels, folder_names(labels) if config.format == "folder" and not several else [], several)
     extra = stage_columns(snapshot.schema) if config.format == "parquet" else []
     with written_whole(config.output) as folder:
-        writer = _writer(config, folder, labels, folders, extra)
+        writer = _writer(config, folder, naming, extra)
         marker = Marker(signer)
         try:
             _stream(snapshot, contents, writer, marker, extra)
@@ -113,10 +133,11 @@ def export_images(config: ExportConfig) -> Exported:
             licences=uses,
             put_aside=put_aside,
             marks=_marks(marker, signer, config),
-            features=card_features(features(labels, extra)) if config.format == "parquet" else [],
-            audit=findings,
+            features=card_features(naming.features(extra)) if config.format == "parquet" else [],
+            safety=safety,
+            audit=[line for line in findings if line not in safety],
         )
-        _describe(folder, facts, folders)
+        _describe(folder, facts, naming)
     return Exported(
         output=config.output,
         splits={one.split: one.num_examples for one in written},
@@ -127,12 +148,15 @@ def export_images(config: ExportConfig) -> Exported:
         marks=facts.marks,
         put_aside=put_aside,
         unknown_licences=[str(use) for use in uses if not use.licence],
+        safety=safety,
         audit=findings,
     )
 
 
-def _describe(folder: Path, facts: CardFacts, folders: list[str]) -> None:
+def _describe(folder: Path, facts: CardFacts, naming: _Naming) -> None:
     """Writes the class names, the card and the Croissant metadata beside the files."""
+    if naming.several:
+        (folder / "dataset_type.txt").write_text("multilabel\n")
     # the order of the lines is that of the labels
     (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in facts.labels), "utf-8")
     (folder / "README.md").write_text(write_card(facts), "utf-8")
@@ -144,7 +168,8 @@ def _describe(folder: Path, facts: CardFacts, folders: list[str]) -> None:
             licence=hub_licence(facts.licences),
             format=facts.format,
             labels=facts.labels,
-            folders=folders,
+            folders=naming.folders,
+            has_several=bool(naming.several),
             written=facts.written,
             generators=sorted({f"{kind.generator} {kind.revision}".strip() for kind in kinds if kind.generator}),
             published=datetime.now(UTC).date(),
@@ -162,12 +187,13 @@ def _signer(config: ExportConfig) -> Signer | None:
     return Signer.from_files(config.c2pa_key, config.c2pa_chain)
 
 
-def _writer(config: ExportConfig, folder: Path, labels: list[str], folders: list[str], extra: list[pa.Field]) -> Writer:
+def _writer(config: ExportConfig, folder: Path, naming: "_Naming", extra: list[pa.Field]) -> Writer:
     if config.format == "parquet":
-        return ParquetWriter(folder, labels, extra, config.shard_mb * MB, config.row_group_mb * MB)
+        limits = Limits(config.shard_mb * MB, config.row_group_mb * MB)
+        return ParquetWriter(folder, naming.features(extra), extra, limits)
     if config.format == "webdataset":
-        return WebDatasetWriter(folder, config.shard_mb * MB)
-    return FolderWriter(folder, folders)
+        return WebDatasetWriter(folder, config.shard_mb * MB, naming.several)
+    return FolderWriter(folder, naming.folders, naming.several)
 
 
 def _stream(snapshot: Snapshot, contents: Contents, writer: Writer, marker: Marker, extra: list[pa.Field]) -> None:
@@ -176,12 +202,11 @@ def _stream(snapshot: Snapshot, contents: Contents, writer: Writer, marker: Mark
     for batch in snapshot.scan(columns_to_read(snapshot)):
         for split in sorted(set(batch.column("split").to_pylist()), key=lambda name: (name != "train", name)):
             part = batch.filter(pc.equal(batch.column("split"), split))
-            keys = zip(*(part.column(name).to_pylist() for name in ClassKey._fields), strict=True)
             rows = Rows(
                 split,
                 part.column("id").to_pylist(),
                 marker.mark(part),
-                [label_of[ClassKey(*key)] for key in keys],
+                labels_of(part, label_of),
                 as_exported(part, extra),
             )
             writer.add(rows)

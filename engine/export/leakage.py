@@ -1,15 +1,21 @@
 """Copies among the pixels of an audit: training images that show a test image, and training images that show each other."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from engine.cpus import usable_cpus
 from engine.store.snapshot import Snapshot
 
 MAX_TEST = 20_000
 """Test images that are compared with, at most; their small versions take 15 kB each."""
+MAX_WITHIN = 20_000
+"""Training images that are compared with each other, at most: the time grows with their square."""
 CALIBRATION = 1_000
 """Test images whose nearest other test image sets the threshold, at most."""
 FALSE_ALARMS = 0.001
@@ -34,6 +40,8 @@ class CopyReport:
     """Sampled training images that show a test image."""
     repeated: int
     """Sampled training images that show another of the sample."""
+    num_within: int
+    """Sampled training images that were compared with each other: all of them, up to `MAX_WITHIN`."""
     pairs: list[dict[str, Any]] = field(default_factory=list)
     """The most alike training and test images that were flagged: ids and correlation."""
 
@@ -48,7 +56,8 @@ class CopyReport:
             f"{self.num_test:,} test images, compared at 32 pixels after alignment of crops down to 80 % and mirroring "
             f"(threshold {self.threshold:.3f}, at which about {FALSE_ALARMS:.1%} of the test images look like another)"
             f"{f'; the most alike: {named}' if named else ''}.",
-            f"Near-duplicates: {self.repeated:,} of the same {self.num_checked:,} training images look like another of them.",
+            f"Near-duplicates: {self.repeated:,} of {'the same ' if self.num_within == self.num_checked else ''}"
+            f"{self.num_within:,} training images look like another of them.",
         ]
 
 
@@ -80,8 +89,11 @@ def audit_copies(snapshot: Snapshot, images: int, seed: int) -> CopyReport | Non
         for one in order
     ]
     print("audit: comparing the training images with each other", file=sys.stderr, flush=True)
+    if len(train) > MAX_WITHIN:
+        train = train[np.sort(random.choice(len(train), MAX_WITHIN, replace=False))]
     own = CopyFinder(train).find(train, np.arange(len(train))).score if len(train) > 1 else np.zeros(0)
-    return CopyReport(len(test), len(train), threshold, len(flagged), int((own >= threshold).sum()), pairs)
+    repeated = int((own >= threshold).sum())
+    return CopyReport(len(test), len(found.score), threshold, len(flagged), repeated, len(train), pairs)
 
 
 def calibrate(finder: Any, known: np.ndarray, random: np.random.Generator, count: int = CALIBRATION) -> float:
@@ -92,25 +104,34 @@ def calibrate(finder: Any, known: np.ndarray, random: np.random.Generator, count
 
 
 def _sampled(snapshot: Snapshot, where: str, count: int, random: np.random.Generator, *, own: bool) -> list[str]:
+    """`count` of the ids for which a condition holds, 0 for all, sorted."""
     scan = snapshot.scan if own else snapshot.scan_all
-    ids = sorted(one for batch in scan(["id"], where) for one in batch.column("id").to_pylist())
+    ids = pa.concat_arrays([pa.array([], pa.string()), *(batch.column("id") for batch in scan(["id"], where))])
+    order = pc.sort_indices(ids)
     if count and len(ids) > count:
-        ids = [ids[place] for place in np.sort(random.choice(len(ids), count, replace=False))]
-    return ids
+        order = order.take(pa.array(np.sort(random.choice(len(ids), count, replace=False))))
+    found: list[str] = ids.take(order).to_pylist()
+    return found
 
 
 def _pixels(snapshot: Snapshot, ids: list[str]) -> tuple[list[str], np.ndarray]:
     """The ids whose images decode, and `[N, 32, 32, 3]` uint8."""
+    pixels = np.zeros((len(ids), 32, 32, 3), np.uint8)
+    is_there = np.zeros(len(ids), bool)
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        for places, part in snapshot.fetch_parts(ids, ["image"], READ_AT_ONCE):
+            for place, small in zip(places, pool.map(_small, part.column("image").to_pylist()), strict=True):
+                if small is not None:
+                    pixels[place], is_there[place] = small, True
+    return [ids[place] for place in np.flatnonzero(is_there)], pixels if is_there.all() else pixels[is_there]
+
+
+def _small(encoded: bytes) -> np.ndarray | None:
+    """The image at 32 pixels; None if it does not decode, which `imagefoundry verify` reports."""
     from engine.evaluation.near_duplicates import resized
     from engine.images import decode_image
 
-    found: list[str] = []
-    pixels: list[np.ndarray] = []
-    for start in range(0, len(ids), READ_AT_ONCE):
-        for row in snapshot.fetch(ids[start : start + READ_AT_ONCE], ["image"]).to_pylist():
-            try:
-                pixels.append(resized(decode_image(row["image"])))
-            except ValueError:
-                continue  # `imagefoundry verify` reports it
-            found.append(row["id"])
-    return found, np.stack(pixels) if pixels else np.zeros((0, 32, 32, 3), np.uint8)
+    try:
+        return resized(decode_image(encoded))
+    except ValueError:
+        return None

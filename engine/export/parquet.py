@@ -1,4 +1,4 @@
-"""Hugging Face parquet: `data/SPLIT-00000-of-00002.parquet` with an Image and a ClassLabel column.
+"""Hugging Face parquet: `data/SPLIT-00000-of-00002.parquet` with an Image and a ClassLabel column, or a list of ClassLabels.
 
 `datasets`, the Hub's viewer and our own `engine.catalog.layouts.tables` read the features from the schema's metadata.
 """
@@ -18,10 +18,13 @@ FOLDER = "data"
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 
-def features(labels: Sequence[str], extra: Sequence[pa.Field]) -> dict[str, Any]:
-    """Columns and their features, as the `datasets` library writes them."""
+def features(labels: Sequence[str], extra: Sequence[pa.Field], several: bool = False) -> dict[str, Any]:
+    """Columns and their features, as the `datasets` library writes them; with `several`, an image has a list of labels."""
     values = {field.name: {"dtype": _dtype(field.type), "_type": "Value"} for field in [*COLUMNS, *extra]}
-    return {"image": {"_type": "Image"}, "label": {"names": list(labels), "_type": "ClassLabel"}} | values
+    label: dict[str, Any] = {"names": list(labels), "_type": "ClassLabel"}
+    # "List" since version 4 of the library, which reads the older word too
+    shown = {"labels": {"feature": label, "_type": "Sequence"}} if several else {"label": label}
+    return {"image": {"_type": "Image"}} | shown | values
 
 
 def _dtype(kind: pa.DataType) -> str:
@@ -43,15 +46,25 @@ class _Shard:
     num_bytes: int = 0
 
 
-class ParquetWriter:
-    """Writes shards of at most `shard_bytes`, in row groups of at most `group_bytes` (images and columns, uncompressed)."""
+@dataclass(frozen=True)
+class Limits:
+    """Bytes of images and columns, uncompressed, at most."""
 
-    def __init__(
-        self, folder: Path, labels: Sequence[str], extra: Sequence[pa.Field], shard_bytes: int, group_bytes: int
-    ) -> None:
-        self._folder, self._shard_bytes, self._group_bytes = folder, shard_bytes, group_bytes
-        info = {"info": {"features": features(labels, extra)}}
-        columns = [pa.field("image", IMAGE), pa.field("label", pa.int64()), *COLUMNS, *extra]
+    shard_bytes: int
+    group_bytes: int
+    """Of a row group."""
+
+
+class ParquetWriter:
+    """Writes shards in row groups."""
+
+    def __init__(self, folder: Path, found: dict[str, Any], extra: Sequence[pa.Field], limits: Limits) -> None:
+        """`found`: the `features`; `extra`: the columns that stages added."""
+        self._folder, self._shard_bytes, self._group_bytes = folder, limits.shard_bytes, limits.group_bytes
+        self._several = "labels" in found
+        info = {"info": {"features": found}}
+        label = pa.field("labels", pa.list_(pa.int64())) if self._several else pa.field("label", pa.int64())
+        columns = [pa.field("image", IMAGE), label, *COLUMNS, *extra]
         self._schema = pa.schema(columns, metadata={"huggingface": json.dumps(info)})
         self._shards: dict[str, _Shard] = {}
         (folder / FOLDER).mkdir()
@@ -61,7 +74,10 @@ class ParquetWriter:
         shard = self._shards.setdefault(rows.split, _Shard(self._folder / FOLDER, rows.split))
         names = [f"{one}.{suffix}" for one, suffix in zip(rows.ids, rows.suffixes, strict=True)]
         images = pa.StructArray.from_arrays([pa.array(rows.images, pa.binary()), pa.array(names)], fields=list(IMAGE))
-        table = pa.table([images, pa.array(rows.labels, pa.int64()), *rows.table.columns], schema=self._schema)
+        labels = rows.labels if self._several else [one for (one,) in rows.labels]
+        table = pa.table(
+            [images, pa.array(labels, self._schema.field(1).type), *rows.table.columns], schema=self._schema
+        )
         start, total = 0, 0
         sizes = _row_sizes(rows, table)
         for place, size in enumerate(sizes):
@@ -131,4 +147,6 @@ def _row_sizes(rows: Rows, table: pa.Table) -> list[int]:
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
-    return ["image.bytes", "image.path", *schema.names[1:]]
+    """Paths of the columns as parquet names them."""
+    rest = ["labels.list.element" if name == "labels" else name for name in schema.names[1:]]
+    return ["image.bytes", "image.path", *rest]

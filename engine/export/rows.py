@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.export.several_labels import label_columns
 from engine.recipe import RECIPE_SCHEMA
 from engine.store.snapshot import Snapshot
 
@@ -42,7 +43,8 @@ class Rows:
     ids: list[str]
     images: list[bytes]
     """Encoded, with their marks."""
-    labels: list[int]
+    labels: list[list[int]]
+    """Of each image: one, or any number in ascending order where images have several."""
     table: pa.Table
     """`COLUMNS`, and the columns that stages added."""
 
@@ -88,6 +90,7 @@ def columns_to_read(snapshot: Snapshot) -> list[str]:
     return [
         *[name for name in COLUMNS.names if name in present],
         *[field.name for field in stage_columns(snapshot.schema)],
+        *label_columns(snapshot),
         *["split", "image"],
     ]
 

@@ -1,5 +1,7 @@
 """Tar shards: `SPLIT/0.tar …` with `ID.SUFFIX`, `ID.cls` and `ID.json` in every sample, and `SPLIT/nshards.txt`.
 
+Where images have several labels, `ID.npy` has one 0 or 1 per class in the place of `ID.cls`, and `labels` in the JSON has the names.
+
 `webdataset`, `datasets` and our own `engine.catalog.layouts.webdataset` read them. A reader takes the keys from the first
 samples, so all images have one suffix, whatever format each of them has: decoders go by content.
 """
@@ -7,8 +9,12 @@ samples, so all images have one suffix, whatever format each of them has: decode
 import io
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from engine.export.rows import COLUMNS, Rows, Written, to_json
 
@@ -29,8 +35,9 @@ class _Shard:
 class WebDatasetWriter:
     """Writes shards of at most `shard_bytes`."""
 
-    def __init__(self, folder: Path, shard_bytes: int) -> None:
-        self._folder, self._shard_bytes = folder, shard_bytes
+    def __init__(self, folder: Path, shard_bytes: int, several: Sequence[str] = ()) -> None:
+        """`several`: names of the labels, where an image has several of them."""
+        self._folder, self._shard_bytes, self._several = folder, shard_bytes, several
         self._shards: dict[str, _Shard] = {}
         self.suffix = ""
         """Suffix of all images: that of most of the first ones."""
@@ -43,8 +50,19 @@ class WebDatasetWriter:
             shard = self._shards[rows.split] = _Shard(self._folder / rows.split)
             shard.folder.mkdir()
         columns = rows.table.select(COLUMNS.names).to_pylist()
-        for one, image, label, row in zip(rows.ids, rows.images, rows.labels, columns, strict=True):
-            self._add(shard, one, {self.suffix: image, "cls": str(label).encode(), "json": to_json(row)})
+        for one, image, labels, row in zip(rows.ids, rows.images, rows.labels, columns, strict=True):
+            self._add(shard, one, {self.suffix: image} | self._texts(labels, row))
+
+    def _texts(self, labels: list[int], row: dict[str, Any]) -> dict[str, bytes]:
+        """The members beside an image."""
+        if not self._several:
+            return {"cls": str(labels[0]).encode(), "json": to_json(row)}
+        multi_hot = np.zeros(len(self._several), np.int8)
+        multi_hot[labels] = 1
+        file = io.BytesIO()
+        np.save(file, multi_hot)
+        names = [self._several[label] for label in labels]
+        return {"npy": file.getvalue(), "json": to_json(row | {"labels": names})}
 
     def _add(self, shard: _Shard, key: str, members: dict[str, bytes]) -> None:
         size = sum(BLOCK + -(-len(content) // BLOCK) * BLOCK for content in members.values())

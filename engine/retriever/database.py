@@ -46,6 +46,11 @@ class DatabasePlan:
     def __getitem__(self, index: int) -> Recipe:
         return self._plan[self._indices[index]]
 
+    def several_labels(self) -> dict[str, tuple[list[int], list[str]]]:
+        """Id → class indices and class names of its images, where an image has several."""
+        found = self._plan.several_labels()
+        return {one: found[one] for one in self.ids()} if found else {}
+
     def ids(self) -> list[str]:
         """Ids of its images."""
         return [self[index].id for index in range(len(self))]

@@ -62,6 +62,14 @@ class OriginalPlan:
         self.corpora = {dataset.name: dataset.location}
         """Corpus → folder or URL to read it from."""
 
+    def several_labels(self) -> dict[str, tuple[list[int], list[str]]]:
+        """Id → class indices and class names of each image; empty if images have one label, which is the recipe's class."""
+        if self.labels.ndim == 1:
+            return {}
+        names = self.dataset.class_names
+        shown = [np.flatnonzero(row).tolist() for row in self.labels]
+        return {self[index].id: (found, [names[one] for one in found]) for index, found in enumerate(shown)}
+
     def num_recipes(self, shots: int) -> int:
         """Number of recipes of the n-shot set, which is a prefix of the plan."""
         return int(self._ends[min(shots, self.shots) - 1]) if shots else 0

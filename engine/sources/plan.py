@@ -77,6 +77,12 @@ class ShotIds(Sequence[Sequence[str]]):
         return found
 
 
+def several_labels(plan: Plan) -> dict[str, tuple[list[int], list[str]]]:
+    """Id → class indices and class names of the plan's images whose data set gives an image several labels; those of all its parts."""
+    found: dict[str, tuple[list[int], list[str]]] = getattr(plan, "several_labels", dict)()
+    return found
+
+
 class _ClassShotIds(Sequence[str]):
     def __init__(self, ids: ShotIds, class_index: int):
         self._ids, self._class_index = ids, class_index
@@ -94,6 +100,10 @@ class ConcatenatedPlan:
     def __init__(self, plans: Sequence[Plan]):
         self._plans = list(plans)
         self._ends = list(accumulate(len(plan) for plan in self._plans))
+
+    def several_labels(self) -> dict[str, tuple[list[int], list[str]]]:
+        """Those of all parts."""
+        return {one: labels for plan in self._plans for one, labels in several_labels(plan).items()}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

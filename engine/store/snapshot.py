@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.store import rows
 from engine.store.checks import CONDITION_HINT
@@ -35,10 +37,20 @@ class Snapshot:
         self.num_left_out: int = self._images.count_rows() - self.num_rows
         """Images for which `where` does not hold."""
 
+    def count(self, where: str) -> int:
+        """Number of its images for which `where` holds too."""
+        return int(self._images.count_rows(self._narrowed(where)))
+
+    def count_all(self, where: str) -> int:
+        """Number of images of the workspace for which `where` holds, whatever the snapshot's own condition."""
+        return int(self._images.count_rows(where))
+
     def scan(self, columns: Sequence[str], where: str = "") -> Iterator[pa.RecordBatch]:
         """The rows, batch by batch, in the order of the table; `where` narrows them further."""
-        condition = " AND ".join(f"({one})" for one in (self.where, where) if one) or None
-        yield from self._scan(columns, condition)
+        yield from self._scan(columns, self._narrowed(where))
+
+    def _narrowed(self, where: str) -> str | None:
+        return " AND ".join(f"({one})" for one in (self.where, where) if one) or None
 
     def scan_all(self, columns: Sequence[str], where: str = "") -> Iterator[pa.RecordBatch]:
         """As `scan`, over all images of the workspace, whatever the snapshot's own condition."""
@@ -61,3 +73,16 @@ class Snapshot:
     def fetch(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """`id` and `columns` of these images, in the order of `ids`; ids that are not in the table are left out."""
         return rows.fetch(self._images, ids, columns)
+
+    def fetch_parts(
+        self, ids: Sequence[str], columns: Sequence[str], num_rows: int
+    ) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """Parts of at most `num_rows` of these images: positions in `ids` `[N] int64` and `columns`, in the order of the table.
+
+        The column of ids is read once for all of them, where each `fetch` reads it again.
+        """
+        found, positions, _ = rows.locate(self._images, pa.array(ids, pa.string()))
+        places = pc.index_in(found, value_set=pa.array(ids, pa.string())).to_numpy().astype(np.int64)
+        for start in range(0, len(positions), num_rows):
+            part = slice(start, start + num_rows)
+            yield places[part], self._images.take(positions[part], columns=list(columns))

@@ -1,4 +1,4 @@
-"""Tiny random models of the real library classes: an open_clip folder, diffusers folders, Inception, text towers, T5, BERT and BLIP-2.
+"""Tiny random models of the real library classes: an open_clip folder, diffusers folders, Inception, text towers, T5, BERT, BLIP-2 and safety checkers.
 
 They load in a second through the same calls as published weights, so a test of your own pipeline needs neither a download nor a
 GPU. Their outputs are random but differ from input to input. `engine.testing.generators` holds one twin per registry entry.
@@ -271,6 +271,79 @@ def save_blip2(folder: Path, seed: int = 0) -> Path:
     sharpen(Blip2ForConditionalGeneration(config)).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def save_classifier(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw"), seed: int = 0) -> Path:
+    """Writes a ViT classifier whose last layer is fitted so that bright images have the last label and dark ones the first."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(seed)
+    config = ViTConfig(
+        **{"image_size": 32, "patch_size": 16, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"intermediate_size": 16, "id2label": dict(enumerate(labels)), "label2id": {}},
+    )
+    model = ViTForImageClassification(config).eval()
+    inputs, is_bright = _bright_and_dark(seed)
+    with torch.no_grad():
+        states = model.vit(inputs).last_hidden_state[:, 0]
+        weight, middle = _fitted(states, is_bright)
+        model.classifier.weight.zero_()
+        model.classifier.bias.zero_()
+        model.classifier.weight[-1] = weight
+        model.classifier.bias[-1] = -middle
+    model.save_pretrained(folder)
+    _normalised(ViTImageProcessor).save_pretrained(folder)
+    return folder
+
+
+def save_concept_checker(folder: Path, seed: int = 0) -> Path:
+    """Writes a `StableDiffusionSafetyChecker` whose first concept is fitted to bright images; its other concepts match nothing."""
+    import torch
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPVisionConfig
+
+    torch.manual_seed(seed)
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(**tower, image_size=32, patch_size=16)
+    model = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision.to_dict(), projection_dim=16)).eval()
+    inputs, is_bright = _bright_and_dark(seed)
+    with torch.no_grad():
+        model.visual_projection.weight.copy_(torch.eye(16))
+        states = torch.nn.functional.normalize(model.visual_projection(model.vision_model(inputs)[1]), dim=1)
+        concept = states[is_bright].mean(0) - states[~is_bright].mean(0)
+        cosines = torch.nn.functional.normalize(concept, dim=0) @ states.T
+        model.concept_embeds[0] = concept
+        model.concept_embeds_weights.fill_(2.0)
+        model.concept_embeds_weights[0] = (cosines[is_bright].min() + cosines[~is_bright].max()) / 2
+        model.special_care_embeds_weights.fill_(2.0)
+    model.save_pretrained(folder)
+    _normalised(CLIPImageProcessor).save_pretrained(folder)
+    return folder
+
+
+def _bright_and_dark(seed: int) -> tuple[Any, Any]:
+    """32 noisy inputs `[N, 3, 32, 32]` from -1 to 1, and which of them are bright."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    is_bright = torch.arange(32) % 2 == 1
+    noise = torch.rand((32, 3, 32, 32), generator=generator)
+    return noise * 0.4 + torch.where(is_bright, 0.6, -1.0)[:, None, None, None], is_bright
+
+
+def _fitted(states: Any, is_bright: Any) -> tuple[Any, Any]:
+    """Weight `[D]` and bias of a logit that is 4 for the mean of the bright states, and -4 for that of the dark ones."""
+    difference = states[is_bright].mean(0) - states[~is_bright].mean(0)
+    weight = difference * 8 / difference.square().sum()
+    return weight, (states[is_bright].mean(0) + states[~is_bright].mean(0)) / 2 @ weight
+
+
+def _normalised(kind: Any) -> Any:
+    """An image processor for 32 x 32 pixels from -1 to 1."""
+    size = {"height": 32, "width": 32}
+    half = [0.5, 0.5, 0.5]
+    return kind(size=size, do_center_crop=False, image_mean=half, image_std=half)
 
 
 def sdxl_pipeline(seed: int = 0) -> Any:

@@ -1,5 +1,6 @@
 """Rules that every layout keeps; a new layout adds a folder to `FOLDERS`."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,16 @@ def tables_without_splits(place: Path) -> Path:
     return write_tables(place, {"0.parquet": table(LABELS), "1.parquet": table(LABELS)})
 
 
+def listed_labels(place: Path) -> Path:
+    names = [f"{split}/{i}.jpg" for split in ("train", "test") for i in range(20)]
+    lines = [json.dumps({"file_name": f"{i}.jpg", "labels": [("cat", "dog")[label]]}) for i, label in enumerate(LABELS)]
+    lists = {f"{split}/metadata.jsonl": "\n".join(lines) for split in ("train", "test")}
+    write_files(place, lists | {"dataset_type.txt": "multilabel\n", "classnames.txt": "cat\ndog\n"})
+    return write_files(place, names)
+
+
 FOLDERS = {
+    "image folders with metadata.jsonl": (listed_labels,),
     "class folders": (folders, folders_without_splits),
     "webdataset shards": (shards,),
     "Hugging Face tables": (tables, tables_without_splits),
@@ -61,7 +71,9 @@ def test_a_folder_is_recognised_and_accounted_for(tmp_path: Path, title: str, wr
     for account in dataset.accounts().values():
         for row in account.rows():
             counts[row["verdict"]] = counts.get(row["verdict"], 0) + row["count"]
-    lists = sum(name.endswith(("nshards.txt", "classnames.txt")) for name in Folder(str(place)).files)
+    lists = sum(
+        name.endswith(("nshards.txt", "classnames.txt", "dataset_type.txt")) for name in Folder(str(place)).files
+    )
     assert counts == {"used": 40, "ignored": 3 + lists, "refused": 1}
 
 

@@ -77,6 +77,16 @@ def test_a_score_does_not_depend_on_the_other_queries(finder: CopyFinder):
     np.testing.assert_allclose(together.score, alone, atol=1e-4)
 
 
+def test_known_images_part_by_part_give_the_same_matches(finder: CopyFinder, monkeypatch: pytest.MonkeyPatch):
+    queries, left_out = scenes(12, 2), np.arange(12)
+    whole = finder.find(np.concatenate([queries, KNOWN[:12]]), np.concatenate([left_out, left_out]))
+    monkeypatch.setattr("engine.evaluation.near_duplicates.KNOWN_AT_ONCE", 7)
+    parts = finder.find(np.concatenate([queries, KNOWN[:12]]), np.concatenate([left_out, left_out]))
+    assert parts.index.tolist() == whole.index.tolist()
+    np.testing.assert_allclose(parts.score, whole.score, atol=1e-6)
+    np.testing.assert_allclose(parts.coarse, whole.coarse, atol=1e-6)
+
+
 def test_a_blank_image_is_no_copy(finder: CopyFinder):
     blank = np.full((2, SIDE, SIDE, 3), [[[[255]]], [[[128]]]], np.uint8)
     assert finder.find(blank).score.max() < 0.5

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -43,3 +44,14 @@ def load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
         return datasets.load_dataset(str(path), cache_dir=str(tmp_path / "cache"), **more)
 
     return load
+
+
+@pytest.fixture
+def mlcroissant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The library with a cache of its own: it takes tars of before for those of the same relative path."""
+    found = pytest.importorskip("mlcroissant")
+    from etils import epath
+    from mlcroissant._src.operation_graph.operations import extract
+
+    monkeypatch.setattr(extract, "EXTRACT_PATH", epath.Path(tmp_path / "extracted"))
+    return found

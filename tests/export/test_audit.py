@@ -8,6 +8,8 @@ import pytest
 
 from engine.cli.main import main
 from engine.export.audit import AuditConfig, audit
+from engine.export.config import ExportConfig
+from engine.export.export import export_images
 from engine.images import content_hash, encode_png
 from engine.recipe import Recipe
 from engine.store import Workspace
@@ -63,6 +65,29 @@ def test_a_sample_is_said_to_be_one(leaky: Filled):
     assert any("of 6 sampled training images" in line for line in found.lines())
 
 
+def test_only_so_many_are_compared_with_each_other_and_it_is_said(leaky: Filled, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.export.leakage.MAX_WITHIN", 8)
+    found = audit(AuditConfig(leaky.workspace.uri))
+    assert found.copies is not None
+    assert (found.copies.num_checked, found.copies.num_within, found.copies.leaked) == (20, 8, 3)
+    assert any("of 8 training images look like another of them" in line for line in found.lines())
+
+
+def test_pixels_come_in_the_order_of_the_ids_without_those_that_do_not_decode(leaky: Filled, tmp_path: Path):
+    from engine.export.leakage import _pixels
+    from engine.images import decode_image
+    from engine.store.snapshot import Snapshot
+
+    rows = list(leaky.rows.values())
+    broken = rows[3] | {"image": b"no image"}
+    workspace = fill(tmp_path / "workspace", [*rows[:3], broken, *rows[4:]]).workspace
+    ids = [one["id"] for one in (rows[9], rows[3], rows[0], rows[40])]
+    found, pixels = _pixels(Snapshot(workspace), ids)
+    assert found == [ids[0], ids[2], ids[3]]
+    for one, shown in zip(found, pixels, strict=True):
+        np.testing.assert_array_equal(shown, decode_image(leaky.rows[one]["image"]))
+
+
 def test_balance_errors_and_dollars_are_counted(leaky: Filled):
     found = audit(AuditConfig(leaky.workspace.uri))
     train = found.balance["train"]
@@ -89,6 +114,40 @@ def test_bills_and_embeddings_are_read_where_they_are(leaky: Filled, tmp_path: P
     assert found.vendi is not None
     assert found.vendi["score"] == pytest.approx(4.0, rel=1e-3)
     assert (found.vendi["images"], found.vendi["column"]) == (20, "embedding_e")
+
+
+def test_safety_is_counted_by_checker_and_flagged_images_can_be_left_out(leaky: Filled, tmp_path: Path, capsys):
+    import pyarrow as pa
+
+    workspace = fill(tmp_path / "workspace", list(leaky.rows.values())).workspace
+    assert audit(AuditConfig(workspace.uri)).safety == []
+    workspace.ensure_columns(pa.schema([pa.field("safety_a_1", pa.float32(), metadata={"checker": "me/a@1 (nsfw)"})]))
+    workspace.ensure_columns(pa.schema([pa.field("safety_never_run", pa.float32())]))
+    train = [one["id"] for one in leaky.rows.values() if one["split"] == "train"]
+    scores = pa.array([0.9] * 3 + [0.4] * 2 + [0.0] * 13, pa.float32())
+    workspace.fill_columns(pa.table({"id": train[:18], "safety_a_1": scores}))
+
+    (found,) = audit(AuditConfig(workspace.uri, where="split = 'train'")).safety
+    assert (found.checker, found.num_images, found.checked, found.flagged) == ("me/a@1 (nsfw)", 20, 18, 3)
+    assert audit(AuditConfig(workspace.uri, safety_threshold=0.3)).safety[0].flagged == 5
+    with pytest.raises(ValueError, match="safety threshold is 0"):
+        audit(AuditConfig(workspace.uri, safety_threshold=0.0))
+
+    place = tmp_path / "safe"
+    where = "split = 'train' AND safety_a_1 < 0.5"
+    assert main(["export", "--workspace", workspace.uri, "--output", str(place), "--where", where, "--no-audit"]) == 0
+    said = capsys.readouterr().out
+    line = "me/a@1 (nsfw) checked 15 of 15 images and flags 0 of them (0.00%; safety_a_1 >= 0.5). 3 flagged images of the workspace are left out."
+    assert f"Safety: {line}" in said
+    assert "35 images were left out by --where" in said
+    card = (place / "README.md").read_text()
+    assert f"## Safety\n\nMe{line[2:]}\n" in card
+
+
+def test_the_card_says_that_nothing_was_checked(leaky: Filled, tmp_path: Path):
+    export_images(ExportConfig(workspace=leaky.workspace.uri, output=tmp_path / "out", audit=False))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "## Safety\n\nNo image was checked by a safety checker" in card
 
 
 def test_ratings_have_their_interval(leaky: Filled, tmp_path: Path):

@@ -82,10 +82,9 @@ def test_sizes_have_the_hubs_names(number: int, name: str):
 
 
 @pytest.mark.parametrize("name", ["parquet", "webdataset", "folder"])
-def test_croissant_is_valid_and_reads_the_images(filled: Filled, exported, name: str):
-    mlc = pytest.importorskip("mlcroissant")
+def test_croissant_is_valid_and_reads_the_images(filled: Filled, exported, mlcroissant, name: str):
     output = exported(name).output
-    dataset = mlc.Dataset(str(output / "croissant.json"))
+    dataset = mlcroissant.Dataset(str(output / "croissant.json"))
     assert not dataset.metadata.ctx.issues.errors
     assert not dataset.metadata.ctx.issues.warnings
     document = json.loads((output / "croissant.json").read_text("utf-8"))
@@ -195,7 +194,7 @@ def test_every_licence_of_the_registry_and_the_catalog_is_known():
         set(one.forbids) <= {"commercial", "redistribution", "derivatives", "other-terms"}
         for one in known_licences().values()
     )
-    assert all(one.why and one.source and one.date for one in known_licences().values())
+    assert all(one.why and one.source and one.date and one.checked for one in known_licences().values())
 
 
 def test_an_export_reads_one_version_of_a_table_that_grows(filled: Filled, tmp_path: Path):

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -165,6 +166,15 @@ def test_images_with_several_labels_are_scored_by_average_precision(config: GenB
     assert rows[10]["linear_probe"] > 0.95
     assert all(0 <= row[name] <= 1 for row in rows.values() for name in ("zero_shot", "cler_ensemble", "linear_probe"))
     assert [len(sheet.images) for sheet in report.sheets] == [4, 16]  # two lines of a real and an original one
+    # the table has all labels of an image, whichever of them it was sampled for
+    columns = ["key", "split", "class_name", "label_indices", "label_names"]
+    stored = Workspace.open(config.workspace).scan(columns).read_all().to_pylist()
+    shown = [([0], ["left"]), ([1], ["right"]), ([0, 1], ["left", "right"])]
+    for one in stored:
+        number = int(one["key"].rpartition("s")[2])
+        assert (one["label_indices"], one["label_names"]) == shown[number % 3]
+        assert one["class_name"] in one["label_names"]
+    assert Counter(one["split"] for one in stored) == {"train": 16, "test": 12}
     # the authors' definition counts the same images in another way, and so does their probe
     again = run_genbench(replace(several, voc="paper", cler_ensemble="normalised", probe="paper"))
     theirs = {row["shots"]: row for row in again.tables["tradeoff"]}[10]
