@@ -172,7 +172,8 @@ class Composition(RealRag):
                 first = next(iter(rows.values()), None)
                 cells.append(("" if first is None else of.reference_ids[first], f"{name}: reference"))
                 cells += [
-                    (of.ids[rows[phrase]] if phrase in rows else "", f"{name} {phrase}: {who}") for phrase in phrases()
+                    (of.ids[rows[phrase]] if phrase in rows else "", f"{name} {phrase}".strip() + f": {who}")
+                    for phrase in phrases()
                 ]
         found = workspace.fetch([one for one in dict.fromkeys(name for name, _ in cells) if one], ["image"])
         known = dict(zip(found.column("id").to_pylist(), found.column("image").to_pylist(), strict=True))

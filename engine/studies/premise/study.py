@@ -72,7 +72,7 @@ def build_report(config: PremiseConfig, found: dict[str, list[Row]]) -> Report:
         "held_out": over_pairs(found.get("held_out", []), ("genus_share", "method", "classes")),
         "settings": over_pairs(found.get("settings", []), ("epochs", "batch_size", "temperature", "method", "classes")),
         "setting_comparisons": setting_comparisons(found.get("settings", [])),
-        "premise": summary([row | {"seed": row["world"]} for row in found.get("premise", [])], ("genus_share",)),
+        "premise": sorted(over_worlds(found.get("premise", [])), key=lambda row: row["genus_share"]),
         "scores": scores,
     }
     worlds = sorted({(row["genus_share"], row["world"]) for row in scores})
@@ -89,6 +89,12 @@ def build_report(config: PremiseConfig, found: dict[str, list[Row]]) -> Report:
             "lookup asks a probe on the heads' own labelled training images for the class, and reads no text.",
         ],
     )
+
+
+def over_worlds(rows: Iterable[Row]) -> list[Row]:
+    """Means over worlds, with their number."""
+    found = summary([{k: v for k, v in row.items() if k != "world"} for row in rows], ("genus_share",))
+    return [{("worlds" if name == "seeds" else name): value for name, value in row.items()} for row in found]
 
 
 def over_pairs(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
