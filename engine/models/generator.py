@@ -223,6 +223,13 @@ class DiffusionGenerator:
             pixels: torch.Tensor = pipeline(**arguments).images
         return pixels
 
+    def check_text(self, recipe: Recipe) -> None:
+        """Encodes the recipe's prompts alone, which costs little; raises what the text encoders raise, as ValueError for one that is too long."""
+        import torch
+
+        with torch.inference_mode():
+            self.adapter.text([self._with_token(recipe)], self._prompts, _mode(recipe))
+
     def _with_token(self, recipe: Recipe) -> Recipe:
         """The recipe with its learned token under the name that the pipeline knows."""
         token = recipe.revision.partition(MARK)[2]

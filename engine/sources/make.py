@@ -255,7 +255,10 @@ class BatchFailed(Exception):
 def make_alike(
     generator: "DiffusionGenerator", recipes: Sequence[Recipe], references: Mapping[str, np.ndarray]
 ) -> list[Made]:
-    """Images of recipes with equal `batch_key`; if the batch fails, each is tried alone to find the failing one.
+    """Images of recipes with equal `batch_key`.
+
+    If the batch fails, those that are refused or whose prompts cannot be encoded are left out and the others are made together; if that is not the cause,
+    each is made alone to find the failing one.
 
     Raises:
         DeviceFault: the device is unusable from now on.
@@ -263,7 +266,24 @@ def make_alike(
     try:
         return make_together(generator, recipes, references)
     except BatchFailed:
-        return [result for recipe in recipes for result in make_together(generator, [recipe], references)]
+        faults = [_text_fault(generator, recipe) for recipe in recipes]
+        if not any(faults):
+            return [result for recipe in recipes for result in make_together(generator, [recipe], references)]
+        good = [recipe for recipe, fault in zip(recipes, faults, strict=True) if not fault]
+        made = iter(make_alike(generator, good, references) if good else ())
+        return [Made(reason=fault) if fault else next(made) for fault in faults]
+
+
+def _text_fault(generator: "DiffusionGenerator", recipe: Recipe) -> str:
+    """Why the generator refuses the recipe, or cannot encode its prompts; empty if it can."""
+    try:
+        generator.check(recipe)
+        generator.check_text(recipe)
+    except Exception as error:  # a library's failure on one prompt may be of any kind
+        if is_device_fault(error):
+            raise DeviceFault(generator.device, str(error)) from error
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def make_together(

@@ -52,6 +52,25 @@ def test_one_failing_prompt_spoils_no_other(maker: GeneratorMaker, monkeypatch: 
     assert torch.equal(made[2].pixels, expected[1].pixels)
 
 
+def test_the_companions_of_a_prompt_that_cannot_be_encoded_are_made_together(
+    maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch
+):
+    real, batches = maker._generator._sample_batch, []
+
+    def noted(recipes: Sequence[Recipe], references: References, on_step: object = None) -> torch.Tensor:
+        pixels = real(recipes, references)
+        batches.append([one.seed for one in recipes])
+        return pixels
+
+    monkeypatch.setattr(maker._generator, "_sample_batch", noted)
+    made = maker.make([recipe(0), recipe(1, prompt="a " * 500), recipe(2), recipe(3, prompt="")])
+    assert [bool(one.reason) for one in made] == [False, True, False, True]
+    assert "shorten it" in made[1].reason
+    assert made[3].reason == "ValueError: the prompt is empty; give it some text"
+    assert [sorted(set(batch)) for batch in batches] == [[0, 2]]
+    assert all(made[number].batch_size == 4 for number in (0, 2))
+
+
 def test_a_reference_that_is_not_in_the_table_is_that_rows_error_alone(tiny_pipeline: str, tmp_path: Path):
     maker = GeneratorMaker(tiny_pipeline, batch_size=4, references=Workspace.open(tmp_path / "workspace").uri)
     maker.load("cpu")
