@@ -25,9 +25,10 @@ CLASSES = ("red apple", "green tree", "blue boat")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the shared Ray come first and one after the other; those of a file stay together; those that start a Ray
-    of their own come last, when the process without the shared one has done the others."""
+    of their own come last, when the process without the shared one has done the others. Servers are processes of their own, so
+    whichever process is free tests them."""
     groups = {item: _group(item) for item in items}
-    items.sort(key=lambda item: ("shared ray", "", "own ray").index(groups[item]))
+    items.sort(key=lambda item: ("shared ray", "", "own ray", "served").index(groups[item]))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(groups[item] or str(item.path)))
 
@@ -35,7 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _group(item: pytest.Item) -> str:
     if not item.get_closest_marker("cluster"):
         return ""
-    return "shared ray" if "cluster" in getattr(item, "fixturenames", ()) else "own ray"
+    if "cluster" in getattr(item, "fixturenames", ()):
+        return "shared ray"
+    return "served" if item.path.parent.name == "serving" else "own ray"
 
 
 @pytest.fixture(scope="session", autouse=True)

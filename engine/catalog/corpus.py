@@ -23,7 +23,9 @@ def open_layout(location: str) -> Layout:
 
 
 def key_name(key: str) -> str:
-    """The file and the item that a key stands for, for people: `train/0.tar: s0000003`, `train.parquet: row 5`."""
+    """The file and the item that a key stands for, for people: `train/0.tar: s0000003`, `train.parquet: row 5`; an address is its own."""
+    if "://" in key:  # of a picture that was fetched; no other key has it, since colons of names are quoted
+        return key
     file, offset, size, name = _parsed(key)
     if name:
         return f"{file}: {name}"

@@ -142,7 +142,8 @@ METHODS = {
     "lookup": "lookup of labels",
 }
 """Method of a RealRAG study → its name."""
-_NAMED = ("method", "from", "to", "strategy", "chosen", "source", "metric", "score", "generator", "pipeline", "type")
+_OF_METRICS = ("metric", "score", "against")
+_NAMED = (*_OF_METRICS, "method", "from", "to", "strategy", "chosen", "source", "generator", "pipeline", "type")
 """Columns whose values are names of the code's own."""
 
 
@@ -155,7 +156,7 @@ def name_of(column: str, value: str) -> str:
         return value
     if column in ("method", "from", "to"):
         return method_name(value)
-    if column in ("metric", "score"):
+    if column in _OF_METRICS:
         return "Image retrieval" if value == "retrieval" else heading(value)  # what both metrics of it are timed as
     if column in ("generator", "pipeline", "type"):
         return _pipeline_name(value)

@@ -167,6 +167,9 @@ def test_fetched_pictures_and_folders_of_img2dataset_are_genbenchs_retrieval_sou
     assert many["usd_per_image"] == pytest.approx(fetched["usd_per_picture"])
     assert many["usd_billed"] > many["usd_busy"] > 0
     assert main([*study, "--shots", "2", "--fetched", "web", "--fetched-threshold", "1.5"]) == 2
+    assert main(["report", "--workspace", config.workspace, "--report", str(tmp_path / "all")]) == 0
+    errors = json.loads((tmp_path / "all/report.json").read_text())["tables"]["errors"]
+    assert any("://" in row["examples"] for row in errors)
 
     pool = str(write_output(tmp_path / "pool", "webdataset"))
     assert main([*study, "--shots", "2", "--pool", pool]) == 0

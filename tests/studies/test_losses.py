@@ -74,6 +74,14 @@ def test_equal_reasons_are_one_row_whatever_file_they_name():
     ]
 
 
+def test_an_address_that_could_not_be_fetched_is_its_own_name():
+    error = {"stage": "fetch", "source": "retrieval", "dataset": "pets", "reason": "status 404"}
+    addresses = ("http://127.0.0.1:8080/a:b/1.jpg", "https://pets.example/2.jpg")
+    (row,) = group_errors(error | {"id": str(n), "key": address} for n, address in enumerate(addresses))
+    assert row["count"] == 2
+    assert row["examples"] == ", ".join(addresses)
+
+
 def test_images_that_no_plan_can_name_are_rows_of_errors_too(tmp_path: Path):
     folder = write_shards(tmp_path / "pets", {"train": samples([0, 1, 0, 1, "--1"]), "test": samples([0, 1])})
     dataset = load_dataset(str(folder))
