@@ -224,7 +224,10 @@ class DiffusionGenerator:
         return pixels
 
     def check_text(self, recipe: Recipe) -> None:
-        """Encodes the recipe's prompts alone, which costs little; raises what the text encoders raise, as ValueError for one that is too long."""
+        """Encodes the recipe's prompts alone, which costs little, and raises what that raises, as ValueError for one that is too long.
+
+        Families that read a prompt together with its image raise nothing here.
+        """
         import torch
 
         with torch.inference_mode():

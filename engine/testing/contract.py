@@ -238,7 +238,8 @@ def unsupported_recipes_are_rejected(case: Case) -> None:
 
 
 def a_prompt_that_is_too_long_is_rejected(case: Case) -> None:
-    """The end of a prompt is not ignored."""
+    """The end of a prompt is not ignored, and a prompt that can be read is not refused when its batch failed."""
+    case.generator.check_text(case.recipe(0))
     if case.generator.adapter.limits_prompts:
         with rejected(r"the prompt has \d+ tokens and generator .* reads \d+; shorten it"):
             case.generate([case.recipe(0, prompt="a cat and " * 60)])
