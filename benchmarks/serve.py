@@ -179,8 +179,7 @@ def show_kill(server: Server, answers: Sequence[Answer]) -> None:
     twice = [one for one, number in Counter(rows).items() if number > 1]
     told = [one for answer in answers for one in answer.ids]
     times = [answer.ms for answer in answers]
-    again = sum(answer.retried > 0 for answer in answers)
-    print(f"answers: {statuses(answers)}; {again} of them after the same request was sent again")
+    print(f"answers: {statuses(answers)}; {sum(answer.retried > 0 for answer in answers)} of them were asked for again")
     print(f"slowest {max(times) / 1e3:.1f} s, median {statistics.median(times):.0f} ms")
     print(f"acknowledged {len(told)}, of which the table lacks {len(set(told) - set(rows))}")
     print(f"rows {len(rows)}, recipes twice {len(twice)}, rows that nobody was told of {len(set(rows) - set(told))}")

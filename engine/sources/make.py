@@ -257,8 +257,8 @@ def make_alike(
 ) -> list[Made]:
     """Images of recipes with equal `batch_key`.
 
-    If the batch fails, those that are refused or whose prompts cannot be encoded are left out and the others are made together; if that is not the cause,
-    each is made alone to find the failing one.
+    If the batch fails, those that are refused or whose prompts cannot be encoded are left out, and the others are made together.
+    If that is not the cause, each is made alone to find the failing one.
 
     Raises:
         DeviceFault: the device is unusable from now on.

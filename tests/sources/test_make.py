@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from engine.catalog import load_dataset
+from engine.models.faults import DeviceFault
 from engine.models.generator import References
 from engine.recipe import Recipe
 from engine.sources import CorpusMaker, GeneratorMaker, OriginalPlan, make
@@ -69,6 +70,17 @@ def test_the_companions_of_a_prompt_that_cannot_be_encoded_are_made_together(
     assert made[3].reason == "ValueError: the prompt is empty; give it some text"
     assert [sorted(set(batch)) for batch in batches] == [[0, 2]]
     assert all(made[number].batch_size == 4 for number in (0, 2))
+
+
+def test_a_device_that_fails_while_prompts_are_tried_is_no_fault_of_a_prompt(
+    maker: GeneratorMaker, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(one: Recipe) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(maker._generator, "check_text", broken)
+    with pytest.raises(DeviceFault, match="illegal memory access"):
+        maker.make([recipe(0), recipe(1, prompt="a " * 500)])
 
 
 def test_a_reference_that_is_not_in_the_table_is_that_rows_error_alone(tiny_pipeline: str, tmp_path: Path):

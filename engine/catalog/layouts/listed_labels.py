@@ -76,7 +76,7 @@ class ListedLabels:
                 yield Left("refused", "its labels are no list of names of classnames.txt", f"{name} ({labels!r:.40})")
                 continue
             shown = {known[one] for one in labels}
-            text = "".join("01"[place in shown] for place in range(len(known)))
+            text = "".join("01"[label in shown] for label in range(len(known)))
             yield Sample(f"{quoted(name)}:0:{found.size or 0}:", text, found.problem)
         for name in self.files_of(part)[1:]:
             if name not in seen:

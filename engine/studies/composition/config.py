@@ -6,7 +6,6 @@ from pathlib import Path
 
 from engine.command import check_place
 from engine.models import generator_spec
-from engine.models.registry import resolve_source
 from engine.models.spec import GeneratorSpec
 from engine.names import unknown_name
 from engine.retriever.fit import TrainingConfig
@@ -57,25 +56,25 @@ class CompositionConfig:
                 raise ValueError(unknown_name("method", method, METHODS))
         if self.judge_images < 2:
             raise ValueError(f"judge_images is {self.judge_images}; give 2 or more")
-        for kind, mark in (("generator", "model_index.json"), ("reference", "config.json")):
+        beside = f"--generator {self.models / 'generator'} "
+        for kind, mark, more in (("generator", "model_index.json", ""), ("reference", "config.json", beside)):
             folder = self.models / kind
             if not (folder / mark).exists():
                 raise ValueError(
                     f"{folder} holds no {kind} that was taught contexts; train it with imagefoundry train-miniature {kind} "
-                    f"--contexts 24 --output {folder}"
+                    f"--contexts 24 {more}--output {folder}"
                 )
 
     @property
     def generators(self) -> Mapping[str, GeneratorSpec]:
         """The generator that was taught contexts, with the shipped branch and with its own."""
-        own = str(self.models / "reference")
-        shipped = resolve_source(generator_spec("mini").auxiliaries["controlnet"].source)
+        own = {"controlnet": str(self.models / "reference")}
         return {
             name: replace(
-                generator_spec("mini", source=str(self.models / "generator"), auxiliaries={"controlnet": branch}),
+                generator_spec("mini", source=str(self.models / "generator"), auxiliaries=branch),
                 name=name,
             )
-            for name, branch in ((SHIPPED, shipped), (TRAINED, own))
+            for name, branch in ((SHIPPED, {}), (TRAINED, own))
         }
 
     @property

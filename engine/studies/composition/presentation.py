@@ -9,7 +9,8 @@ from engine.reports.headings import heading, method_name
 from engine.studies.composition.config import SHIPPED, TRAINED
 from engine.studies.findings import over_seeds, seed_means
 
-SHOWN = ("object", "context", "both")
+OUTCOMES = ("object", "context", "both")
+"""Shares of the images that show the class, the context, and both."""
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
@@ -28,9 +29,9 @@ def findings(rows: Sequence[Row]) -> list[str]:
         (TRAINED, last, "through the branch that was taught contexts"),
     ):
         own = [row for row in placed if (row["branch"], row["method"]) == (branch, method)]
-        shares = {name: list(seed_means(own, name).values()) for name in SHOWN}
+        shares = {name: list(seed_means(own, name).values()) for name in OUTCOMES}
         if all(shares.values()):
-            parts.append(f"{words}, {', '.join(f'{name} {with_sd(shares[name], 1)} %' for name in SHOWN)}")
+            parts.append(f"{words}, {', '.join(f'{name} {with_sd(shares[name], 1)} %' for name in OUTCOMES)}")
     if not parts:
         return []
     seeds = len({row["seed"] for row in placed})
@@ -59,7 +60,7 @@ def figures(sums: Sequence[Row]) -> dict[str, str]:
     """
     found = {}
     placed = [row for row in sums if row["prompt"] == "all contexts"]
-    for outcome in SHOWN:
+    for outcome in OUTCOMES:
         groups: dict[str, dict[str, Measured]] = {}
         for (dataset,), each in group_rows(placed, ("dataset",)).items():
             for row in each:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from engine.store import Workspace
 from engine.studies.base import run_study
 from engine.studies.composition.config import SHIPPED, CompositionConfig
 from engine.studies.composition.judge import PLAIN, CompositionJudge, Shown, context_of, phrases
-from engine.studies.composition.presentation import figures, findings
+from engine.studies.composition.presentation import OUTCOMES, figures, findings
 from engine.studies.realrag.judge import ImageSet, Row, load_images, shown_classes
 from engine.studies.realrag.retrievers import Key
 from engine.studies.realrag.study import RealRag
@@ -26,7 +25,6 @@ from engine.world.captions import with_article
 
 SHOWN_CLASSES = 3
 """Lines of a contact sheet."""
-OUTCOMES = ("object", "context", "both")
 BY = ("branch", "method", "dataset", "group", "prompt")
 
 
@@ -190,17 +188,16 @@ class Composition(RealRag):
 
 def _likeness(workspace: Workspace, images: ImageSet) -> np.ndarray:
     """`[N]` correlation of each image's pixels with those of its reference; NaN without one."""
-    wanted = [name for name in dict.fromkeys([*images.ids, *images.reference_ids]) if name]
-    found = workspace.fetch(wanted, ["image"])
+    pairs = list(zip(images.ids, images.reference_ids, strict=True))
+    found = workspace.fetch(list(dict.fromkeys(one for pair in pairs if pair[1] for one in pair)), ["image"])
     pixels = {
         name: decode_image(data).astype(np.float32).ravel()
         for name, data in zip(found.column("id").to_pylist(), found.column("image").to_pylist(), strict=True)
     }
 
     def correlation(one: str, other: str) -> float:
-        if other not in pixels or len(pixels[one]) != len(pixels[other]):
+        if one not in pixels or other not in pixels or len(pixels[one]) != len(pixels[other]):
             return float("nan")
         return float(np.corrcoef(pixels[one], pixels[other])[0, 1])
 
-    pairs: Any = zip(images.ids, images.reference_ids, strict=True)
     return np.array([correlation(one, other) for one, other in pairs])

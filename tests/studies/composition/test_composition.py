@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.miniature.checkpoints import CHECKPOINTS
-from engine.models import load_encoder
+from engine.models import generator_spec, load_encoder
 from engine.studies.composition.config import SHIPPED, TRAINED, CompositionConfig
 from engine.studies.composition.judge import CompositionJudge, Shown, context_of, phrases
 from engine.studies.composition.presentation import figures, findings
@@ -108,6 +108,23 @@ def test_bad_settings_are_told_before_anything_starts(config: CompositionConfig,
     with pytest.raises(ValueError, match=message):
         run_composition(replace(config, **changes))
     assert not Path(config.workspace).exists()
+
+
+def test_a_branch_that_is_missing_is_trained_beside_its_own_generator(config: CompositionConfig):
+    (config.models / "reference").unlink()
+    own = f"train-miniature reference --contexts 24 --generator {config.models / 'generator'} --output"
+    with pytest.raises(ValueError, match=own):
+        config.check()
+
+
+def test_the_branches_stand_beside_one_generator(config: CompositionConfig):
+    (config.models / "reference").unlink()
+    (config.models / "reference").symlink_to(CHECKPOINTS / "judge")  # other weights
+    shipped, trained = config.generators[SHIPPED], config.generators[TRAINED]
+    assert shipped.revision == trained.revision
+    assert shipped.auxiliaries["controlnet"] == generator_spec("mini").auxiliaries["controlnet"]
+    assert trained.auxiliaries["controlnet"].revision != shipped.auxiliaries["controlnet"].revision
+    assert trained.recipe_revision("controlnet") != shipped.recipe_revision("controlnet")
 
 
 def test_features_are_in_the_order_of_classes_and_contexts():
