@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 BATCH_SIZES = {"cpu": 64, "cuda": 256}
 """Images per forward pass by type of device. On an H100, ViT-B/32 makes 14,000 images/s in batches of 64, 30,300 in batches of
 256 and 31,300 in batches of 1,024 (benchmarks/results)."""
-RESIZED_AT_ONCE = 64
-"""Images of one size that are uploaded and resized together: a few large ones fill hundreds of megabytes."""
+RESIZED_BYTES = 128 << 20
+"""Bytes of images of one size that are uploaded and resized together."""
 
 
 class ImageEncoder:
@@ -118,10 +118,11 @@ class ImageEncoder:
         sizes: dict[torch.Size, list[int]] = {}
         for number, image in enumerate(images):
             sizes.setdefault(image.shape, []).append(number)
+        at_once = {size: max(1, RESIZED_BYTES // size.numel()) for size in sizes}
         resized = [
-            self.preprocessing.resize(self._to_device([images[row] for row in rows[start : start + RESIZED_AT_ONCE]]))
-            for rows in sizes.values()
-            for start in range(0, len(rows), RESIZED_AT_ONCE)
+            self.preprocessing.resize(self._to_device([images[row] for row in rows[start : start + at_once[size]]]))
+            for size, rows in sizes.items()
+            for start in range(0, len(rows), at_once[size])
         ]
         batch = torch.cat(resized)
         if len(sizes) == 1:
@@ -161,6 +162,8 @@ class ImageEncoder:
             mean = torch.tensor(self._cfg["mean"], device=self.device).view(shape)
             self._normalisation = mean, torch.tensor(self._cfg["std"], device=self.device).view(shape)
         mean, std = self._normalisation
+        if self.device.startswith("cuda"):  # one pass over memory instead of three; differs in the last bit
+            return torch.addcmul(-mean / std, batch.float(), 1 / (255 * std))
         return (batch.float() / 255 - mean) / std
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from engine.models import ImageEncoder, encoder_names, load_encoder
 from engine.models.faults import DeviceFault
 from engine.models.lazy import LazyEncoder
+from engine.models.preprocessing import Preprocessing
 from engine.testing.data import class_image
 from engine.testing.models import clip_tokenizer
 
@@ -300,6 +301,15 @@ def test_uploads_on_a_stream_of_their_own_mix_no_images(tiny_encoder: str):
     alone = torch.cat([encoder.encode_images([one]) for one in pixels])
     for _ in range(5):
         assert torch.equal(encoder.encode_images(pixels), alone)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_resizes_to_the_same_pixels_as_exact_products_on_a_processor():
+    images = torch.randint(0, 256, (5, 3, 384, 512), dtype=torch.uint8)
+    preprocessing = Preprocessing((224, 224), "shortest", "bicubic")
+    # the processor's weights are those of the GPU, in float32
+    assert torch.equal(preprocessing.resize(images.cuda()).cpu(), preprocessing.resize_by_products(images))
 
 
 @pytest.mark.parametrize("image", [torch.zeros(3, 32, 32), torch.zeros(32, 32, 3, dtype=torch.uint8)])

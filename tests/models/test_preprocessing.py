@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.models.preprocessing import Preprocessing
+from engine.models.preprocessing import Preprocessing, resize_weights
 
 SHAPES = [(32, 32), (64, 48), (31, 90), (8, 8), (1, 1), (400, 7)]
 
@@ -67,3 +67,41 @@ def test_a_worker_resizes_without_the_library_of_the_models():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "(3, 8, 8) []"
+
+
+@pytest.mark.parametrize("shape", [(31, 90), (300, 301), (37, 400), (64, 33), (33, 64), (20, 20), (400, 7), (32, 1)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resize_mode", ["squash", "shortest"])
+def test_two_products_are_the_resize(resize_mode: str, interpolation: str, shape: tuple[int, int]):
+    preprocessing = Preprocessing((32, 28), resize_mode, interpolation)
+    images = torch.stack([torch.from_numpy(_pixels(*shape)), torch.from_numpy(_pixels(*shape) // 2)]).permute(
+        0, 3, 1, 2
+    )
+    found = preprocessing.resize_by_products(images)
+    assert found.shape == (2, 3, 32, 28)
+    difference = (found.int() - preprocessing.resize(images).int()).abs()
+    assert difference.max() <= 2
+    assert (difference > 0).float().mean() <= 0.15
+    assert torch.equal(preprocessing.resize_by_products(images[1]), found[1])
+
+
+def test_a_plain_area_keeps_its_level_in_two_products():
+    for level in range(256):
+        found = Preprocessing((9, 7), "shortest", "bicubic").resize_by_products(
+            torch.full((3, 47, 31), level, dtype=torch.uint8)
+        )
+        assert (found == level).all()
+
+
+@given(st.integers(1, 500), st.integers(1, 300), st.booleans())
+def test_products_of_weights_and_levels_add_up_exactly_in_any_order(length: int, target: int, bilinear: bool):
+    weights = resize_weights(length, target, target, bilinear)
+    assert torch.equal(weights.half().float(), weights)
+    levels = torch.from_numpy(np.random.default_rng(length).integers(0, 256, length, np.uint8)).double()
+    exact = weights.double() @ levels
+    assert torch.equal(exact.float().double(), exact)
+    assert (
+        weights.double().abs() @ torch.full((length,), 255.0, dtype=torch.double) < 2**10
+    ).all()  # 24 bits above 2^-14
+    order = torch.randperm(length)
+    assert torch.equal((weights[:, order] @ levels.float()[order]).double(), exact)
