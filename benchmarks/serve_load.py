@@ -16,8 +16,8 @@ import aiohttp
 
 TIMEOUT_SECONDS = 120.0
 """A request without an answer after this time hangs."""
-PATIENCE_SECONDS = 2.0
-"""A client that was told to come back later does so after this time at most."""
+PATIENCE_SECONDS = 60.0
+"""A client that is told when to come back does so then, if it is not later than this, as openai's client does."""
 RECENT = 50
 """Answered requests that may be asked again."""
 
@@ -62,6 +62,8 @@ class Answer:
     code: str = ""
     retried: int = 0
     """How often the request was sent again."""
+    retry_after: float = 1.0
+    """Seconds after which the server says that a refused request may come back."""
 
 
 class Clients:
@@ -86,7 +88,7 @@ class Clients:
             print(json.dumps(asdict(answer)), flush=True)
             sent += 1
             if answer.status == 503:
-                await asyncio.sleep(PATIENCE_SECONDS * self._random.uniform(0.5, 1))
+                await asyncio.sleep(min(answer.retry_after, PATIENCE_SECONDS))
             elif plan.pause:
                 await asyncio.sleep(self._random.uniform(0, plan.pause))
 
@@ -163,6 +165,7 @@ class Clients:
         answer.status = response.status
         found: dict[str, Any] = await response.json()
         if answer.status >= 400:
+            answer.retry_after = float(response.headers.get("retry-after", answer.retry_after))
             answer.code = str((found.get("error") or {}).get("code"))
         return found
 

@@ -1,6 +1,10 @@
-"""`Refusals`: requests that a full queue would refuse are refused before they cost its process any time."""
+"""`Refusals`: requests that a full queue would refuse are refused before they cost its process any time.
+
+The more have been refused, the later each is told to come back, so that any crowd costs a server a few refusals per second.
+"""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,6 +12,10 @@ from engine.serving.errors import ApiError
 
 REFUSE_FOR_SECONDS = 0.2
 """Time after which a process is asked again whether its queue is full, if no request has ended before."""
+RETURNS_PER_SECOND = 10.0
+"""Requests that are told to come back within the same second, at most, until `LATEST_SECONDS` is reached."""
+LATEST_SECONDS = 30.0
+"""No request is told to come back later than that."""
 
 
 class Refusals:
@@ -17,6 +25,8 @@ class Refusals:
         self._clock = clock
         self._refusal: ApiError | None = None
         self._until = 0.0
+        self._returns: deque[float] = deque()
+        """When the refused that are still to come were told to come back, the earliest first."""
 
     @contextmanager
     def around(self) -> Iterator[None]:
@@ -25,15 +35,27 @@ class Refusals:
         It counts as full for a moment after a refusal; a request that ends in any other way has left a place.
         """
         if self._refusal is not None and self._clock() < self._until:
-            raise ApiError(*self._refusal.args[:2], code="queue_full", retry_after=self._refusal.retry_after)
+            raise self._later(self._refusal)
         try:
             yield
         except ApiError as error:
             is_full = error.code == "queue_full"
             self._refusal, self._until = (error if is_full else None), self._clock() + REFUSE_FOR_SECONDS
+            if is_full:
+                raise self._later(error) from error
             raise
         except BaseException:
             self._refusal = None
             raise
         else:
             self._refusal = None
+
+    def _later(self, refusal: ApiError) -> ApiError:
+        """The refusal, with the time at which the crowd that was refused before will have come back."""
+        now = self._clock()
+        while self._returns and self._returns[0] <= now:
+            self._returns.popleft()
+        seconds = min(LATEST_SECONDS, max(refusal.retry_after or 1.0, len(self._returns) / RETURNS_PER_SECOND))
+        back = max(now + seconds, self._returns[-1] if self._returns else 0.0)
+        self._returns.append(back)
+        return ApiError(*refusal.args[:2], code="queue_full", retry_after=back - now)

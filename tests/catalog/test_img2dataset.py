@@ -66,6 +66,25 @@ def test_every_picture_has_its_caption_and_every_failure_is_counted(tmp_path: Pa
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_a_picture_enlarged_from_less_than_32_pixels_is_ignored_and_counted(tmp_path: Path, form: str):
+    folder = write_output(tmp_path / "out", form, shards=(0,))
+    table = pq.read_table(folder / "00000.parquet")
+    sizes = {  # of the fetched pictures, the first has grown, the second was and is small, the last was large enough
+        "width": [256, 20, None, 256],
+        "height": [256, 20, None, 32],
+        "original_width": [31, 20, None, 400],
+        "original_height": [500, 20, None, 32],
+    }
+    for name, values in sizes.items():
+        table = table.append_column(name, pa.array(values, pa.int32()))
+    pq.write_table(table, folder / "00000.parquet")
+    index = read_pool(str(folder))
+    assert sorted(index.texts) == ["caption 000000001", "caption 000000003"]
+    counts = {row["reason"]: row["count"] for row in index.account.rows()}
+    assert counts["img2dataset has enlarged it from less than 32x32 pixels"] == 1
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_shard_that_is_not_finished_is_left_out_and_its_files_are_counted(tmp_path: Path, form: str):
     location = str(write_output(tmp_path / "out", form, unfinished=3))
     assert len(read_pool(location).keys) == 6

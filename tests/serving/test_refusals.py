@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 
 from engine.serving.errors import ApiError
-from engine.serving.refusals import REFUSE_FOR_SECONDS, Refusals
+from engine.serving.refusals import LATEST_SECONDS, REFUSE_FOR_SECONDS, RETURNS_PER_SECOND, Refusals
 from tests.serving.helpers import Clock
 
 FULL = ApiError(503, "the queue is full", code="queue_full", retry_after=3)
@@ -27,7 +27,7 @@ def is_refused(refusals: Refusals) -> bool:
     try:
         return not asked(refusals)
     except ApiError as error:
-        return error.args == FULL.args
+        return error.args[:3] == FULL.args[:3]
 
 
 @pytest.fixture
@@ -57,3 +57,36 @@ def test_a_request_that_ends_leaves_a_place(clock: Clock, outcome: BaseException
     ends = outcome and (type(outcome), outcome, None)
     assert not running.__exit__(*(ends or (None, None, None)))
     assert asked(refusals)
+
+
+def told(refusals: Refusals) -> float:
+    """Seconds after which a refused request may come back."""
+    with pytest.raises(ApiError) as caught, refusals.around():
+        raise FULL
+    assert caught.value.retry_after is not None
+    return caught.value.retry_after
+
+
+def test_the_first_refused_are_told_what_the_queue_says(clock: Clock):
+    refusals = Refusals(clock)
+    assert [told(refusals) for _ in range(int(3 * RETURNS_PER_SECOND))] == [3.0] * int(3 * RETURNS_PER_SECOND)
+
+
+def test_a_crowd_comes_back_a_few_at_a_time(clock: Clock):
+    refusals, returns = Refusals(clock), []
+    clients = [0.0] * 150  # when each asks again
+    for _ in range(600):
+        clock.wait(0.1)
+        for number, at in enumerate(clients):
+            if at <= clock.now:
+                clients[number] = clock.now + told(refusals)
+                returns.append(clock.now)
+    late = [at for at in returns if at > clock.now - 30]
+    assert 0.5 * RETURNS_PER_SECOND <= len(late) / 30 <= 1.1 * RETURNS_PER_SECOND
+
+
+def test_nobody_is_told_to_come_back_later_than_the_latest(clock: Clock):
+    refusals = Refusals(clock)
+    assert max(told(refusals) for _ in range(1_000)) == LATEST_SECONDS
+    clock.wait(LATEST_SECONDS + 1)
+    assert told(refusals) == 3.0

@@ -14,6 +14,10 @@ from engine.catalog.layouts.webdataset import WebDataset
 _STATS = re.compile(r"(\d{5,})_stats\.json")
 _SHARD = re.compile(r"(\d{5,})(\.tar|\.parquet|/.*)")
 FAILED = "img2dataset could not fetch it"
+LEAST_ORIGINAL = 32
+"""Pixels per side below which an original shows too little (GenBench section 11), also where img2dataset has enlarged it."""
+ENLARGED = f"img2dataset has enlarged it from less than {LEAST_ORIGINAL}x{LEAST_ORIGINAL} pixels"
+_SIZES = ("width", "height", "original_width", "original_height")
 
 
 class Img2Dataset:
@@ -102,11 +106,17 @@ class Img2Dataset:
                     raise
                 yield Left("refused", "the table of a shard is broken; the pictures beside it count", f"{name}.parquet")
         if part.endswith(".tar"):
-            yield from WebDataset(self.folder).samples(part, split, text_suffix)
+            found = WebDataset(self.folder).samples(part, split, text_suffix)
         elif part.endswith("/"):
-            yield from self._files(part, {row.get("key"): row for row in rows})
+            found = self._files(part, {row.get("key"): row for row in rows})
         else:
-            yield from self._table(part, rows)
+            found = self._table(part, rows)
+        enlarged = {str(row.get("key")) for row in rows if _is_enlarged(row)}
+        for one in found:
+            if isinstance(one, Sample) and (key := _key(one)) in enlarged:
+                yield Left("ignored", ENLARGED, f"{name}: {key}")
+            else:
+                yield one
         for row in rows:
             if row.get("status", "success") != "success":
                 reason = f"{FAILED} ({row['status']})"
@@ -114,7 +124,7 @@ class Img2Dataset:
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         table = open_table(self.folder, f"{name}.parquet")
-        columns = [one for one in ("key", "url", "caption", "status") if one in table.schema.names]
+        columns = [one for one in ("key", "url", "caption", "status", *_SIZES) if one in table.schema.names]
         values = [table.column(one) for one in columns]
         return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
@@ -162,3 +172,17 @@ class Img2Dataset:
     def advice(self, split: str) -> str:
         """There is no way to it."""
         return "give a data set with classes for testing"
+
+
+def _is_enlarged(row: dict[str, Any]) -> bool:
+    """Whether a picture looks large enough and comes from one that is not."""
+    sizes = [row.get(name) for name in _SIZES]
+    if any(not isinstance(size, int) for size in sizes):
+        return False
+    width, height, *original = sizes
+    return min(original) < LEAST_ORIGINAL <= min(width, height)
+
+
+def _key(sample: Sample) -> str:
+    """img2dataset's key of a picture: the end of the sample's key, or the stem of its file."""
+    return sample.key.rpartition(":")[2] or sample.key.partition(":")[0].rpartition("/")[2].rpartition(".")[0]
