@@ -176,11 +176,8 @@ class Img2Dataset:
 
 def _is_enlarged(row: dict[str, Any]) -> bool:
     """Whether a picture looks large enough and comes from one that is not."""
-    sizes = [row.get(name) for name in _SIZES]
-    if any(not isinstance(size, int) for size in sizes):
-        return False
-    width, height, *original = sizes
-    return min(original) < LEAST_ORIGINAL <= min(width, height)
+    width, height, *original = (row.get(name) or 0 for name in _SIZES)
+    return 0 < min(original) < LEAST_ORIGINAL <= min(width, height)
 
 
 def _key(sample: Sample) -> str:
