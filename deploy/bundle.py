@@ -64,7 +64,7 @@ def write_parts(site: Path, target: Path, part_bytes: int) -> list[Path]:
         old.unlink()
     with (
         subprocess.Popen(["tar", "-C", str(site), "-c", "."], stdout=subprocess.PIPE) as packed,
-        subprocess.Popen(["xz", "-6", "-T0"], stdin=packed.stdout, stdout=subprocess.PIPE) as pressed,
+        subprocess.Popen(["xz", "-3", "-T0"], stdin=packed.stdout, stdout=subprocess.PIPE) as pressed,
     ):
         assert packed.stdout is not None
         assert pressed.stdout is not None

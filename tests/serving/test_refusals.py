@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 
 from engine.serving.errors import ApiError
-from engine.serving.refusals import LATEST_SECONDS, REFUSE_FOR_SECONDS, RETURNS_PER_SECOND, Refusals
+from engine.serving.refusals import LATEST_SECONDS, REFUSE_FOR_SECONDS, RETURNS_PER_ANSWER, RETURNS_PER_SECOND, Refusals
 from tests.serving.helpers import Clock
 
 FULL = ApiError(503, "the queue is full", code="queue_full", retry_after=3)
@@ -83,6 +83,18 @@ def test_a_crowd_comes_back_a_few_at_a_time(clock: Clock):
                 returns.append(clock.now)
     late = [at for at in returns if at > clock.now - 30]
     assert 0.5 * RETURNS_PER_SECOND <= len(late) / 30 <= 1.1 * RETURNS_PER_SECOND
+
+
+def test_a_fast_server_calls_its_crowd_back_faster(clock: Clock):
+    waits = {}
+    for per_second in (0, 40):
+        refusals = Refusals(clock)
+        for _ in range(5 * per_second):
+            clock.wait(1 / per_second)
+            assert asked(refusals)
+        waits[per_second] = [told(refusals) for _ in range(200)][-1]
+    assert waits[0] == pytest.approx(199 / RETURNS_PER_SECOND)
+    assert waits[40] == pytest.approx(199 / (40 * RETURNS_PER_ANSWER), rel=0.02)
 
 
 def test_nobody_is_told_to_come_back_later_than_the_latest(clock: Clock):
