@@ -45,6 +45,7 @@ SECTIONS: dict[str, Callable[[Machine], Iterator[Row]]] = {
     "embed": check_embedding.embed,
     "mining": check_retriever.mining,
     "head": check_retriever.head,
+    "fill": check_generation.fill,
     "generate": check_generation.generate,
     "miniature": miniature,
 }
