@@ -121,31 +121,35 @@ class Accounts:
         return self.has_work and (not self._is_announced or self._clock() - self._reported >= REPORT_EVERY_SECONDS)
 
     def report(self, status: str) -> None:
-        """Renews the run's row in `runs` and its rows in `ledger`."""
+        """Renews the run's row in `runs` and its rows in `ledger`; the last status comes after a ledger that agrees with it.
+
+        So a run whose last ledger could not be written still says `running`, and the next run settles it from the tables.
+        """
         self._bill()
         self._reported = self._clock()
         wall = self._reported - self._started
-        self._workspace.put_run(
-            {
-                "run_id": self._run_id,
-                "started_at": self._started_at,
-                "wall_seconds": wall,
-                "nodes": self._node_seconds / wall if wall else 0.0,
-                "instance": self.instance.name,
-                "usd_per_hour": self.instance.usd_per_hour,
-                "busy_seconds": float(sum(row["busy_seconds"] for row in self._work.values())),
-                "usd_busy": float(sum(row["usd_compute"] for row in self._work.values())),
-                "usd_billed": self._usd_billed,
-                "images": self.images,
-                "errors": self.errors,
-                "status": status,
-                "config": json.dumps(self._config, default=str),
-                "planned": self.planned,
-            }
-        )
-        self._is_announced = True
-        rows = [{**row, "run_id": self._run_id} for row in self._work.values()]
-        self._workspace.put_ledger(self._run_id, rows)
+        row = {
+            "run_id": self._run_id,
+            "started_at": self._started_at,
+            "wall_seconds": wall,
+            "nodes": self._node_seconds / wall if wall else 0.0,
+            "instance": self.instance.name,
+            "usd_per_hour": self.instance.usd_per_hour,
+            "busy_seconds": float(sum(work["busy_seconds"] for work in self._work.values())),
+            "usd_busy": float(sum(work["usd_compute"] for work in self._work.values())),
+            "usd_billed": self._usd_billed,
+            "images": self.images,
+            "errors": self.errors,
+            "status": "running",
+            "config": json.dumps(self._config, default=str),
+            "planned": self.planned,
+        }
+        if status == "running" or not self._is_announced:
+            self._workspace.put_run(row)
+            self._is_announced = True
+        self._workspace.put_ledger(self._run_id, [{**work, "run_id": self._run_id} for work in self._work.values()])
+        if status != "running":
+            self._workspace.put_run(row | {"status": status})
 
     def _instance_of(self, node: dict[str, float]) -> Instance:
         if self._is_settled:

@@ -62,8 +62,9 @@ def settle(workspace: "Workspace", statuses: Mapping[str, str] | None = None) ->
         price = base_usd / base_seconds if base_seconds else 0.0
         status = "killed" if statuses is None else statuses[run_id]
         counts = {"images": int(images), "errors": int(num_errors), "status": status}
-        workspace.put_run(row | counts | {"busy_seconds": seconds + wasted, "usd_busy": usd + wasted * price})
+        # the status last: a run whose ledger could not be written is settled again
         put_ledger(workspace, run_id, _ledger(workspace, run_id, of_run, errors, price))
+        workspace.put_run(row | counts | {"busy_seconds": seconds + wasted, "usd_busy": usd + wasted * price})
     return [row["run_id"] for row in killed]
 
 

@@ -60,3 +60,24 @@ def test_nodes_of_several_kinds_are_each_priced_at_their_own_rate(tmp_path):
     assert per_second == [usd_per_device_second(one, num_gpus=1.0) for one in (a, h)]
     assert per_second[0] < per_second[1]
     assert accounts.pricing(CPU_ASK, processors).usd_per_device_second == usd_per_device_second(cpu, num_cpus=1.0)
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_run_keeps_running_until_its_last_ledger_is_written(tmp_path, monkeypatch, is_announced):
+    workspace = Workspace.open(tmp_path / "workspace")
+    accounts = Accounts(workspace, "run-1", PriceBook.load(), CPU, {})
+    if is_announced:
+        accounts.announce()
+    accounts.add_stage("make", 5, 1.0, CPU_ASK)
+
+    def fail(*arguments):
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workspace, "put_ledger", fail)
+        with pytest.raises(OSError, match="cut off"):
+            accounts.report("interrupted")
+    assert [row["status"] for row in workspace.runs().to_pylist()] == ["running"]
+    accounts.report("interrupted")
+    assert [row["status"] for row in workspace.runs().to_pylist()] == ["interrupted"]
+    assert [row["rows"] for row in workspace.ledger().to_pylist()] == [5]

@@ -4,7 +4,7 @@ import lance
 import pyarrow as pa
 import pytest
 
-from engine.store import RUN_SCHEMA, IdSet, Workspace
+from engine.store import RUN_SCHEMA, IdSet, Workspace, runs
 
 from .helpers import _recipe as recipe_of
 from .helpers import add, error_rows, image_rows, recipe_ids
@@ -52,12 +52,12 @@ def test_a_killed_run_is_settled_from_what_it_left(workspace):
     with workspace.lock("next"):
         assert sorted(workspace.settle_runs()) == ["early", "killed"]
         assert workspace.settle_runs() == []
-    runs = {row["run_id"]: row for row in workspace.runs().to_pylist()}
+    found_runs = {row["run_id"]: row for row in workspace.runs().to_pylist()}
     counts = {"images": 3, "errors": 2, "busy_seconds": 10.0, "usd_busy": 5.0, "status": "killed"}
-    assert runs["killed"] == RUN | {"run_id": "killed"} | counts
+    assert found_runs["killed"] == RUN | {"run_id": "killed"} | counts
     nothing = {"images": 0, "errors": 0, "busy_seconds": 0.0, "usd_busy": 0.0, "status": "killed"}
-    assert runs["early"] == RUN | {"run_id": "early"} | nothing
-    assert runs["done"]["images"] == 77
+    assert found_runs["early"] == RUN | {"run_id": "early"} | nothing
+    assert found_runs["done"]["images"] == 77
     ledger = {(row["run_id"], row["stage"], row["dataset"]): row for row in workspace.ledger().to_pylist()}
     found = {key[1:]: (row["rows"], row["busy_seconds"], row["usd_compute"]) for key, row in ledger.items()}
     assert found == {
@@ -76,8 +76,26 @@ def test_a_run_that_failed_is_settled_alone(workspace):
     add(workspace, of_run(image_rows(range(3)), "failed"))
     with workspace.lock("failed"):
         assert workspace.settle_runs({"failed": "failed"}) == ["failed"]
-    runs = {row["run_id"]: (row["status"], row["images"]) for row in workspace.runs().to_pylist()}
-    assert runs == {"failed": ("failed", 3), "other": ("running", 77)}
+    found = {row["run_id"]: (row["status"], row["images"]) for row in workspace.runs().to_pylist()}
+    assert found == {"failed": ("failed", 3), "other": ("running", 77)}
+
+
+def test_a_run_whose_ledger_could_not_be_written_is_settled_again(workspace, monkeypatch):
+    workspace.put_run(RUN | {"run_id": "killed", "status": "running", "images": 1})
+    add(workspace, of_run(image_rows(range(3)), "killed", device_seconds=[1, 2, 3]))
+    real, failures = runs.put_ledger, [OSError("cut off")]
+
+    def fails_once(*arguments):
+        if failures:
+            raise failures.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(runs, "put_ledger", fails_once)
+    with workspace.lock("next"):
+        with pytest.raises(OSError, match="cut off"):
+            workspace.settle_runs()
+        assert workspace.settle_runs() == ["killed"]
+    assert sum(row["rows"] for row in workspace.ledger().to_pylist()) == 3
 
 
 def test_only_the_lock_says_which_runs_were_killed(workspace):
