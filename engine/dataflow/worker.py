@@ -286,6 +286,8 @@ class Worker:
         if self._rows:
             self._writes.append(self._writing.submit(self._write_rows, self._rows))
         self._rows, self._bytes, self._oldest = [], 0, 0.0
+        # small images reach PIXEL_BYTES late or never: what is encoded must not be held until then
+        self._encodes = [one for one in self._encodes if not one.done()]
         while len(self._writes) > 2 and not self._writes[-3].done():  # the device waits for a slow disk
             self._writes[-3].result()
 

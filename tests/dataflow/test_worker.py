@@ -105,6 +105,15 @@ def test_several_leases_share_a_fragment_once_the_first_rows_are_visible(bench):
     assert bench.workspace.count() == 6
 
 
+def test_encoded_images_are_held_no_longer_than_their_rows(bench):
+    bench = bench(PaintMaker(), PaintPlan(100))
+    for start in range(0, 60, 6):
+        bench.make(*range(start, start + 6))
+        bench.worker.flush()
+    bench.worker.flush()
+    assert not bench.worker._encodes  # small images never reach PIXEL_BYTES
+
+
 def test_a_fragment_is_written_when_its_bytes_or_its_age_are_due(bench, monkeypatch: pytest.MonkeyPatch):
     bench = bench(PaintMaker(), PaintPlan(100), flush_seconds=15.0)
     clock = iter(np.arange(0, 1e9, 10.0))
