@@ -238,14 +238,19 @@ class Workspace:
         rows.append(self, name, table)
 
     def put_run(self, row: dict[str, Any]) -> None:
-        """Sets the row of `runs` with this `run_id`. Raises ValueError if a field is missing, unknown or of the wrong type."""
+        """Sets the row of `runs` with this `run_id`.
+
+        Raises ValueError if a field is missing, unknown or of the wrong type, WorkspaceLost if another run has taken over.
+        """
+        self._check_fences()
         runs.put_run(self, row)
 
     def put_ledger(self, run_id: str, rows: list[dict[str, Any]]) -> None:
         """Replaces the ledger of a run with `rows`; `run_id` is filled in.
 
-        Raises ValueError if a field is missing, unknown or of the wrong type.
+        Raises ValueError if a field is missing, unknown or of the wrong type, WorkspaceLost if another run has taken over.
         """
+        self._check_fences()
         if rows:
             runs.put_ledger(self, run_id, rows)
 
@@ -299,6 +304,15 @@ class Workspace:
         """Raises WorkspaceLost if this workspace held its lock and another run has taken it over since."""
         if self._held is not None and self._held.lost:
             raise lost(self.uri)
+
+    def _check_fences(self) -> None:
+        """Raises WorkspaceLost if another run has taken over, as the tables themselves say.
+
+        A process that was stopped and wakes up does not know it from its lock yet, and would write over its settled accounts.
+        """
+        self.check_lock()
+        for fence in self._fences.values():
+            fence.check()
 
     def append(self, name: str, transaction: Any, num_rows: int) -> None:
         """Commits a transaction that appends `num_rows` rows to a table, under the lock onto the run's own last version.

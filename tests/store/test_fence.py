@@ -11,6 +11,8 @@ from engine.store import Committer, Workspace, WorkspaceLost, compaction, fence,
 from engine.store import workspace as workspace_of_store
 
 from .helpers import add, error_rows, image_rows, recipe_ids
+from .test_runs import WORK
+from .test_workspace import RUN
 
 
 @pytest.fixture
@@ -63,6 +65,8 @@ def test_a_run_that_wakes_after_another_took_over_commits_nothing(any_workspace,
         lambda w: w.build_indices(),
         lambda w: w.compact(clean=False),
         lambda w: add(w, error_rows([7]), "errors"),
+        lambda w: w.put_run(RUN | {"run_id": "first"}),
+        lambda w: w.put_ledger("first", [WORK]),
     ],
 )
 def test_a_run_that_was_taken_over_stops_at_any_change_and_the_other_goes_on(workspace, stolen, monkeypatch, change):
