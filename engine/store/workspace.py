@@ -238,19 +238,14 @@ class Workspace:
         rows.append(self, name, table)
 
     def put_run(self, row: dict[str, Any]) -> None:
-        """Sets the row of `runs` with this `run_id`.
-
-        Raises ValueError if a field is missing, unknown or of the wrong type, WorkspaceLost if another run has taken over.
-        """
-        self._check_fences()
+        """Sets the row of `runs` with this `run_id`. Raises ValueError if a field is missing, unknown or of the wrong type."""
         runs.put_run(self, row)
 
     def put_ledger(self, run_id: str, rows: list[dict[str, Any]]) -> None:
         """Replaces the ledger of a run with `rows`; `run_id` is filled in.
 
-        Raises ValueError if a field is missing, unknown or of the wrong type, WorkspaceLost if another run has taken over.
+        Raises ValueError if a field is missing, unknown or of the wrong type.
         """
-        self._check_fences()
         if rows:
             runs.put_ledger(self, run_id, rows)
 
@@ -305,15 +300,6 @@ class Workspace:
         if self._held is not None and self._held.lost:
             raise lost(self.uri)
 
-    def _check_fences(self) -> None:
-        """Raises WorkspaceLost if another run has taken over, as the tables themselves say.
-
-        A process that was stopped and wakes up does not know it from its lock yet, and would write over its settled accounts.
-        """
-        self.check_lock()
-        for fence in self._fences.values():
-            fence.check()
-
     def append(self, name: str, transaction: Any, num_rows: int) -> None:
         """Commits a transaction that appends `num_rows` rows to a table, under the lock onto the run's own last version.
 
@@ -332,6 +318,8 @@ class Workspace:
         Under the lock it is the run's own last version. Raises WorkspaceLost when another run has committed.
         """
         fence = self._fences.get(name)
+        for other in self._fences.values() if fence is None else ():
+            other.check()  # a process that was stopped and wakes up does not know from its lock yet that it is lost
         with (
             fence.writing() if fence else nullcontext(self.dataset(name)) as dataset,
             synced(self.table_path(name)) if self.is_local else nullcontext(),
