@@ -301,9 +301,8 @@ def made_again(folder: Path, num: int = 64) -> bool:
     from engine.cli.regenerate import RegenerateConfig, regenerate
 
     spec, _ = cheap_models(folder)
-    with patch(
-        "engine.models.generator_spec", lambda *names, **options: spec
-    ):  # this generator has no name in the registry
+    # the generator has no name in the registry
+    with patch("engine.models.generator_spec", lambda *names, **options: spec):
         found = regenerate(RegenerateConfig(str(folder / "workspace"), sample=num))
     print(f"{found.num_equal} of {len(found.images)} random images made again are equal bit for bit")
     return found.num_equal == len(found.images)

@@ -17,7 +17,7 @@ import aiohttp
 TIMEOUT_SECONDS = 120.0
 """A request without an answer after this time hangs."""
 PATIENCE_SECONDS = 60.0
-"""A client that is told when to come back does so then, if it is not later than this, as openai's client does."""
+"""Longest `Retry-After` that a refused client waits for; openai's client has the same limit."""
 RECENT = 50
 """Answered requests that may be asked again."""
 
@@ -63,7 +63,7 @@ class Answer:
     retried: int = 0
     """How often the request was sent again."""
     retry_after: float = 1.0
-    """Seconds after which the server says that a refused request may come back."""
+    """`Retry-After` of a refused request, in seconds."""
 
 
 class Clients:

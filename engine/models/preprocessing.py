@@ -57,7 +57,8 @@ class Preprocessing:
 
         An antialiased resize is linear in the pixels: columns, then rows, are multiplied by weights, of those that the crop keeps.
         On a GPU the factors are float16 and the sums float32. All factors and sums are exact there (`resize_weights`), so an image
-        gives the same pixels in any batch. An H100 takes about 5 µs per image of 512x384, for torchvision's kernel 15.
+        gives the same pixels in any batch. With float16 sums it took a third of the time of torchvision's kernel on an H100
+        (benchmarks/results/2026-11-27-gpu.md).
         """
         import torch
 

@@ -1,7 +1,7 @@
 """`Refusals`: requests that a full queue would refuse are refused before they cost its process any time.
 
-The more have been refused, the later each is told to come back: as many per second as are answered, and a few more, so that a crowd
-keeps the queue full and costs no more refusals than that.
+`Retry-After` grows with the number of refused clients: they return slightly faster than requests are answered, so the queue stays full
+and refusals stay few.
 """
 
 import time
@@ -14,13 +14,13 @@ from engine.serving.errors import ApiError
 REFUSE_FOR_SECONDS = 0.2
 """Time after which a process is asked again whether its queue is full, if no request has ended before."""
 RETURNS_PER_SECOND = 10.0
-"""Requests that are told to come back within the same second, if few are answered."""
+"""Least rate at which refused clients return, requests per second."""
 RETURNS_PER_ANSWER = 1.25
-"""Requests that are told to come back per request that is answered, if many are."""
+"""Refused clients that return per answered request, where that rate is higher."""
 WINDOW_SECONDS = 5.0
-"""Time over which answers are counted."""
+"""Window in which answers are counted."""
 LATEST_SECONDS = 30.0
-"""No request is told to come back later than that."""
+"""Longest `Retry-After`, seconds."""
 
 
 class Refusals:
@@ -31,9 +31,9 @@ class Refusals:
         self._refusal: ApiError | None = None
         self._until = 0.0
         self._returns: deque[float] = deque()
-        """When the refused that are still to come were told to come back, the earliest first."""
+        """Times at which refused clients will return, in ascending order."""
         self._answers: deque[float] = deque()
-        """When requests were answered, the earliest first."""
+        """Times of the answers in the window, in ascending order."""
 
     @contextmanager
     def around(self) -> Iterator[None]:
@@ -60,7 +60,7 @@ class Refusals:
             _drop(self._answers, self._clock() - WINDOW_SECONDS)
 
     def _later(self, refusal: ApiError) -> ApiError:
-        """The refusal, with the time at which the crowd that was refused before will have come back."""
+        """The refusal with a `Retry-After` behind the clients that were refused before."""
         now = self._clock()
         _drop(self._returns, now)
         _drop(self._answers, now - WINDOW_SECONDS)

@@ -303,6 +303,16 @@ def test_uploads_on_a_stream_of_their_own_mix_no_images(tiny_encoder: str):
         assert torch.equal(encoder.encode_images(pixels), alone)
 
 
+def test_one_pass_normalises_as_three_do(tiny_encoder: str):
+    encoder = load_encoder(tiny_encoder)
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    expected = encoder._normalise(levels)
+    encoder.device = "cuda"  # mean and deviation stay where they are, so its formula runs here
+    found = encoder._normalise(levels)
+    assert not torch.equal(found, expected), "the formula of a processor ran"
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_resizes_to_the_same_pixels_as_exact_products_on_a_processor():

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engine.models.preprocessing import Preprocessing, resize_weights
 
@@ -105,3 +106,22 @@ def test_products_of_weights_and_levels_add_up_exactly_in_any_order(length: int,
     ).all()  # 24 bits above 2^-14
     order = torch.randperm(length)
     assert torch.equal((weights[:, order] @ levels.float()[order]).double(), exact)
+
+
+@pytest.mark.parametrize("resize_mode", ["squash", "shortest", "longest"])
+def test_on_a_gpu_float16_factors_have_float32_sums(resize_mode: str, monkeypatch: pytest.MonkeyPatch):
+    """Fake tensors have the shapes and types of a GPU's and no values, so this needs none."""
+    real, products = torch.mm, []
+
+    def noted(*factors: torch.Tensor, **options: torch.dtype) -> torch.Tensor:
+        products.append(({factor.dtype for factor in factors}, (found := real(*factors, **options)).dtype))
+        return found
+
+    monkeypatch.setattr(torch, "mm", noted)
+    resize_weights.cache_clear()
+    with FakeTensorMode():
+        images = torch.empty(2, 3, 384, 512, dtype=torch.uint8, device="cuda")
+        found = Preprocessing((224, 192), resize_mode, "bicubic").resize(images)
+    resize_weights.cache_clear()  # its weights are fake
+    assert (found.shape, found.dtype, found.device.type) == ((2, 3, 224, 192), torch.uint8, "cuda")
+    assert products == ([] if resize_mode == "longest" else [({torch.float16}, torch.float32)])
