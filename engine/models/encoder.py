@@ -214,6 +214,9 @@ def load_encoder(
         assert isinstance(model, torch.nn.Module)
         _cast(model, getattr(torch, dtype))
         model.to(device)
+        if device == "cpu" and any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()):
+            # a ResNet takes 1.2 (RN50) to 1.5 times (mini-clip) as long in the other layout; embeddings differ by 2e-7 at most
+            model.visual.to(memory_format=torch.channels_last)
     model.eval().requires_grad_(False)
     return ImageEncoder(name, full_name, model, tokenizer, device, batch_size or default_batch_size(device), dtype)
 

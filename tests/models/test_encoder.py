@@ -210,6 +210,18 @@ def test_a_tower_is_trained_in_float32(name: str, dtype: str, architectures: dic
     assert all(parameter.requires_grad for parameter in tower.parameters())
 
 
+@pytest.mark.parametrize(("name", "is_turned"), [("ModifiedResNet", True), ("timm, BatchNorms", True), ("ViT", False)])
+def test_a_resnet_on_a_processor_has_its_channels_last(name: str, is_turned: bool, architectures: dict[str, str]):
+    encoder = load_encoder(architectures[name], batch_size=4)
+    visual = encoder._model.visual
+    weights = [one for one in visual.parameters() if one.ndim == 4 and one.shape[1] > 1 and one.shape[-1] > 1]
+    assert {weight.is_contiguous(memory_format=torch.channels_last) for weight in weights} == {is_turned}
+    images = [as_tensor(class_image(number, number)) for number in range(4)]
+    turned = encoder.encode_images(images)
+    visual.to(memory_format=torch.contiguous_format)
+    assert torch.allclose(turned, encoder.encode_images(images), atol=1e-6)
+
+
 def test_statistics_of_batch_norms_keep_their_range(architectures: dict[str, str]):
     encoder = load_encoder(architectures["ModifiedResNet"], dtype="float16")
     norms = [module for module in encoder._model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
