@@ -11,7 +11,7 @@ from typing import Any
 from engine.failures import RunFailed
 from engine.store.durable import sync_commit
 
-FENCED = ("images", "errors")
+FENCED = ("images", "errors", "runs", "ledger")
 """Tables to which only the owner of the lock commits."""
 HARMLESS = ("CreateIndex", "Rewrite", "BaseOperation")
 """Transactions by others that change no row: indices, merged files, and `BaseOperation`, which reserves file numbers.

@@ -25,21 +25,19 @@ def put_run(workspace: "Workspace", row: dict[str, Any]) -> None:
     """Sets a row of `runs`; see `Workspace.put_run`."""
     table = conform(pa.table({name: [value] for name, value in row.items()}), TABLES["runs"])
     with workspace.writing("runs") as log:
-        log.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
+        merge = log.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all()
+        merge.conflict_retries(0).execute(table)
 
 
 def put_ledger(workspace: "Workspace", run_id: str, rows: list[dict[str, Any]]) -> None:
     """Replaces the ledger of a run with `rows`; see `Workspace.put_ledger`."""
-    if not rows:
-        with workspace.writing("ledger") as ledger:
-            ledger.delete(f"run_id = {quote(run_id)}")
-        return
     values = [{**row, "run_id": run_id} for row in rows]
     names = dict.fromkeys(key for row in values for key in row)
-    table = conform(pa.table({key: [row.get(key) for row in values] for key in names}), TABLES["ledger"])
+    columns = {key: [row.get(key) for row in values] for key in names}
+    table = conform(pa.table(columns), TABLES["ledger"]) if rows else TABLES["ledger"].empty_table()
     with workspace.writing("ledger") as ledger:
         merge = ledger.merge_insert(LEDGER_KEY).when_matched_update_all().when_not_matched_insert_all()
-        merge.when_not_matched_by_source_delete(f"run_id = {quote(run_id)}").execute(table)
+        merge.when_not_matched_by_source_delete(f"run_id = {quote(run_id)}").conflict_retries(0).execute(table)
 
 
 def settle(workspace: "Workspace", statuses: Mapping[str, str] | None = None) -> list[str]:
@@ -120,5 +118,7 @@ def drop_old_errors(workspace: "Workspace", ids: IdSet, run_id: str) -> int:
     for start in range(0, len(old), FEW_IDS):
         names = ", ".join(quote(one) for one in old[start : start + FEW_IDS])
         with workspace.writing("errors") as errors:
-            errors.delete(f"{others} AND id IN ({names})")
+            # `delete` would go through although another run has taken over since: a barrier does not stop it
+            merge = errors.merge_insert("id").when_not_matched_by_source_delete(f"{others} AND id IN ({names})")
+            merge.conflict_retries(0).execute(errors.schema.empty_table())
     return len(old)

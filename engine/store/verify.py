@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.progress import Progress
-from engine.store.fence import FENCED
 from engine.store.ids import id_names
 from engine.store.verify_rows import Part, PartReport, check_part
 
 if TYPE_CHECKING:
     from engine.store.workspace import Workspace
 
+VERIFIED = ("images", "errors")
+"""Tables whose rows are checked one by one."""
 ROWS_PER_PART = 8_192
 """Rows that a process reads at once."""
 FEW_ROWS = 16_384
@@ -54,7 +55,7 @@ class VerifyReport:
         return self.repaired or not self.findings
 
 
-def check_files(workspace: "Workspace", names: Sequence[str] = FENCED) -> None:
+def check_files(workspace: "Workspace", names: Sequence[str] = VERIFIED) -> None:
     """Compares the sizes of the data files of tables with the recorded sizes; reads no file.
 
     Raises ValueError for the first file that is missing or has another size; the message says how to repair it.
@@ -100,11 +101,11 @@ def find_damage(workspace: "Workspace", num_processes: int = 1) -> VerifyReport:
     report = VerifyReport()
     with ExitStack() as stack:
         run: Callable[..., Iterator[PartReport]] = map
-        if num_processes > 1 and sum(workspace.dataset(name).count_rows() for name in FENCED) >= FEW_ROWS:
+        if num_processes > 1 and sum(workspace.dataset(name).count_rows() for name in VERIFIED) >= FEW_ROWS:
             # spawned, since Lance's threads do not survive a fork
             context = multiprocessing.get_context("spawn")
             run = stack.enter_context(ProcessPoolExecutor(num_processes, context)).map
-        for name in FENCED:
+        for name in VERIFIED:
             _verify_table(workspace, name, report, run)
     for name in ("captions", "caption_parts"):  # the next build of the corpus finds the rows that repair drops
         if fragments := workspace.dataset(name).get_fragments():

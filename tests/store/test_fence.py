@@ -1,13 +1,13 @@
 """Two runs that both believe they hold the lock, and commits whose answer is lost."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import lance
 import numpy as np
 import pytest
 
-from engine.store import Committer, Workspace, WorkspaceLost, compaction, fence, lock, object_lock, write_fragments
+from engine.store import Committer, Workspace, WorkspaceLost, compaction, fence, lock, object_lock, runs, write_fragments
 from engine.store import workspace as workspace_of_store
 
 from .helpers import add, error_rows, image_rows, recipe_ids
@@ -85,6 +85,38 @@ def test_a_run_that_was_taken_over_stops_at_any_change_and_the_other_goes_on(wor
         add(second, error_rows([8]), "errors")
     assert ids(workspace) == sorted(recipe_ids(range(6)))
     assert ids(workspace, "errors") == recipe_ids([8])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w.put_run(RUN | {"run_id": "first", "images": 7}),
+        lambda w: w.put_ledger("first", [WORK | {"rows": 7}]),
+        lambda w: runs.put_ledger(w, "first", []),
+        lambda w: w.drop_old_errors(recipe_ids([7]), "first"),
+    ],
+)
+def test_a_run_that_is_taken_over_in_the_middle_of_a_change_changes_nothing(any_workspace, stolen, monkeypatch, change):
+    first, second = any_workspace, Workspace.open(any_workspace.uri)
+    writing = fence.Fence.writing
+    add(first, error_rows([7]), "errors")
+
+    @contextmanager
+    def paused(self):
+        monkeypatch.setattr(fence.Fence, "writing", writing)
+        with writing(self) as dataset:
+            with stolen(second, "second"):
+                second.put_run(RUN | {"run_id": "first", "images": 2})
+                second.put_ledger("first", [WORK | {"rows": 2}])
+            yield dataset
+
+    with first.lock("first"):
+        monkeypatch.setattr(fence.Fence, "writing", paused)
+        with pytest.raises(WorkspaceLost):
+            change(first)
+    assert [row["images"] for row in second.runs().to_pylist()] == [2]
+    assert [row["rows"] for row in second.ledger().to_pylist()] == [2]
+    assert ids(second, "errors") == recipe_ids([7])
 
 
 def test_a_run_goes_on_after_its_own_changes_of_the_table(any_workspace):
