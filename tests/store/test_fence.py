@@ -7,7 +7,17 @@ import lance
 import numpy as np
 import pytest
 
-from engine.store import Committer, Workspace, WorkspaceLost, compaction, fence, lock, object_lock, runs, write_fragments
+from engine.store import (
+    Committer,
+    Workspace,
+    WorkspaceLost,
+    compaction,
+    fence,
+    lock,
+    object_lock,
+    runs,
+    write_fragments,
+)
 from engine.store import workspace as workspace_of_store
 
 from .helpers import add, error_rows, image_rows, recipe_ids
