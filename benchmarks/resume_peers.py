@@ -3,8 +3,8 @@
 
     python -m benchmarks.resume_peers --peer-python /tmp/peer/bin/python --daft-python /tmp/daft/bin/python --images 100000
 
-All have the same files, the same tiny CLIP and as many workers. Each runs once without a kill: images per second from the first quarter to
-the end, and processor seconds per image. Then once more: when half of the images are embedded, the whole process tree is killed, and the same
+All have the same files, the same tiny CLIP and as many workers. Each runs without a kill, in turns, `--pairs` times: images per second from the
+first quarter to the end, and processor seconds per image. Then each once more: when half of the images are embedded, the whole process tree is killed, and the same
 command is started again. Counted are the embedded images that the second start embeds again, the seconds until it embeds its first
 new one and until it ends, and, at the end, rows that are missing or there twice.
 
@@ -15,6 +15,7 @@ and, since Daft crashes beside the old pyarrow of that: python3.11 -m venv /tmp/
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,27 +232,31 @@ def main() -> None:
     parser.add_argument("--daft-python", type=Path, help="the same for Daft")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--photos", type=Path, help="folder for the images, kept for the next call")
+    parser.add_argument("--pairs", type=int, default=1, help="runs of each engine without a kill")
+    parser.add_argument("--no-kills", action="store_true", help="leave out the kills")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
         folder = Path(name)
         photos = (chosen.photos or folder / "photos") / str(chosen.images)
         write_small_photos(photos, chosen.images)
         model = write_model(MODELS[0], folder / "model")
-        for engine in chosen.engines:
-            python = {"daft": chosen.daft_python, "clip-retrieval": chosen.peer_python}.get(engine)
-            if python is None and engine in ("daft", "clip-retrieval"):
-                continue
-            whole, killed = (
-                Job(engine, photos, model, folder / engine / name, chosen.images, chosen.workers, python)
-                for name in ("whole", "killed")
-            )
-            found = {"engine": engine, "images": chosen.images, "machine": machine()}
+        pythons = {"daft": chosen.daft_python, "clip-retrieval": chosen.peer_python}
+        engines = [engine for engine in chosen.engines if pythons.get(engine, True)]
+
+        def of(engine: str, name: str) -> Job:
+            place = folder / engine / name
+            return Job(engine, photos, model, place, chosen.images, chosen.workers, pythons.get(engine))
+
+        runs = [(engine, f"whole-{pair}") for pair in range(chosen.pairs) for engine in engines]
+        runs += [] if chosen.no_kills else [(engine, "killed") for engine in engines]
+        for engine, name in runs:
+            job, found = of(engine, name), {"engine": engine, "images": chosen.images, "machine": machine()}
             try:
-                found |= run_through(whole)
-                print(json.dumps(found), flush=True)
-                print(json.dumps({"engine": engine} | kill_and_resume(killed)), flush=True)
+                found |= kill_and_resume(job) if name == "killed" else run_through(job)
             except SystemExit as error:
-                print(json.dumps({"engine": engine, "failed": str(error)}), flush=True)
+                found["failed"] = str(error)
+            print(json.dumps(found), flush=True)
+            shutil.rmtree(job.output, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def run_command(
 
     Returns:
         0: done. 1: the cluster failed. 2: bad input. 3: the run stopped, or lost too many images. Each of these prints one
-        sentence on stderr. 130: interrupted (Ctrl-C). 143: terminated. What was committed stays.
+        sentence on stderr. 130: interrupted (Ctrl-C). 141: the reader of the output went away, as `| head` does.
+        143: terminated. What was committed stays.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import tyro
@@ -53,6 +54,7 @@ def run_command(
                 print(f"\nexample:\n  {example}")
             raise
         code = action(config)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (ValueError, RunFailed) as error:
         if os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
@@ -62,6 +64,10 @@ def run_command(
     except KeyboardInterrupt:
         print(f"\n{'Terminated' if terminated else 'Interrupted'}. {RERUN}", file=sys.stderr)
         return 143 if terminated else 130
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        return 141
     except Exception as error:
         if not _is_of_ray(error) or os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
             raise
@@ -79,6 +85,16 @@ def check_place(name: str, path: str | Path) -> None:
             f"{name} {text!r} is a relative path, and a Ray job runs in a copy of the project that is deleted with it; "
             f"give an absolute path that all nodes see{', or s3://…' if name == 'workspace' else ''}"
         )
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads stdout any more; Python then says nothing about it when it ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _is_of_ray(error: Exception) -> bool:

@@ -47,6 +47,24 @@ def test_sigterm_is_a_clean_stop_and_the_handler_before_comes_back(monkeypatch, 
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_output_that_nobody_reads_any_more_ends_without_a_word(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert outcome(monkeypatch, lambda config: print("line")) == 141
+        assert outcome(monkeypatch, lambda config: print("line")) == 0, "it goes nowhere from now on"
+    assert not capsys.readouterr().err
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch):
+    def fail(config: Config) -> None:
+        raise BrokenPipeError("the store went away")
+
+    with pytest.raises(BrokenPipeError):
+        outcome(monkeypatch, fail)
+
+
 def test_a_cluster_that_fails_is_one_sentence(monkeypatch, capsys):
     import ray
 

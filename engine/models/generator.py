@@ -146,7 +146,7 @@ class DiffusionGenerator:
         Args:
             recipes: any number of recipes with equal `batch_key`; they are generated in padded batches.
             references: the images that the recipes name, uint8 `[H, W, 3]` of any size.
-            on_step: called after each sampler step, where the pipeline has a callback; it changes no pixel.
+            on_step: called after each sampler step, where the pipeline has diffusers' `callback_on_step_end`; it changes no pixel.
 
         Raises:
             ValueError: a recipe is not supported, a reference is missing or invalid, or the recipes differ in `batch_key`.

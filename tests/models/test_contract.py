@@ -12,6 +12,7 @@ from engine.sources import GenerativePlan, GeneratorMaker
 from engine.testing import generators as tiny_generators
 from engine.testing.contract import (
     PROMISES,
+    REFERENCES,
     Case,
     check_lossy_speed,
     check_safetensors_only,
@@ -63,6 +64,14 @@ def test_the_engine_makes_a_plan_with_it(
     made = maker.make([plan[index] for index in range(3)])
     assert [one.reason for one in made] == [""] * 3
     assert {tuple(one.pixels.shape) for one in made if one.pixels is not None} == {(3, side, side)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_client_sees_and_stops_each_step(name: str, generators: Callable[[str], DiffusionGenerator]):
+    case = Case(generators(name), reference_modes(name)[0])
+    steps: list[int] = []
+    case.generator.sample([case.recipe(0)], REFERENCES, lambda step, latents: steps.append(step))
+    assert steps[:2] == [1, 2]
 
 
 @pytest.mark.parametrize("name", NAMES)

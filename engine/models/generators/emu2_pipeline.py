@@ -8,7 +8,7 @@ github.com/baaivision/Emu (2026-11-21). Importing this module takes seconds, so 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,10 +246,12 @@ class EmuVisualGenerationPipeline(DiffusionPipeline):
         guidance_scale: float = 3.0,
         generator: list[torch.Generator] | torch.Generator | None = None,
         output_type: str = "pil",
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
     ) -> ImagePipelineOutput:
         """One image per prompt. Each prompt is encoded alone, with its own reference if `image` is given.
 
         `prompt_embeds` and `negative_prompt_embeds` `[B, num_tokens, D]` replace texts that were encoded before.
+        `callback_on_step_end` is called after each step of the UNet, as diffusers does.
         """
         if prompt_embeds is None:
             references = image if image is not None else [None] * len(prompt or ())
@@ -270,13 +272,15 @@ class EmuVisualGenerationPipeline(DiffusionPipeline):
         shape = (batch, self.unet.config.in_channels, height // factor, width // factor)
         noise = randn_tensor(shape, generator=generator, device=embeds.device, dtype=embeds.dtype)
         latents = noise * self.scheduler.init_noise_sigma
-        for step in self.progress_bar(self.scheduler.timesteps):
+        for number, step in enumerate(self.progress_bar(self.scheduler.timesteps)):
             inputs = self.scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, step)
             predicted = self.unet(inputs, step, encoder_hidden_states=embeds, added_cond_kwargs=added).sample
             if guided:
                 away, towards = predicted.chunk(2)
                 predicted = away + guidance_scale * (towards - away)
             latents = self.scheduler.step(predicted, step, latents).prev_sample
+            if callback_on_step_end:
+                callback_on_step_end(self, number, step, {"latents": latents})
         pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
         return ImagePipelineOutput(images=self.image_processor.postprocess(pixels, output_type=output_type))
 

@@ -4,11 +4,14 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.models.generators.adapter import PipelineAdapter
 from engine.models.generators.prompt_cache import PromptCache
 from engine.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Glide(PipelineAdapter):
@@ -53,6 +56,11 @@ class Glide(PipelineAdapter):
             raise ValueError(f"generator {self.name} generates {side} x {side} pixels only; set that size")
         for prompt in (recipe.prompt, recipe.negative_prompt):
             self.check_length(prompt, self.pipeline.tokenizer, self.pipeline.max_prompt_tokens)
+
+    def preview(self, latents: "torch.Tensor", recipe: Recipe) -> "torch.Tensor":
+        from torch.nn.functional import interpolate
+
+        return interpolate(latents.float() / 2 + 0.5, (recipe.height, recipe.width))  # the base model's are smaller
 
     def text(self, recipes: Sequence[Recipe], cache: PromptCache, mode: str) -> dict[str, Any]:
         return {"prompt": self.prompts(recipes), "negative_prompt": self.negative_prompts(recipes)}

@@ -6,7 +6,8 @@ OpenAI's two files. Only loading a GLIDE imports this module.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,14 +68,23 @@ class GlidePipeline(DiffusionPipeline):
         guidance_scale: float = 3.0,
         generator: list[torch.Generator] | torch.Generator | None = None,
         output_type: str = "pil",
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
     ) -> ImagePipelineOutput:
         """One image per prompt; `num_inference_steps` and `guidance_scale` apply to the base model.
+
+        `callback_on_step_end` is called after each step of both models, as diffusers does, with their samples in -1…1 as `latents`.
 
         Raises:
             ValueError: a size other than the upsampler's.
         """
         if not {height, width} <= {None, self.image_size}:
             raise ValueError(f"GLIDE generates {self.image_size} x {self.image_size} pixels only; set that size")
+        steps_done = count()
+
+        def tell(samples: torch.Tensor) -> None:
+            if callback_on_step_end:
+                callback_on_step_end(self, next(steps_done), None, {"latents": samples})
+
         guided = guidance_scale > 1
         text = self._tokens("base", [*prompt, *(negative_prompt or [""] * len(prompt))] if guided else prompt)
 
@@ -85,11 +95,11 @@ class GlidePipeline(DiffusionPipeline):
             towards, away = output[:, :3].chunk(2)
             return torch.cat([away + guidance_scale * (towards - away), output[: len(x), 3:]], 1)
 
-        small = self._sample("base", predict, len(prompt), str(num_inference_steps), 1.0, generator)
+        small = self._sample("base", predict, len(prompt), str(num_inference_steps), 1.0, generator, tell)
         # the upsampler was trained on images of 256 levels
         named = self._tokens("upsampler", prompt) | {"low_res": ((small + 1) * 127.5).round() / 127.5 - 1}
         model = lambda x, steps, **_: self.upsampler(x, steps, **named)  # noqa: E731
-        pixels = self._sample("upsampler", model, len(prompt), UPSAMPLER_STEPS, UPSAMPLER_TEMPERATURE, generator)
+        pixels = self._sample("upsampler", model, len(prompt), UPSAMPLER_STEPS, UPSAMPLER_TEMPERATURE, generator, tell)
         return ImagePipelineOutput(images=self.image_processor.postprocess(pixels, output_type=output_type))
 
     def _tokens(self, stage: str, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -105,9 +115,16 @@ class GlidePipeline(DiffusionPipeline):
         }
 
     def _sample(
-        self, stage: str, model: Any, batch: int, steps: str, temperature: float, generator: Any
+        self,
+        stage: str,
+        model: Any,
+        batch: int,
+        steps: str,
+        temperature: float,
+        generator: Any,
+        tell: Callable[[torch.Tensor], None],
     ) -> torch.Tensor:
-        """Samples `[B, 3, H, W]` in -1…1 of one stage."""
+        """Samples `[B, 3, H, W]` in -1…1 of one stage; `tell` is called with those of each step."""
         from glide_text2im.model_creation import create_gaussian_diffusion
 
         network = getattr(self, stage)
@@ -117,7 +134,10 @@ class GlidePipeline(DiffusionPipeline):
             steps=options["diffusion_steps"], noise_schedule=options["noise_schedule"], timestep_respacing=steps
         )
         noise = randn_tensor(shape, generator=generator, device=device) * temperature
-        samples: torch.Tensor = diffusion.ddim_sample_loop(model, shape, noise=noise, device=device, eta=0.0)
+        samples = noise
+        for state in diffusion.ddim_sample_loop_progressive(model, shape, noise=noise, device=device, eta=0.0):
+            samples = state["sample"]
+            tell(samples)
         return samples
 
 

@@ -1,6 +1,6 @@
 """The calls that engine/models/generators/glide_pipeline.py makes, answered by a small network and a plain DDIM sampler."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -99,14 +99,14 @@ class Diffusion:
         kept = torch.cos(share * torch.pi / 2) ** 2 if cosine else torch.exp(-10 * share**2)
         self.alphas = kept.clamp(1e-4, 1 - 1e-4).float()
 
-    def ddim_sample_loop(
+    def ddim_sample_loop_progressive(
         self,
         model: Callable[..., torch.Tensor],
         shape: Sequence[int],
         noise: torch.Tensor,
         device: Any = None,
         eta: float = 0.0,
-    ) -> torch.Tensor:
+    ) -> Iterator[dict[str, torch.Tensor]]:
         assert eta == 0.0
         x = noise
         for number in reversed(range(len(self.steps))):
@@ -117,7 +117,7 @@ class Diffusion:
             assert predicted.shape == (shape[0], 6, *shape[2:])
             clean = ((x - (1 - alpha).sqrt() * predicted[:, :3]) / alpha.sqrt()).clamp(-1, 1)
             x = before.sqrt() * clean + (1 - before).sqrt() * (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
-        return x
+            yield {"sample": x, "pred_xstart": clean}
 
 
 def create_gaussian_diffusion(steps: int, noise_schedule: str, timestep_respacing: str) -> Diffusion:
