@@ -113,7 +113,8 @@ def test_the_program_itself_writes_what_is_read(tmp_path: Path, form: str):
     program = shutil.which(PROGRAM)
     assert program, "IMG2DATASET names a program that is not there"
     with serving() as server:
-        paths = [*(f"ok/{number}" for number in range(20)), "status/404", "html/as-image"]
+        large = [f"ok/{number}?size=64" for number in range(20)]
+        paths = [*large, "ok/20?size=16", "status/404", "html/as-image"]
         rows = [{"URL": server.url(path), "TEXT": f"caption of {path}", "similarity": 0.3} for path in paths]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "meta.parquet")
         flags = {
@@ -129,7 +130,8 @@ def test_the_program_itself_writes_what_is_read(tmp_path: Path, form: str):
         assert done.returncode == 0, done.stderr[-2000:]
     location = str(tmp_path / "out")
     index = read_pool(location)
-    assert sorted(index.texts) == sorted(f"caption of ok/{number}" for number in range(20))
+    assert sorted(index.texts) == sorted(f"caption of {path}" for path in large)
     assert all(decode_image(data).shape == (32, 32, 3) for data in read_images(location, index.keys.tolist()))
     reasons = {row["reason"]: row["count"] for row in index.account.rows() if row["verdict"] == "ignored"}
     assert sum(count for reason, count in reasons.items() if reason.startswith("img2dataset could not")) == 2
+    assert reasons["img2dataset has enlarged it from less than 32x32 pixels"] == 1

@@ -65,7 +65,7 @@ class Server:
 
     async def ok(self, request: web.Request, rest: str) -> web.Response:
         await asyncio.sleep(0)  # lets others in that were sent at the same time
-        return web.Response(body=picture(int(rest)), content_type="image/jpeg")
+        return web.Response(body=picture(int(rest), int(request.query.get("size", 16))), content_type="image/jpeg")
 
     async def status(self, request: web.Request, rest: str) -> web.Response:
         return web.Response(status=int(rest))
