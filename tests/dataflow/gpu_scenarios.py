@@ -36,7 +36,7 @@ class Scene:
         ray._private.utils.write_ray_address = lambda *arguments, **named: None
         ray._private.utils.set_sigterm_handler = lambda handler: None  # nodes are added by a thread
         Path("/tmp/ray").mkdir(exist_ok=True)
-        self.folder = folder
+        self.folder = self.place = folder
         self._beside = ThreadPoolExecutor(1)
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
         ray.init(address=self.cluster.address, logging_level="ERROR", log_to_driver=False)
@@ -52,7 +52,7 @@ class Scene:
 
     def fill(self, num: int, maker: PaintMaker, num_read: int = 0, **settings: Any) -> dict[str, Any]:
         """Fills a new workspace; gives what came of it."""
-        place = Path(tempfile.mkdtemp(dir=self.folder))
+        self.place = place = Path(tempfile.mkdtemp(dir=self.folder))
         (place / "touched").mkdir()
         maker.touched, maker.counted = str(place / "touched"), str(place / "counted")
         workspace = Workspace.open(place / "workspace")
@@ -105,12 +105,17 @@ def scenarios(scene: Scene) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
         drain = [ray_command, "drain-node", f"--address={scene.cluster.address}", f"--node-id={told.node_id}"]
         drain += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=notice", "--deadline-remaining-seconds=60"]
 
+        scene.place = scene.folder
+
         def notice() -> None:
+            patience = time.monotonic() + 60.0
+            while len(list(scene.place.glob("touched/*"))) < 4 and time.monotonic() < patience:
+                time.sleep(0.2)
             subprocess.run(drain, check=True, capture_output=True)
             other.terminate()
 
-        scene.later(15.0, notice)
-        found = scene.fill(1_600, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.25))
+        scene.later(0.0, notice)
+        found = scene.fill(800, PaintMaker(gpus_per_actor=1.0, seconds_per_call=0.25, meet=4))
         other.wait()
         scene.cluster.remove_node(told)
         return found
