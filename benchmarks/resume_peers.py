@@ -253,10 +253,10 @@ def main() -> None:
             job, found = of(engine, name), {"engine": engine, "images": chosen.images, "machine": machine()}
             try:
                 found |= kill_and_resume(job) if name == "killed" else run_through(job)
-            except SystemExit as error:
+                shutil.rmtree(job.output)
+            except SystemExit as error:  # it names the log, which stays
                 found["failed"] = str(error)
             print(json.dumps(found), flush=True)
-            shutil.rmtree(job.output, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def put_run(workspace: "Workspace", row: dict[str, Any]) -> None:
     table = conform(pa.table({name: [value] for name, value in row.items()}), TABLES["runs"])
     with workspace.writing("runs") as log:
         merge = log.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all()
+        # a retry would go through after another run's barrier
         merge.conflict_retries(0).execute(table)
 
 
