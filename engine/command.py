@@ -71,7 +71,7 @@ def run_command(
     except Exception as error:
         if not _is_of_ray(error) or os.environ.get("IMAGEFOUNDRY_TRACEBACK") == "1":
             raise
-        print(f"error: the Ray cluster failed ({_first_line(error)}). {RERUN}", file=sys.stderr)
+        print(f"error: the Ray cluster failed ({_short(error)}). {RERUN}", file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -102,6 +102,8 @@ def _is_of_ray(error: Exception) -> bool:
     return ray is not None and isinstance(error, ray.exceptions.RayError)
 
 
-def _first_line(error: Exception) -> str:
+def _short(error: Exception) -> str:
+    """First line of Ray's message; of an actor that died also its class and the reason, which stand further down."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    more = [line for line in lines[1:] if line.startswith(("class_name: ", "The actor is dead because "))]
+    return " ".join([*lines[:1], *more])[:400] or type(error).__name__

@@ -77,6 +77,26 @@ def test_a_cluster_that_fails_is_one_sentence(monkeypatch, capsys):
     assert said.count("\n") == 1
 
 
+def test_an_actor_that_died_is_named_with_the_reason(monkeypatch, capsys):
+    import ray
+    from ray.core.generated.common_pb2 import ActorDiedErrorContext
+
+    context = ActorDiedErrorContext(
+        class_name="ProxyActor",
+        actor_id=b"0" * 16,
+        pid=7,
+        error_message="The actor is dead because it was killed by `ray.kill`.",
+    )
+
+    def fail(config: Config) -> None:
+        raise ray.exceptions.ActorDiedError(context)
+
+    assert outcome(monkeypatch, fail) == 1
+    found = capsys.readouterr().err
+    assert "class_name: ProxyActor The actor is dead because it was killed by `ray.kill`." in found
+    assert "pid" not in found
+
+
 def test_an_action_may_choose_its_exit_code(monkeypatch):
     assert outcome(monkeypatch, lambda config: 3) == 3
     assert outcome(monkeypatch, lambda config: None) == 0

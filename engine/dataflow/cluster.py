@@ -19,6 +19,7 @@ from engine.failures import RunFailed
 START_ATTEMPTS = 3
 SMALL_MACHINE = {
     "RAY_agent_register_timeout_ms": "120000",  # Ray's 15 s are too few for a busy machine
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",  # Serve kills a proxy that is not ready in three times its 5 s
     # idle processes are kept for the next task: a new one imports its libraries for 13 s and then reads for 0.1 s
     "RAY_num_workers_soft_limit": str(2 * usable_cpus() + 4),
 }

@@ -5,14 +5,19 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from engine.failures import RunFailed
 from engine.serving.config import ServeConfig
 from engine.serving.keys import KEY_VARIABLE, OWN, hash_key, own_key
 from engine.store import Workspace
+
+PROXY_SECONDS = 300.0
+"""Seconds in which the proxies must answer once all else is ready."""
 
 
 def run_server(config: ServeConfig) -> int:
@@ -46,18 +51,49 @@ def serving(config: ServeConfig) -> Iterator[tuple[str, str, bool]]:
         from engine.serving.deployments import NAME, build_application
         from engine.serving.writer_actor import stop_writer
 
-        serve.start(http_options={"host": config.host, "port": config.port})
+        _start_serve(config)
         try:
             application = build_application(
                 config, secrets.token_bytes(32), {hash_key(key): OWN}, may_grow=not connection.is_private
             )
             serve.run(application, name=NAME, route_prefix="/", logging_config={"log_level": "WARNING"})
+            _wait_for_proxies()
             yield f"http://{config.host}:{config.port}", key, is_new
         finally:
             # a shutdown alone drops what is in flight
             serve.delete(NAME)
             stop_writer(config.workspace)
             serve.shutdown()
+
+
+def _start_serve(config: ServeConfig) -> None:
+    """Starts Ray Serve. Its controller kills a proxy that is not ready in time, as on a busy machine, and starts another;
+    `serve.start` still waits for the killed one, and fails."""
+    from ray import serve
+    from ray.exceptions import RayActorError
+
+    options = {"host": config.host, "port": config.port}
+    try:
+        serve.start(http_options=options)
+    except RayActorError:
+        serve.start(http_options=options)  # connects to the controller, which runs
+
+
+def _wait_for_proxies() -> None:
+    """Returns when each proxy answers; `serve.run` counts one that was killed as ready.
+
+    Raises RunFailed after `PROXY_SECONDS`.
+    """
+    from ray import serve
+
+    patience = time.monotonic() + PROXY_SECONDS
+    while not (found := serve.status().proxies) or any(state != "HEALTHY" for state in found.values()):
+        if time.monotonic() > patience:
+            raise RunFailed(
+                f"Ray Serve's proxy did not answer in {PROXY_SECONDS:.0f} s; end what keeps this machine busy and run the "
+                "same command again"
+            )
+        time.sleep(0.1)
 
 
 def _wait_for_a_signal() -> None:

@@ -42,7 +42,7 @@ def played() -> dict[str, dict[str, Any]]:
         ("whole", 96),
         ("both", 96),
         ("sick", 400),
-        ("drains", 1_600),
+        ("drains", 800),
         ("leaves", 600),
     ],
 )

@@ -235,3 +235,18 @@ def test_a_wrong_config_file_is_one_sentence(place: dict[str, Any], message: str
     content = {"http_options": {"host": "127.0.0.1"}, "applications": [{"import_path": "serve.app:app"}]}
     with pytest.raises(ValueError, match=message):
         check_serve_file(content | place)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_a_proxy_that_starts_slowly_is_waited_for(tmp_path: Path, tiny_pipeline: str, tiny_encoder: str):
+    """Serve kills a proxy that is not ready in time, and starts another; so it does to every proxy of a busy machine."""
+    impatient = {
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "0.1",
+        "RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "0.1",
+    }
+    with (
+        started(tmp_path, tiny_pipeline, tiny_encoder, "--device", "cpu", variables=impatient) as server,
+        server.client() as client,
+    ):
+        assert client.images.generate(prompt="a red apple", extra_body={"seed": 5}).data
