@@ -27,7 +27,7 @@ from engine.store import Workspace
 
 ROWS_PER_LEASE = 256
 ROWS_PER_FETCH = 64
-"""Images that are read from the table at once. With 100 kB each, 64 take 0.17 ms per image and 256 take 0.28 (benchmarks/results)."""
+"""Images that are read from the table at once; with 100 kB each, larger parts take longer per image (benchmarks/results)."""
 MAX_READERS = 64
 """Reading processes that may join where the cluster grows."""
 MAX_RESTARTS = 3
@@ -78,7 +78,11 @@ def apply_stage(
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own progress line
 
-    leases: list[Lease] = [{"ids": list(ids[at : at + ROWS_PER_LEASE])} for at in range(0, len(ids), ROWS_PER_LEASE)]
+    found, places = Workspace.open(uri, create=False).positions(ids)
+    slices = [slice(start, start + ROWS_PER_LEASE) for start in range(0, len(found), ROWS_PER_LEASE)]
+    leases: list[Lease] = [{"ids": found[part], "at": places[part].tolist()} for part in slices]
+    if not leases:
+        return
     # one row per block and one block per call: a batch larger than a block would bundle blocks
     stream = ray.data.from_items(leases, override_num_blocks=len(leases))
     first, most = (max(1, num) for num in num_workers)
@@ -128,12 +132,12 @@ class _Read:
     def __call__(self, lease: Lease) -> Lease:
         ids: list[str] = []
         images: list[Any] = []
-        for part in _fetched(self._workspace, list(lease["ids"])):
+        for part in _fetched(self._workspace, lease):
             ids += part.column("id").to_pylist()
             images += part.column("image").to_pylist() if self._size is None else [_stack(part, self._size)]
         if self._size is None:
-            return {"ids": ids, "encoded": images}
-        return {"ids": ids, "pixels": np.concatenate(images).tobytes()}
+            return {"ids": ids, "at": lease["at"], "encoded": images}
+        return {"ids": ids, "at": lease["at"], "pixels": np.concatenate(images).tobytes()}
 
 
 class _Apply:
@@ -165,12 +169,12 @@ class _Apply:
         if "pixels" in lease:
             assert size is not None
             pixels: Any = torch.from_numpy(np.frombuffer(bytearray(lease["pixels"]), np.uint8)).view(-1, 3, *size.size)
-            rows = self._rows(ids)
+            rows = self._rows(lease)
         elif "encoded" in lease:
-            pixels, rows = decode_on_gpu(lease["encoded"], self._device), self._rows(ids)
+            pixels, rows = decode_on_gpu(lease["encoded"], self._device), self._rows(lease)
         else:
             parts, decoded = [], []
-            for images in _fetched(self._workspace, ids, self._stage.inputs):
+            for images in _fetched(self._workspace, lease, self._stage.inputs):
                 parts.append(images.drop_columns(["image"]))
                 decoded.append(_stack(images, size) if size else _tensors(images))
             rows = pa.concat_tables(parts)
@@ -184,15 +188,19 @@ class _Apply:
         reason = next(iter(staged.reasons.values()), (None, ""))[1]
         return {"table": _ipc(table), "num_images": len(ids), "seconds": seconds, "reason": reason}
 
-    def _rows(self, ids: list[str]) -> pa.Table | None:
+    def _rows(self, lease: Lease) -> pa.Table | None:
         """The stage's inputs."""
-        return self._workspace.fetch(ids, list(self._stage.inputs)) if self._stage.inputs else None
+        if not self._stage.inputs:
+            return None
+        return self._workspace.fetch(list(lease["ids"]), list(self._stage.inputs), list(lease["at"]))
 
 
-def _fetched(workspace: Workspace, ids: Sequence[str], inputs: Sequence[str] = ()) -> Iterator[pa.Table]:
-    """`id`, `image` and `inputs` of the images that are in the table, part by part."""
+def _fetched(workspace: Workspace, lease: Lease, inputs: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """`id`, `image` and `inputs` of a lease's images that are in the table, part by part."""
+    ids, at = list(lease["ids"]), list(lease["at"])
     for start in range(0, len(ids), ROWS_PER_FETCH):
-        yield workspace.fetch(ids[start : start + ROWS_PER_FETCH], ["image", *inputs])
+        part = slice(start, start + ROWS_PER_FETCH)
+        yield workspace.fetch(ids[part], ["image", *inputs], at[part])
 
 
 def _stack(images: pa.Table, size: Preprocessing) -> np.ndarray:

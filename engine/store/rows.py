@@ -38,9 +38,21 @@ def locate(dataset: Any, ids: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarra
     return pa.concat_arrays(found), np.concatenate(positions), np.concatenate(fragments)
 
 
-def fetch(dataset: Any, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+def positions(dataset: Any, ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Ids and positions of the rows with these ids, in table order; see `Workspace.positions`."""
+    found, places, _ = locate(dataset, pa.array(ids, pa.string()))
+    return found.to_pylist(), places
+
+
+def fetch(
+    dataset: Any, ids: Sequence[str], columns: Sequence[str], at: Sequence[int] | np.ndarray | None = None
+) -> pa.Table:
     """`id` and `columns` of the rows with these ids, in the order of `ids`; see `Workspace.fetch`."""
     wanted = list(dict.fromkeys(["id", *columns]))
+    if at is not None and len(ids) and max(at) < dataset.count_rows():
+        taken: pa.Table = dataset.take(list(at), columns=wanted)
+        if taken.column("id").to_pylist() == list(ids):  # else the rows have moved
+            return taken
     asked = pa.array(ids, pa.string())
     if len(asked) <= FEW_IDS:
         names = ", ".join(quote(name) for name in dict.fromkeys(ids))
