@@ -264,9 +264,8 @@ def added(options: argparse.Namespace) -> None:
 
         def bare() -> float:
             before = time.perf_counter()
-            hit = database.search(Search(caller, text=PROMPT, k=1))[0]
-            pixels = database.references(caller, [hit.id])
-            recipe = replace(recipe_of(generator.spec, body), **reference_of(generator.spec, hit.id))
+            pixels = database.retrieve(Search(caller, text=PROMPT, k=1))
+            recipe = replace(recipe_of(generator.spec, body), **reference_of(generator.spec, *pixels))
             generator.generate([recipe], pixels)
             return 1e3 * (time.perf_counter() - before)
 

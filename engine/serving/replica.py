@@ -205,6 +205,7 @@ class GeneratorReplica:
     async def _complete(self, order: Order) -> tuple[list[Recipe], dict[str, np.ndarray]]:
         """The recipes of an order with their references, checked; and the pixels of the references."""
         ids = list(order.references.ids)
+        pixels: dict[str, np.ndarray] = {}
         if order.references.retriever != "none":
             asked = order.references
             search = Search(
@@ -216,8 +217,10 @@ class GeneratorReplica:
                 class_names=asked.class_names,
                 sources=asked.sources,
             )
-            ids = [hit.id for hit in await self.search(search)]
-        pixels = await self._in_thread(self._database.references, order.caller, ids) if ids else {}
+            pixels = await self._in_thread(self._database.retrieve, search)
+            ids = list(pixels)
+        elif ids:
+            pixels = await self._in_thread(self._database.references, order.caller, ids)
         recipes = []
         for number, recipe in enumerate(order.recipes):
             if ids:

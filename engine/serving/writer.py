@@ -210,12 +210,12 @@ class TableWriter:
             if missing := [field for field in table.schema if field.name not in there]:
                 self._workspace.ensure_columns(pa.schema(missing))
             self._accounts.images += table.num_rows
-            receipts.append(write_fragments(uri, "images", table))
+            receipts.append(write_fragments(uri, "images", table, dataset=self._workspace.dataset("images")))
         errors = [batch.tables["errors"] for batch in batches if "errors" in batch.tables]
         if errors:
             table = self._of_this_run(pa.concat_tables(errors))
             self._accounts.errors += table.num_rows
-            receipts.append(write_fragments(uri, "errors", table))
+            receipts.append(write_fragments(uri, "errors", table, dataset=self._workspace.dataset("errors")))
         with Committer(self._workspace) as committer:
             for receipt in receipts:
                 committer.add(receipt)

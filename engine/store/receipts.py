@@ -40,17 +40,19 @@ class Receipt:
         )
 
 
-def write_fragments(uri: str, table_name: str, table: pa.Table, indices: Sequence[int] = ()) -> Receipt:
+def write_fragments(
+    uri: str, table_name: str, table: pa.Table, indices: Sequence[int] = (), dataset: Any = None
+) -> Receipt:
     """Writes rows that are invisible until a `Committer` commits the receipt; durable when this returns.
 
     The rows are cast to the table's current columns; embedding columns that `table` lacks are null. `indices`:
-    plan index of each row, or none. Raises ValueError if the table does not fit.
+    plan index of each row, or none. `dataset`: the table, if it is open. Raises ValueError if the table does not fit.
     """
     import lance
 
     assert len(indices) in (0, table.num_rows), f"{len(indices)} plan indices for {table.num_rows} rows"
     path = f"{uri}/{table_name}.lance"
-    dataset = lance.dataset(path)
+    dataset = lance.dataset(path) if dataset is None else dataset
     rows = conform(table, dataset.schema)
     if not rows.num_rows:
         return Receipt(table_name=table_name, fragments=[], rows=0)

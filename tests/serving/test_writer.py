@@ -146,7 +146,7 @@ def test_a_failing_store_is_an_answer_and_no_end(
 ):
     real = module.write_fragments
 
-    def broken(*arguments: Any) -> Any:
+    def broken(*arguments: Any, **named: Any) -> Any:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(module, "write_fragments", broken)
