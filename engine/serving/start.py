@@ -67,15 +67,15 @@ def serving(config: ServeConfig) -> Iterator[tuple[str, str, bool]]:
 
 
 def _start_serve(config: ServeConfig) -> None:
-    """Starts Ray Serve. Its controller kills a proxy that is not ready in time, as on a busy machine, and starts another;
-    `serve.start` still waits for the killed one, and fails."""
+    """Starts Ray Serve. Its controller kills a proxy that is not ready in time, as on a busy machine, and starts another, while
+    `serve.start` fails with the killed one, or after 60 s."""
     from ray import serve
     from ray.exceptions import RayActorError
 
     options = {"host": config.host, "port": config.port}
     try:
         serve.start(http_options=options)
-    except RayActorError:
+    except (RayActorError, TimeoutError):
         serve.start(http_options=options)  # connects to the controller, which runs
 
 

@@ -20,7 +20,9 @@ import yaml
 from engine.images import decode_image
 from engine.models import load_generator
 from engine.recipe import Recipe
+from engine.serving.config import ServeConfig
 from engine.serving.entry import check_serve_file, config_from
+from engine.serving.start import _start_serve
 from engine.store import Workspace
 from tests.serving.command import ROOT, Server, started
 
@@ -202,6 +204,19 @@ def test_a_stop_answers_what_is_in_flight(server: Server):
         pass
     (run,) = Workspace.open(server.workspace).read("runs", "status = 'finished'").to_pylist()[-1:]
     assert run["run_id"].startswith("serve-")
+
+
+def test_proxies_that_are_late_do_not_end_the_start(monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+
+    def start(http_options: dict[str, Any]) -> None:
+        asked.append(http_options)
+        if len(asked) == 1:
+            raise TimeoutError("HTTP proxies not available after 60s.")
+
+    monkeypatch.setattr("ray.serve.start", start)
+    _start_serve(ServeConfig(port=8123))
+    assert asked == [{"host": "127.0.0.1", "port": 8123}] * 2
 
 
 def test_the_config_file_fits_rays_schema_strictly():
