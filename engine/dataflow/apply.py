@@ -24,6 +24,7 @@ from engine.models.faults import is_device_fault
 from engine.models.gpu_decoding import decode_on_gpu
 from engine.models.preprocessing import Preprocessing
 from engine.store import Workspace
+from engine.store.rows import positions
 
 ROWS_PER_LEASE = 256
 ROWS_PER_FETCH = 64
@@ -78,9 +79,9 @@ def apply_stage(
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own progress line
 
-    found, places = Workspace.open(uri, create=False).positions(ids)
+    found, places = positions(Workspace.open(uri, create=False).dataset("images"), ids)
     slices = [slice(start, start + ROWS_PER_LEASE) for start in range(0, len(found), ROWS_PER_LEASE)]
-    leases: list[Lease] = [{"ids": found[part], "at": places[part].tolist()} for part in slices]
+    leases: list[Lease] = [{"ids": found[part], "at": places[part]} for part in slices]
     if not leases:
         return
     # one row per block and one block per call: a batch larger than a block would bundle blocks

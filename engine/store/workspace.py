@@ -201,18 +201,8 @@ class Workspace:
         reader: pa.RecordBatchReader = scanner.to_reader()
         return reader
 
-    def positions(self, ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
-        """The committed ones of `ids` and the positions `[M] int64` of their rows, in table order, for `fetch`."""
-        return rows.positions(self.dataset("images"), ids)
-
-    def fetch(
-        self, ids: Sequence[str], columns: Sequence[str], at: Sequence[int] | np.ndarray | None = None
-    ) -> pa.Table:
-        """`id` and `columns` of these images, in the order of `ids`; ids that are not in the table are left out.
-
-        `at`: where `positions` found each of them; without it, the ids of the whole table are read if they have no index. Rows
-        that have moved since are found by their ids.
-        """
+    def fetch(self, ids: Sequence[str], columns: Sequence[str], at: Sequence[int] | None = None) -> pa.Table:
+        """`id` and `columns` of these images, in the order of `ids`; absent ones are left out. `at`: see `rows.fetch`."""
         return rows.fetch(self.dataset("images"), ids, columns, at)
 
     def errors(self, run_id: str | None = None) -> pa.Table:

@@ -219,7 +219,7 @@ def test_fetch_gives_the_rows_in_the_order_asked(fifty, asked, few):
 
 
 def test_positions_find_the_committed_rows_in_table_order(fifty):
-    found, at = fifty.positions(recipe_ids([7, 99, 3]))
+    found, at = rows.positions(fifty.dataset("images"), recipe_ids([7, 99, 3]))
     assert found == recipe_ids([3, 7])
     assert fifty.fetch(found, ["seed"], at)["seed"].to_pylist() == [3, 7]
     assert fifty.fetch(found[::-1], ["seed"], at[::-1])["seed"].to_pylist() == [7, 3]
@@ -228,7 +228,7 @@ def test_positions_find_the_committed_rows_in_table_order(fifty):
 @pytest.mark.parametrize("gone", [0, 5, 48])
 def test_rows_that_have_moved_are_found_by_their_ids(workspace, gone):
     add(workspace, image_rows(range(50)))
-    found, at = workspace.positions(recipe_ids([3, 20, 49]))
+    found, at = rows.positions(workspace.dataset("images"), recipe_ids([3, 20, 49]))
     (lost,) = recipe_ids([gone])
     lance.dataset(workspace.table_uri("images")).delete(f"id = '{lost}'")
     assert workspace.fetch(found, ["seed"], at)["seed"].to_pylist() == [3, 20, 49]
