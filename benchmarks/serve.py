@@ -35,7 +35,7 @@ import psutil
 
 from benchmarks.common import machine, show
 from benchmarks.serve_load import Answer, Plan, bitmap
-from benchmarks.serve_peers import BATCH, bare_rate, batch_application, loaded, recipe_of
+from benchmarks.serve_peers import BATCH, bare_rate, batch_application, loaded, recipe_of, reference_of
 
 MIXES = {
     "sizes": (("32x32", 37), ("48x48", 21), ("40x40", 27), ("64x64", 13)),
@@ -284,12 +284,6 @@ def added(options: argparse.Namespace) -> None:
             if number:
                 over.append(served - alone - no_op)
     show("served - bare - no-op", over, "ms (goal: <= 5)")
-
-
-def reference_of(spec: Any, image_id: str) -> dict[str, Any]:
-    """The fields of a recipe with this reference."""
-    fields: dict[str, Any] = spec.recipe_fields(image_id, "img2img", 0.5)
-    return {name: fields[name] for name in ("revision", "reference_id", "reference_mode", "reference_scale")}
 
 
 def add_objects(server: Server, number: int) -> None:

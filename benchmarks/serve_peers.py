@@ -27,6 +27,12 @@ def recipe_of(spec: Any, body: Mapping[str, Any]) -> Recipe:
     )
 
 
+def reference_of(spec: Any, image_id: str) -> dict[str, Any]:
+    """The fields of a recipe with this reference."""
+    fields: dict[str, Any] = spec.recipe_fields(image_id, "img2img", 0.5)
+    return {name: fields[name] for name in ("revision", "reference_id", "reference_mode", "reference_scale")}
+
+
 def loaded() -> Any:
     """The miniature generator with one thread, as in a process of the server."""
     import torch

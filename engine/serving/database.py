@@ -50,11 +50,11 @@ class ImageDatabase:
         where = f"{search.caller.sees} AND {searchable(search.sources, search.datasets, search.class_names)}"
         if column not in self.workspace.embedding_columns():
             raise _empty(search.retriever)
-        found = self.workspace.search(vector, retriever.name, k=search.k, where=where, columns=columns).to_pylist()
+        table = self.workspace.search(vector, retriever.name, k=search.k, where=where, columns=columns)
+        found: list[dict[str, Any]] = table.to_pylist()
         if not found and not self.workspace.count(f"{column} IS NOT NULL"):
             raise _empty(search.retriever)
-        rows: list[dict[str, Any]] = found
-        return rows
+        return found
 
     def retriever(self, name: str) -> Retriever:
         """The retriever `zero`, or the one of a trained head by its name or label. Raises ApiError (400) if there is none."""

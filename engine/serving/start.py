@@ -17,7 +17,7 @@ from engine.serving.keys import KEY_VARIABLE, OWN, hash_key, own_key
 from engine.store import Workspace
 
 PROXY_SECONDS = 300.0
-"""Seconds in which the proxies must answer once all else is ready."""
+"""Seconds in which the proxies must answer after Serve has started."""
 
 
 def run_server(config: ServeConfig) -> int:
@@ -57,7 +57,6 @@ def serving(config: ServeConfig) -> Iterator[tuple[str, str, bool]]:
                 config, secrets.token_bytes(32), {hash_key(key): OWN}, may_grow=not connection.is_private
             )
             serve.run(application, name=NAME, route_prefix="/", logging_config={"log_level": "WARNING"})
-            _wait_for_proxies()
             yield f"http://{config.host}:{config.port}", key, is_new
         finally:
             # a shutdown alone drops what is in flight
@@ -67,8 +66,11 @@ def serving(config: ServeConfig) -> Iterator[tuple[str, str, bool]]:
 
 
 def _start_serve(config: ServeConfig) -> None:
-    """Starts Ray Serve. Its controller kills a proxy that is not ready in time, as on a busy machine, and starts another, while
-    `serve.start` fails with the killed one, or after 60 s."""
+    """Starts Ray Serve; returns when its proxies answer.
+
+    Its controller kills a proxy that is not ready in time, as on a busy machine, and starts another, while `serve.start` fails with
+    the killed one, or after 60 s. Raises RunFailed after `PROXY_SECONDS`.
+    """
     from ray import serve
     from ray.exceptions import RayActorError
 
@@ -77,15 +79,6 @@ def _start_serve(config: ServeConfig) -> None:
         serve.start(http_options=options)
     except (RayActorError, TimeoutError):
         serve.start(http_options=options)  # connects to the controller, which runs
-
-
-def _wait_for_proxies() -> None:
-    """Returns when each proxy answers; `serve.run` counts one that was killed as ready.
-
-    Raises RunFailed after `PROXY_SECONDS`.
-    """
-    from ray import serve
-
     patience = time.monotonic() + PROXY_SECONDS
     while not (found := serve.status().proxies) or any(state != "HEALTHY" for state in found.values()):
         if time.monotonic() > patience:

@@ -38,16 +38,10 @@ def locate(dataset: Any, ids: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarra
     return pa.concat_arrays(found), np.concatenate(positions), np.concatenate(fragments)
 
 
-def positions(dataset: Any, ids: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The ids that have a row, and the positions of these rows, in table order, for `fetch`."""
-    found, places, _ = locate(dataset, pa.array(ids, pa.string()))
-    return found.to_pylist(), places.tolist()
-
-
 def fetch(dataset: Any, ids: Sequence[str], columns: Sequence[str], at: Sequence[int] | None = None) -> pa.Table:
     """`id` and `columns` of the rows with these ids, in the order of `ids`; see `Workspace.fetch`.
 
-    `at`: where `positions` found each of them. Without it, and without an index on `id`, the ids of the whole table are read.
+    `at`: the position at which `locate` found each of them. Without it, and without an index on `id`, the ids of the whole table are read.
     Rows that have moved since are found by their ids.
     """
     wanted = list(dict.fromkeys(["id", *columns]))

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ import openai
 import pytest
 import yaml
 
+from engine.failures import RunFailed
 from engine.images import decode_image
 from engine.models import load_generator
 from engine.recipe import Recipe
@@ -206,8 +208,9 @@ def test_a_stop_answers_what_is_in_flight(server: Server):
     assert run["run_id"].startswith("serve-")
 
 
-def test_proxies_that_are_late_do_not_end_the_start(monkeypatch: pytest.MonkeyPatch):
+def test_the_start_waits_for_proxies_that_are_late(monkeypatch: pytest.MonkeyPatch):
     asked: list[Any] = []
+    states = [{}, {"node": "STARTING"}, {"node": "HEALTHY", "other": "UNHEALTHY"}, {"node": "HEALTHY"}]
 
     def start(http_options: dict[str, Any]) -> None:
         asked.append(http_options)
@@ -215,8 +218,18 @@ def test_proxies_that_are_late_do_not_end_the_start(monkeypatch: pytest.MonkeyPa
             raise TimeoutError("HTTP proxies not available after 60s.")
 
     monkeypatch.setattr("ray.serve.start", start)
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(proxies=states.pop(0)))
     _start_serve(ServeConfig(port=8123))
     assert asked == [{"host": "127.0.0.1", "port": 8123}] * 2
+    assert states == []
+
+
+def test_proxies_that_never_answer_are_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ray.serve.start", lambda http_options: None)
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(proxies={"node": "STARTING"}))
+    monkeypatch.setattr("engine.serving.start.PROXY_SECONDS", 0.0)
+    with pytest.raises(RunFailed, match="proxy did not answer"):
+        _start_serve(ServeConfig(port=8123))
 
 
 def test_the_config_file_fits_rays_schema_strictly():

@@ -218,9 +218,16 @@ def test_fetch_gives_the_rows_in_the_order_asked(fifty, asked, few):
     assert found["image"].to_pylist() == [b"image %d" % index for index in present]
 
 
-def test_positions_find_the_committed_rows_in_table_order(fifty):
-    found, at = rows.positions(fifty.dataset("images"), recipe_ids([7, 99, 3]))
+def located(workspace, asked):
+    found, at, _ = rows.locate(workspace.dataset("images"), pa.array(recipe_ids(asked)))
+    return found.to_pylist(), at.tolist()
+
+
+def test_rows_are_read_at_their_positions_without_a_search(fifty, monkeypatch):
+    found, at = located(fifty, [7, 99, 3])
     assert found == recipe_ids([3, 7])
+    monkeypatch.setattr(rows, "FEW_IDS", -1)
+    monkeypatch.setattr(rows, "locate", None)  # neither a filter nor a scan is left
     assert fifty.fetch(found, ["seed"], at)["seed"].to_pylist() == [3, 7]
     assert fifty.fetch(found[::-1], ["seed"], at[::-1])["seed"].to_pylist() == [7, 3]
 
@@ -228,7 +235,7 @@ def test_positions_find_the_committed_rows_in_table_order(fifty):
 @pytest.mark.parametrize("gone", [0, 5, 48])
 def test_rows_that_have_moved_are_found_by_their_ids(workspace, gone):
     add(workspace, image_rows(range(50)))
-    found, at = rows.positions(workspace.dataset("images"), recipe_ids([3, 20, 49]))
+    found, at = located(workspace, [3, 20, 49])
     (lost,) = recipe_ids([gone])
     lance.dataset(workspace.table_uri("images")).delete(f"id = '{lost}'")
     assert workspace.fetch(found, ["seed"], at)["seed"].to_pylist() == [3, 20, 49]
