@@ -7,7 +7,8 @@
 
 The packages are those of pyproject.toml in the versions of requirements.lock, for x86-64 Linux. `--present` names a file with the packages
 that are there already, a name per line (the names in `pip list` there); those whose name begins with one of `nvidia-`, `cuda-` or `triton` come
-with torch. Needs uv (`make install` brings it) and xz here, and bash, xz and tar there.
+with torch. Leave out of the file what is there but too old for the lock's other packages: Ray Serve's gRPC packages need their own
+`grpcio`. Needs uv (`make install` brings it) and xz here, and bash, xz and tar there.
 """
 
 import argparse
