@@ -166,9 +166,13 @@ class Round:
         self.said = said.read_text(errors="replace")
 
     def _take_over(self, first: "subprocess.Popen[bytes]", said: Path) -> None:
-        """Stops the driver until another has ended the plan, and wakes it up."""
+        """Stops the driver until another has ended the plan, and wakes it up.
+
+        One that had ended its run by then, and was merging files, may end well: it has nothing left to lose.
+        """
         first.send_signal(signal.SIGSTOP)
         try:
+            had_ended = "running" not in self.workspace.runs()["status"].to_pylist()
             self._run(None)
             rows, second = self.workspace.count(), self.said
         finally:
@@ -177,7 +181,7 @@ class Round:
             first.wait(300)
         self._note(first, said)
         self.codes[-2:] = reversed(self.codes[-2:])
-        if self.codes[-2] == 0 or "took over" not in self.said:
+        if not had_ended and (self.codes[-2] == 0 or "took over" not in self.said):
             self.problems.append(f"the driver that was taken over ended with {self.codes[-2]}: {self.said[-300:]}")
         if self.codes[-1] == 0 and self.workspace.count() != rows:
             self.problems.append(f"the driver that was taken over changed {rows} rows to {self.workspace.count()}")
