@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.gc_pause import gc_paused
 from engine.models.loading_errors import loading_errors
 from engine.models.precision import check_dtype, encoder_dtype
 from engine.models.preprocessing import Preprocessing
@@ -185,6 +186,7 @@ def default_batch_size(device: str) -> int:
     return BATCH_SIZES["cuda" if device.startswith("cuda") else "cpu"]
 
 
+@gc_paused()
 def load_encoder(
     name: str, *, device: str = "cpu", batch_size: int | None = None, dtype: str | None = None
 ) -> ImageEncoder:

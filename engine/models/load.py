@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from engine.gc_pause import gc_paused
 from engine.models.generator import DiffusionGenerator
 from engine.models.generators import adapter_of, pipeline_class
 from engine.models.loading_errors import loading_errors
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@gc_paused()
 def load_generator(
     generator: str | GeneratorSpec, *, device: str = "cpu", batch_size: int | None = None, dtype: str | None = None
 ) -> DiffusionGenerator:
