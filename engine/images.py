@@ -73,18 +73,22 @@ def decode_image(data: bytes) -> np.ndarray:
         raise ValueError(f"the image cannot be decoded ({_one_line(error)})") from None
 
 
-def is_plain_jpeg(data: bytes) -> bool:
-    """Whether the bytes begin like an upright JPEG in colour or grey, of an allowed size: any JPEG decoder shows its pixels as they are."""
+def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of what begins like an upright JPEG in colour or grey, of an allowed size: any JPEG decoder shows its pixels as they are.
+
+    None for everything else.
+    """
     from PIL import Image
 
     if not data.startswith(b"\xff\xd8\xff"):
-        return False
+        return None
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             _check_size(image.width, image.height)
-            return image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION, 1) == 1
+            is_plain = image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION, 1) == 1
+            return (image.height, image.width) if is_plain else None
     except Exception:  # the decoder that reads it whole says what is wrong
-        return False
+        return None
 
 
 class _TooLarge(ValueError):

@@ -186,7 +186,8 @@ class _Apply:
             pixels: Any = torch.from_numpy(np.frombuffer(bytearray(lease["pixels"]), np.uint8)).view(-1, 3, *size.size)
             rows = self._rows(lease)
         elif "encoded" in lease:
-            pixels, rows = decode_on_gpu(lease["encoded"], self._device), self._rows(lease)
+            assert size is not None
+            pixels, rows = decode_on_gpu(lease["encoded"], size, self._device), self._rows(lease)
         else:
             parts, decoded = [], []
             for images in _fetched(self._workspace, lease, self._stage.inputs):

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 BATCH_SIZES = {"cpu": 64, "cuda": 256}
 """Images per forward pass by type of device. On an H100, ViT-B/32 makes 14,000 images/s in batches of 64, 30,300 in batches of
 256 and 31,300 in batches of 1,024 (benchmarks/results)."""
-RESIZED_BYTES = 128 << 20
-"""Bytes of images of one size that are uploaded and resized together."""
 
 
 class ImageEncoder:
@@ -116,20 +114,7 @@ class ImageEncoder:
         _check_images(images)
         if isinstance(images, torch.Tensor):
             return self.preprocessing.resize(self._to_device(images))
-        sizes: dict[torch.Size, list[int]] = {}
-        for number, image in enumerate(images):
-            sizes.setdefault(image.shape, []).append(number)
-        at_once = {size: max(1, RESIZED_BYTES // size.numel()) for size in sizes}
-        resized = [
-            self.preprocessing.resize(self._to_device([images[row] for row in rows[start : start + at_once[size]]]))
-            for size, rows in sizes.items()
-            for start in range(0, len(rows), at_once[size])
-        ]
-        batch = torch.cat(resized)
-        if len(sizes) == 1:
-            return batch
-        order = torch.tensor([row for rows in sizes.values() for row in rows])
-        return batch[order.argsort().to(self.device)]
+        return self.preprocessing.resize_all(images, self._to_device)
 
     def _to_device(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> "torch.Tensor":
         """uint8 `[B, 3, H, W]` on the encoder's device, of images of one size."""

@@ -1,6 +1,6 @@
 """Resizing of images for an encoder. It needs no weights, so CPU workers can do it before the encoder's device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+RESIZED_BYTES = 128 << 20
+"""Bytes of images of one size that are resized together."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,33 @@ class Preprocessing:
         resized = F.resize(image, target, interpolation=mode, antialias=True)
         assert isinstance(resized, torch.Tensor)
         return F.center_crop(resized, list(self.size))
+
+    def resize_all(
+        self,
+        images: "Sequence[torch.Tensor]",
+        batch_of: "Callable[[Sequence[torch.Tensor]], torch.Tensor] | None" = None,
+    ) -> "torch.Tensor":
+        """`resize` of images `[3, H, W]` of any sizes, those of one size together: uint8 `[N, 3, h, w]`, in their order.
+
+        `batch_of` makes a batch `[B, 3, H, W]` of images of one size, on the device that resizes; `torch.stack` if not given.
+        """
+        import torch
+
+        together = batch_of or (lambda some: torch.stack(list(some)))
+        sizes: dict[torch.Size, list[int]] = {}
+        for number, image in enumerate(images):
+            sizes.setdefault(image.shape, []).append(number)
+        at_once = {size: max(1, RESIZED_BYTES // size.numel()) for size in sizes}
+        resized = [
+            self.resize(together([images[row] for row in rows[start : start + at_once[size]]]))
+            for size, rows in sizes.items()
+            for start in range(0, len(rows), at_once[size])
+        ]
+        batch = torch.cat(resized)
+        if len(sizes) == 1:
+            return batch
+        order = torch.tensor([row for rows in sizes.values() for row in rows])
+        return batch[order.argsort().to(batch.device)]
 
     def resize_by_products(self, images: "torch.Tensor") -> "torch.Tensor":
         """`resize` of images uint8 `[..., 3, H, W]` as two matrix products, for the modes `squash` and `shortest`.

@@ -31,7 +31,7 @@ class Alone:
     num_gpus: float = 1.0
     needs_gpu: bool = False
     rejects: bool = False
-    preprocessing: Preprocessing | None = None
+    preprocessing: Preprocessing = field(default_factory=lambda: Preprocessing((8, 8), "squash", "bilinear"))
 
     def load(self, device: str) -> None:
         self._inside = threading.Lock()
@@ -54,9 +54,9 @@ def test_leases_are_decoded_side_by_side_and_their_seconds_count_once(tmp_path: 
     worker = apply._Apply(uri, Alone(), "cpu")
     together, decode = threading.Barrier(LEASES, timeout=60), apply.decode_on_gpu
 
-    def wait_and_decode(data: list[bytes], device: str) -> list[torch.Tensor]:
+    def wait_and_decode(data: list[bytes], size: Preprocessing, device: str) -> torch.Tensor:
         together.wait()  # broken after a minute if leases come one after another
-        return decode(data, device)
+        return decode(data, size, device)
 
     monkeypatch.setattr(apply, "decode_on_gpu", wait_and_decode)
     leases = [{"ids": [str(level)], "at": [0], "encoded": [png(level)]} for level in range(LEASES)]

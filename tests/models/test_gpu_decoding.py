@@ -6,10 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.images import decode_image, is_plain_jpeg
+from engine.images import decode_image, plain_jpeg_size
 from engine.models import gpu_decoding
 from engine.models.gpu_decoding import decode_on_gpu
+from engine.models.preprocessing import Preprocessing
 
+SIZE = Preprocessing((16, 16), "shortest", "bicubic")
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8))
 
 
@@ -41,13 +43,25 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_jpegs_that_every_decoder_shows_alike_are_plain(kind: str):
     data, is_plain = KINDS[kind]
-    assert is_plain_jpeg(data) == is_plain
+    assert plain_jpeg_size(data) == ((24, 40) if is_plain else None)
 
 
-def test_without_a_gpu_the_pixels_are_those_of_the_processor():
-    data = [encoded("JPEG"), encoded("PNG"), turned(), encoded("JPEG", PICTURE.convert("L"))]
-    for found, one in zip(decode_on_gpu(data, "cpu"), data, strict=True):
-        assert np.array_equal(found.numpy(), np.moveaxis(decode_image(one), 2, 0))
+def test_images_of_all_kinds_and_sizes_come_in_their_order_as_a_processor_resizes_them(monkeypatch: pytest.MonkeyPatch):
+    wide = encoded("JPEG", PICTURE.resize((60, 24)))
+    data = [encoded("JPEG"), encoded("PNG"), turned(), wide, encoded("JPEG", PICTURE.convert("L")), wide]
+    expected = np.stack([SIZE.resize_array(decode_image(one)) for one in data])
+    assert np.array_equal(decode_on_gpu(data, SIZE, "cpu").numpy(), expected)
+    calls: list[int] = []
+    real = gpu_decoding._decode_jpegs
+    monkeypatch.setattr(
+        gpu_decoding, "_decode_jpegs", lambda some, device: calls.append(len(some)) or real(some, device)
+    )
+    monkeypatch.setattr(gpu_decoding, "DECODED_BYTES", 3 * 24 * 100)
+    assert np.array_equal(decode_on_gpu(data, SIZE, "cpu").numpy(), expected)
+    assert calls == [2, 2], "a part holds images of 40 and 60 columns, and no third"
+    monkeypatch.setattr(gpu_decoding, "DECODED_BYTES", 1)
+    assert np.array_equal(decode_on_gpu(data, SIZE, "cpu").numpy(), expected)
+    assert calls[2:] == [1, 1, 1, 1], "an image that is larger than a part is decoded alone"
 
 
 def test_a_jpeg_that_the_gpu_refuses_is_decoded_alone_and_the_others_are_not_lost(monkeypatch: pytest.MonkeyPatch):
@@ -72,13 +86,14 @@ def test_a_jpeg_that_the_gpu_refuses_is_decoded_alone_and_the_others_are_not_los
 
 def test_what_is_no_image_is_one_sentence():
     with pytest.raises(ValueError, match="the image cannot be decoded"):
-        decode_on_gpu([encoded("JPEG"), b"\xff\xd8\xff and more"], "cpu")
+        decode_on_gpu([encoded("JPEG"), b"\xff\xd8\xff and more"], SIZE, "cpu")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_nearly_the_same_pixels():
     smooth = encoded("JPEG", PICTURE.resize((512, 384), Image.Resampling.BICUBIC), quality=95)
-    (found,) = decode_on_gpu([smooth], "cuda")
+    whole = Preprocessing((384, 512), "squash", "bicubic")
+    (found,) = decode_on_gpu([smooth], whole, "cuda")
     assert found.device.type == "cuda"
     assert np.abs(found.cpu().numpy().astype(int) - np.moveaxis(decode_image(smooth), 2, 0)).mean() < 4
