@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,8 @@ from engine.store.rows import locate
 ROWS_PER_LEASE = 256
 ROWS_PER_FETCH = 64
 """Images that are read from the table at once: 26 MB of photographs of 512 x 512."""
+WHOLE_BYTES = 256 << 20
+"""Bytes of pixels of original size that a stage takes at once: seven photographs of 12 megapixels."""
 MAX_READERS = 64
 """Reading processes that may join where the cluster grows."""
 CALLS_AT_ONCE = 3
@@ -177,35 +178,42 @@ class _Apply:
             os._exit(1)  # Ray gives the images to a new process; an error would end the whole run
 
     def _process(self, lease: Lease) -> Lease:
+        started = time.perf_counter()
+        tables: list[pa.Table] = []
+        num_images, seconds, reason = 0, 0.0, ""
+        for ids, pixels, rows in self._parts(lease):
+            views: Views = {self._stage.preprocessing: pixels}
+            with self._turn:  # leases are decoded side by side; a stage is called by one of them at a time
+                staged = self._stages.run_on(ids, views, rows)
+                ended = time.perf_counter()
+                seconds += ended - max(started, self._ended)  # a second that leases share counts once
+                self._ended = ended
+            kept = pa.array([ids[at] for at in staged.kept], pa.string())
+            tables.append(pa.table({"id": kept} | staged.columns))
+            num_images += len(ids)
+            reason = next(iter(staged.reasons.values()), (None, reason))[1]
+        table = _ipc(pa.concat_tables(tables))
+        return {"table": table, "num_images": num_images, "seconds": seconds, "reason": reason}
+
+    def _parts(self, lease: Lease) -> Iterator[tuple[list[str], Any, pa.Table | None]]:
+        """Ids, pixels and inputs of the images: all at once if they are resized, else as many as `WHOLE_BYTES` hold."""
         import torch
 
         ids, size = list(lease["ids"]), self._stage.preprocessing
-        started = time.perf_counter()
         if "pixels" in lease:
             assert size is not None
-            pixels: Any = torch.from_numpy(np.frombuffer(bytearray(lease["pixels"]), np.uint8)).view(-1, 3, *size.size)
-            rows = self._rows(lease)
+            pixels = torch.from_numpy(np.frombuffer(bytearray(lease["pixels"]), np.uint8)).view(-1, 3, *size.size)
+            yield ids, pixels, self._rows(lease)
         elif "encoded" in lease:
             assert size is not None
-            pixels, rows = decode_on_gpu(lease["encoded"], size, self._device), self._rows(lease)
+            yield ids, decode_on_gpu(lease["encoded"], size, self._device), self._rows(lease)
+        elif size:
+            parts = [(_stack(part, size), part) for part in _fetched(self._workspace, lease, self._stage.inputs)]
+            rows = pa.concat_tables(part.drop_columns(["image"]) for _, part in parts)
+            yield _ids(rows), torch.from_numpy(np.concatenate([pixels for pixels, _ in parts])), rows
         else:
-            parts, decoded = [], []
-            for images in _fetched(self._workspace, lease, self._stage.inputs):
-                parts.append(images.drop_columns(["image"]))
-                decoded.append(_stack(images, size) if size else _tensors(images))
-            rows = pa.concat_tables(parts)
-            ids = rows.column("id").to_pylist()
-            pixels = torch.from_numpy(np.concatenate(decoded)) if size else list(chain.from_iterable(decoded))
-        views: Views = {size: pixels}
-        with self._turn:  # leases are decoded side by side; a stage is called by one of them at a time
-            staged = self._stages.run_on(ids, views, rows)
-            ended = time.perf_counter()
-            seconds = ended - max(started, self._ended)  # a second that leases share counts once
-            self._ended = ended
-        kept = pa.array([ids[at] for at in staged.kept], pa.string())
-        table = pa.table({"id": kept} | staged.columns)
-        reason = next(iter(staged.reasons.values()), (None, ""))[1]
-        return {"table": _ipc(table), "num_images": len(ids), "seconds": seconds, "reason": reason}
+            for some, whole in _whole(_fetched(self._workspace, lease, self._stage.inputs)):
+                yield _ids(some), whole, some
 
     def _rows(self, lease: Lease) -> pa.Table | None:
         """The stage's inputs."""
@@ -228,11 +236,30 @@ def _stack(images: pa.Table, size: Preprocessing) -> np.ndarray:
     return np.stack(pixels) if pixels else np.zeros((0, 3, *size.size), np.uint8)
 
 
-def _tensors(images: pa.Table) -> list[Any]:
+def _whole(parts: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, list[Any]]]:
+    """Rows without the encoded image, and pixels uint8 `[3, H, W]`, up to `WHOLE_BYTES` of them at a time; something even if there is no row."""
     import torch
 
-    arrays = (decode_image(data.as_py()) for data in images.column("image"))
-    return [torch.from_numpy(np.moveaxis(array, 2, 0).copy()) for array in arrays]
+    rows: list[pa.Table] = []
+    pixels: list[Any] = []
+    weight, is_first = 0, True
+    for part in parts:
+        facts = part.drop_columns(["image"])
+        rows.append(facts.slice(0, 0))
+        for number, data in enumerate(part.column("image")):
+            pixels.append(torch.from_numpy(np.moveaxis(decode_image(data.as_py()), 2, 0).copy()))
+            rows.append(facts.slice(number, 1))
+            weight += pixels[-1].nbytes
+            if weight >= WHOLE_BYTES:
+                yield pa.concat_tables(rows), pixels
+                rows, pixels, weight, is_first = [], [], 0, False
+    if pixels or is_first:
+        yield pa.concat_tables(rows), pixels
+
+
+def _ids(rows: pa.Table) -> list[str]:
+    found: list[str] = rows.column("id").to_pylist()
+    return found
 
 
 def _ipc(table: pa.Table) -> bytes:

@@ -1,4 +1,4 @@
-"""A worker that decodes on its GPU: leases side by side, one call of the stage at a time, shared seconds counted once."""
+"""What one worker of a stage over committed images holds at once, and what it counts."""
 
 import io
 import threading
@@ -17,6 +17,7 @@ from PIL import Image
 from engine.dataflow import apply
 from engine.models.preprocessing import Preprocessing
 from engine.store import Workspace
+from tests.store.helpers import add, recipe_ids, sound_rows
 
 LEASES = 3
 
@@ -70,3 +71,56 @@ def test_leases_are_decoded_side_by_side_and_their_seconds_count_once(tmp_path: 
     seconds = [one["seconds"] for one in found]
     assert min(seconds) > 0
     assert sum(seconds) <= passed
+
+
+@dataclass
+class Whole:
+    """A stage for images of their original size that notes how many it gets, and refuses one of them."""
+
+    refused: str
+    name: str = "whole"
+    columns: pa.Schema = field(default_factory=lambda: pa.schema([("level", pa.float64())]))
+    inputs: tuple[str, ...] = ("seed",)
+    num_gpus: float = 0.0
+    needs_gpu: bool = False
+    rejects: bool = False
+    preprocessing: None = None
+    calls: list[list[int]] = field(default_factory=list)
+
+    def load(self, device: str) -> None:
+        """Loads nothing."""
+
+    def __call__(self, block: pa.RecordBatch, pixels: Any) -> pa.RecordBatch:
+        self.calls.append(block.column("seed").to_pylist())
+        reasons = ["refused" if one == self.refused else None for one in block.column("id").to_pylist()]
+        levels = [float(image.float().mean()) for image in pixels]
+        schema = self.columns.append(pa.field("reason", pa.string()))
+        return pa.RecordBatch.from_pydict({"level": levels, "reason": reasons}, schema=schema)
+
+
+def test_large_images_reach_a_stage_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    workspace = Workspace.open(tmp_path / "workspace")
+    workspace.ensure_encoder("a", 4)
+    add(workspace, sound_rows(range(7)))
+    ids = recipe_ids(range(7))
+    at_once = Whole(refused=ids[3])
+    lease = {"ids": ids, "at": list(range(7))}
+    expected = apply._Apply(workspace.uri, at_once, "cpu")(lease)
+    assert at_once.calls == [list(range(7))]
+    monkeypatch.setattr(apply, "WHOLE_BYTES", 3 * 3 * 8 * 8)
+    few = Whole(refused=ids[3])
+    found = apply._Apply(workspace.uri, few, "cpu")(lease)
+    assert few.calls == [[0, 1, 2], [3, 4, 5], [6]]
+    table = apply._read_ipc(found["table"])
+    assert table.equals(apply._read_ipc(expected["table"]))
+    assert table["id"].to_pylist() == ids[:3] + ids[4:]
+    assert (found["num_images"], found["reason"]) == (7, "refused")
+    assert found["seconds"] > 0
+
+
+def test_images_that_were_deleted_meanwhile_are_no_rows(tmp_path: Path):
+    workspace = Workspace.open(tmp_path / "workspace")
+    workspace.ensure_encoder("a", 4)
+    add(workspace, sound_rows(range(2)))
+    found = apply._Apply(workspace.uri, Whole(refused=""), "cpu")({"ids": ["gone"], "at": [0]})
+    assert (apply._read_ipc(found["table"]).num_rows, found["num_images"]) == (0, 0)
