@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from engine.dataflow.apply import MAX_RESTARTS
@@ -237,19 +238,11 @@ class _Fitter:
             dtype = "float32" if self._device == "cpu" else "bfloat16"
             self._generator = load_generator(self._spec, device=self._device, dtype=dtype)
         started = time.perf_counter()
-        images = Workspace.open(self._uri, create=False).fetch(
-            sorted({one for job in jobs for one in job.reference_ids}), ["image"]
-        )
-        encoded = dict(zip(images.column("id").to_pylist(), images.column("image").to_pylist(), strict=True))
+        workspace = Workspace.open(self._uri, create=False)
+        references = [self._references(workspace, job) for job in jobs]
         categories = [
-            Category(
-                job.token,
-                [_shrunk(decode_image(encoded[one]), job.shrink_to) for one in job.reference_ids],
-                job.templates,
-                job.noise_seed,
-                job.source,
-            )
-            for job in jobs
+            Category(job.token, pixels, job.templates, job.noise_seed, job.source)
+            for job, (pixels, _) in zip(jobs, references, strict=True)
         ]
         try:
             fitted = fit_tokens(self._generator, categories, self._config)
@@ -264,19 +257,22 @@ class _Fitter:
                 "weights": one.token.to_bytes() if one.token else b"",
                 "losses": one.losses,
                 "settings": settings,
-                "reference_bytes": sum(len(encoded[name]) for name in job.reference_ids),
+                "reference_bytes": num_bytes,
             }
-            for job, one in zip(jobs, fitted, strict=True)
+            for (_, num_bytes), one in zip(references, fitted, strict=True)
         ]
         return rows, time.perf_counter() - started
 
+    def _references(self, workspace: Workspace, job: TokenJob) -> tuple[list[np.ndarray], int]:
+        """The references of a job at the generator's size, and their bytes; decoded one by one, since a batch has hundreds, of any size."""
+        from engine.models.references import fit
 
-def _shrunk(pixels: Any, side: int) -> Any:
-    """The image shrunk to cover `side` pixels; unchanged for 0."""
-    from engine.models.references import fit
-
-    if not side:
-        return pixels
-    import numpy as np
-
-    return np.asarray(fit(pixels, side, side))
+        found = workspace.fetch(list(job.reference_ids), ["image"])
+        encoded = dict(zip(found["id"].to_pylist(), found["image"].to_pylist(), strict=True))
+        spec, fitted = self._generator.spec, []
+        for one in job.reference_ids:
+            pixels = decode_image(encoded[one])
+            if job.shrink_to:
+                pixels = np.asarray(fit(pixels, job.shrink_to, job.shrink_to))
+            fitted.append(np.asarray(fit(pixels, spec.height, spec.width)))
+        return fitted, sum(len(encoded[one]) for one in job.reference_ids)

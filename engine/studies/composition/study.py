@@ -16,6 +16,7 @@ from engine.studies.base import run_study
 from engine.studies.composition.config import SHIPPED, CompositionConfig
 from engine.studies.composition.judge import PLAIN, CompositionJudge, Shown, context_of, phrases
 from engine.studies.composition.presentation import OUTCOMES, figures, findings
+from engine.studies.image_set import stored_images
 from engine.studies.realrag.judge import ImageSet, Row, load_images, shown_classes
 from engine.studies.realrag.retrievers import Key
 from engine.studies.realrag.study import RealRag
@@ -25,6 +26,8 @@ from engine.world.captions import with_article
 
 SHOWN_CLASSES = 3
 """Lines of a contact sheet."""
+PAIRS_AT_ONCE = 64
+"""Images whose pixels are compared with those of their references at a time."""
 BY = ("branch", "method", "dataset", "group", "prompt")
 
 
@@ -189,15 +192,16 @@ class Composition(RealRag):
 def _likeness(workspace: Workspace, images: ImageSet) -> np.ndarray:
     """`[N]` correlation of each image's pixels with those of its reference; NaN without one."""
     pairs = list(zip(images.ids, images.reference_ids, strict=True))
-    found = workspace.fetch(list(dict.fromkeys(one for pair in pairs if pair[1] for one in pair)), ["image"])
-    pixels = {
-        name: decode_image(data).astype(np.float32).ravel()
-        for name, data in zip(found.column("id").to_pylist(), found.column("image").to_pylist(), strict=True)
-    }
+    found: list[float] = []
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = pairs[start : start + PAIRS_AT_ONCE]
+        encoded = stored_images(workspace, [one for pair in some if pair[1] for one in pair])
+        pixels = {name: decode_image(data).astype(np.float32).ravel() for name, data in encoded.items()}
+        found += [_correlation(pixels.get(one), pixels.get(other)) for one, other in some]
+    return np.array(found)
 
-    def correlation(one: str, other: str) -> float:
-        if one not in pixels or other not in pixels or len(pixels[one]) != len(pixels[other]):
-            return float("nan")
-        return float(np.corrcoef(pixels[one], pixels[other])[0, 1])
 
-    return np.array([correlation(one, other) for one, other in pairs])
+def _correlation(one: np.ndarray | None, other: np.ndarray | None) -> float:
+    if one is None or other is None or len(one) != len(other):
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])
