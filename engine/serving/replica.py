@@ -18,6 +18,7 @@ from engine.dataflow.rows import Pricing, Row
 from engine.images import content_hash, decode_image, encode_png
 from engine.models import DiffusionGenerator, generator_spec, load_encoder, load_generator
 from engine.models.device import device_name
+from engine.models.preprocessing import Preprocessing
 from engine.recipe import Recipe
 from engine.serving.config import ServeConfig
 from engine.serving.database import ImageDatabase
@@ -92,6 +93,8 @@ class GeneratorReplica:
         """Embeds and encodes what was made, while the device makes the next batch."""
         self._finisher = Finisher(self._embed, self._commit, self._encoding, self._pricing.usd_per_device_second)
         self._searching = ThreadPoolExecutor(1, "search")
+        self._reading = ThreadPoolExecutor(1, "read")
+        """Decodes what is uploaded, one image after the other: a small file may hold 64 million pixels."""
         self._encoder_lock = threading.Lock()
         if config.warm_up and not self._generator.adapter.needs_reference:
             self.queue.warm_up(_sample_recipe(self._generator))
@@ -106,6 +109,7 @@ class GeneratorReplica:
         self.queue.close()
         self._encoding.shutdown()
         self._searching.shutdown()
+        self._reading.shutdown()
 
     async def generate(self, order: Order) -> list[Served]:
         """All images of an order. Raises ApiError."""
@@ -175,7 +179,8 @@ class GeneratorReplica:
     async def add(self, new: NewObject) -> list[str]:
         """Embeds and commits real images; those that the table has are not added again. Raises ApiError."""
         owner = None if new.shared else new.caller.key_id
-        rows, pixels = await asyncio.to_thread(_read, new, owner)
+        size = None if new.is_reference_only else self._encoder.preprocessing
+        rows, pixels = await asyncio.get_running_loop().run_in_executor(self._reading, _read, new, owner, size)
         columns: dict[str, np.ndarray] = {}
         if new.is_reference_only:
             seconds = 0.0
@@ -360,8 +365,8 @@ def _sample_recipe(generator: DiffusionGenerator) -> Recipe:
     return Recipe(source="generative", dataset="", class_index=0, class_name="", prompt="a photo", **fields)
 
 
-def _read(new: NewObject, owner: str | None) -> tuple[list[Row], list[np.ndarray]]:
-    """The rows of new images, and their pixels. Raises ApiError (400) for what is not an image."""
+def _read(new: NewObject, owner: str | None, size: Preprocessing | None) -> tuple[list[Row], list[np.ndarray]]:
+    """The rows of new images, and their pixels `[h, w, 3]` at this size, none without it. Raises ApiError (400) for what is not an image."""
     rows, pixels = [], []
     for number, data in enumerate(new.images):
         try:
@@ -379,5 +384,6 @@ def _read(new: NewObject, owner: str | None) -> tuple[list[Row], list[np.ndarray
         )
         stored = Stored(data, key, image.shape[0], image.shape[1])
         rows.append(Row(0, recipe, Made(stored=stored), make_seconds=0.0, stored=stored))
-        pixels.append(image)
+        if size is not None:
+            pixels.append(np.moveaxis(size.resize_array(image), 0, 2))
     return rows, pixels
