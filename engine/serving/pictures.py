@@ -36,7 +36,7 @@ def thumbnail(data: bytes, width: int) -> bytes:
     """WebP of the image, at most `width` pixels wide."""
     from PIL import Image
 
-    image = Image.fromarray(decode_image(data))
+    image = Image.fromarray(decode_image(data, least_side=2 * width))  # twice, so that what is left to shrink is smooth
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))))
     buffer = io.BytesIO()
