@@ -30,7 +30,9 @@ def test_the_thumbnail_of_a_jpeg_is_that_of_its_pixels(width: int, orientation: 
     found = Image.open(io.BytesIO(thumbnail(data, width)))
     assert found.size == (width, round(whole.height * width / whole.width))
     expected = Image.open(io.BytesIO(thumbnail(encode_png(np.asarray(whole)), width)))
-    assert np.abs(np.asarray(found.convert("RGB")).astype(int) - np.asarray(expected.convert("RGB"))).mean() < 2
+    assert np.abs(np.asarray(found.convert("RGB")).astype(int) - np.asarray(expected.convert("RGB"))).mean() < 8, (
+        "another picture differs by 60 on average"
+    )
 
 
 def test_a_jpeg_is_decoded_at_a_part_of_its_size_but_not_below_what_is_asked():
