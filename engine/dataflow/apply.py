@@ -28,6 +28,8 @@ from engine.store import Workspace
 from engine.store.rows import locate
 
 ROWS_PER_LEASE = 256
+LEASE_BYTES = 256 << 20
+"""Encoded bytes of a lease, about: 50 photographs of 12 megapixels."""
 ROWS_PER_FETCH = 64
 """Images that are read from the table at once: 26 MB of photographs of 512 x 512."""
 WHOLE_BYTES = 256 << 20
@@ -85,8 +87,10 @@ def apply_stage(
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run prints its own progress line
 
-    found, at, _ = locate(Workspace.open(uri, create=False).dataset("images"), pa.array(ids, pa.string()))
-    slices = [slice(start, start + ROWS_PER_LEASE) for start in range(0, len(found), ROWS_PER_LEASE)]
+    images = Workspace.open(uri, create=False).dataset("images")
+    found, at, _ = locate(images, pa.array(ids, pa.string()))
+    size = rows_per_lease(images)
+    slices = [slice(start, start + size) for start in range(0, len(found), size)]
     leases: list[Lease] = [{"ids": found[part].to_pylist(), "at": at[part].tolist()} for part in slices]
     if not leases:
         return
@@ -98,11 +102,11 @@ def apply_stage(
     if decodes_on_gpu and not ask.num_gpus:
         raise ValueError("--decode gpu needs a GPU, and the workers have none; leave it out")
     if bool(ask.num_gpus) and stage.preprocessing is not None:
-        size = None if decodes_on_gpu else stage.preprocessing
+        resize = None if decodes_on_gpu else stage.preprocessing
         readers = max(1, min(num_readers, len(leases)))
         stream = stream.map(
             _Read,
-            fn_constructor_args=(uri, size),
+            fn_constructor_args=(uri, resize),
             compute=ActorPoolStrategy(min_size=1, max_size=max(readers, MAX_READERS), initial_size=readers),
             num_cpus=1,
         )
@@ -134,6 +138,13 @@ def apply_stage(
             raise RunFailed(f"stage {stage.name} stopped ({why[:200]}); run it again to go on") from error
         # the worker's one clear sentence stands at the end of two tracebacks
         raise ValueError(text.rsplit("ValueError: ", 1)[1].strip().splitlines()[0]) from error
+
+
+def rows_per_lease(images: Any) -> int:
+    """Images of a lease, by the mean size of the rows of a Lance dataset."""
+    files = [file for fragment in images.get_fragments() for file in fragment.metadata.files]
+    weight = sum(file.file_size_bytes or 0 for file in files) / max(1, images.count_rows())
+    return max(1, min(ROWS_PER_LEASE, int(LEASE_BYTES / max(weight, 1.0))))
 
 
 class _Read:

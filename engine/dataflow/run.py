@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from engine.costs import PriceBook
 from engine.dataflow.accounts import Accounts
-from engine.dataflow.apply import ROWS_PER_LEASE, apply_stage
+from engine.dataflow.apply import apply_stage, rows_per_lease
 from engine.dataflow.cluster import RayConnection
 from engine.dataflow.fill_result import FillResult
 from engine.dataflow.filling import Filling
@@ -225,7 +225,8 @@ class Run:
         ask = self._ask(stage.num_gpus, stage.needs_gpu)
         progress = Progress(name or stage.name, len(missing), run_id=self.run_id)
         cluster = self.cluster()
-        most = min(-(-len(missing) // ROWS_PER_LEASE), self.max_workers or len(missing))
+        leases = -(-len(missing) // rows_per_lease(self.workspace.dataset("images")))
+        most = min(leases, self.max_workers or len(missing))
         num_workers = min(cluster.room(ask), most)
         pool = (num_workers, most if cluster.may_grow else num_workers)
         pending: list[pa.Table] = []

@@ -124,3 +124,17 @@ def test_images_that_were_deleted_meanwhile_are_no_rows(tmp_path: Path):
     add(workspace, sound_rows(range(2)))
     found = apply._Apply(workspace.uri, Whole(refused=""), "cpu")({"ids": ["gone"], "at": [0]})
     assert (apply._read_ipc(found["table"]).num_rows, found["num_images"]) == (0, 0)
+
+
+def test_a_lease_of_large_images_is_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    workspace = Workspace.open(tmp_path / "workspace")
+    workspace.ensure_encoder("a", 4)
+    assert apply.rows_per_lease(workspace.dataset("images")) == apply.ROWS_PER_LEASE, "of an empty table"
+    add(workspace, sound_rows(range(40)))
+    images = workspace.dataset("images")
+    assert apply.rows_per_lease(images) == apply.ROWS_PER_LEASE
+    weight = sum(path.stat().st_size for path in (tmp_path / "workspace" / "images.lance" / "data").iterdir()) / 40
+    monkeypatch.setattr(apply, "LEASE_BYTES", int(10.5 * weight))
+    assert apply.rows_per_lease(images) == 10
+    monkeypatch.setattr(apply, "LEASE_BYTES", 1)
+    assert apply.rows_per_lease(images) == 1
