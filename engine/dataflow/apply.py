@@ -219,9 +219,12 @@ class _Apply:
             assert size is not None
             yield ids, decode_on_gpu(lease["encoded"], size, self._device), self._rows(lease)
         elif size:
-            parts = [(_stack(part, size), part) for part in _fetched(self._workspace, lease, self._stage.inputs)]
-            rows = pa.concat_tables(part.drop_columns(["image"]) for _, part in parts)
-            yield _ids(rows), torch.from_numpy(np.concatenate([pixels for pixels, _ in parts])), rows
+            resized, facts = [], []
+            for part in _fetched(self._workspace, lease, self._stage.inputs):
+                resized.append(_stack(part, size))
+                facts.append(part.drop_columns(["image"]))
+            rows = pa.concat_tables(facts)
+            yield _ids(rows), torch.from_numpy(np.concatenate(resized)), rows
         else:
             for some, whole in _whole(_fetched(self._workspace, lease, self._stage.inputs)):
                 yield _ids(some), whole, some
