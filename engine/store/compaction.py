@@ -1,5 +1,6 @@
 """Merges small fragments in a few steps, so that at most three times a run's bytes are rewritten, four times a server's."""
 
+import ctypes
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -113,7 +114,19 @@ def merge_small(workspace: "Workspace", name: str, run: Run = run_here) -> int:
         with workspace.writing(name) as newest:
             Compaction.commit(newest, results)
         written += sum(file.file_size_bytes or 0 for fragment in new for file in fragment.files)
+    if written:
+        give_back_memory()
     return written
+
+
+def give_back_memory() -> None:
+    """Returns freed memory to the system where the C library is glibc.
+
+    A merge's buffers are freed by many threads, and glibc keeps them: a driver of 700,000 rows held 180 MB that nothing used.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def clean(dataset: Any, keep_versions_for: timedelta) -> None:

@@ -132,3 +132,17 @@ def test_merges_may_run_in_another_process_in_any_order(workspace, small):
     assert sum(order) >= 2
     assert workspace.fetch(recipe_ids(range(40)), ["seed"])["seed"].to_pylist() == list(range(40))
     assert len(workspace.dataset("images").get_fragments()) == sum(order)
+
+
+def test_what_a_merge_has_freed_goes_back_to_the_system(workspace, small, monkeypatch):
+    calls = []
+    give_back = compaction.give_back_memory
+    monkeypatch.setattr(compaction, "give_back_memory", lambda: calls.append(give_back()))
+    add(workspace, image_rows(range(64)))
+    with workspace.lock("run"):
+        assert workspace.compact() == 0
+        assert not calls, "nothing was merged"
+        for index in range(64, 80):
+            add(workspace, image_rows([index]))
+        assert workspace.compact() > 0
+    assert calls
