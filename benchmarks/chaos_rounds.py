@@ -172,7 +172,7 @@ class Round:
         """
         first.send_signal(signal.SIGSTOP)
         try:
-            had_ended = "running" not in self.workspace.runs()["status"].to_pylist()
+            had_ended = "finished" in self.workspace.runs()["status"].to_pylist()
             self._run(None)
             rows, second = self.workspace.count(), self.said
         finally:

@@ -54,7 +54,7 @@ def decode_image(data: bytes, least_side: int | None = None) -> np.ndarray:
     """Pixels `[H, W, 3]` uint8 of an encoded image, as a viewer shows them.
 
     With `least_side`, a JPEG may come at a half, a quarter or an eighth of its size, its sides not shorter than that: a photograph
-    of 12 megapixels is then decoded in a seventh of the time (164 and 23 ms).
+    of 12 megapixels is then decoded in a seventh of the time (benchmarks/results/2026-11-28-two-cores.md).
 
     Raises:
         ValueError: the bytes are no image of `FORMATS`, a broken one, or one beyond `MAX_PIXELS`, `MAX_SIDE` or `MAX_ASPECT`. Equal

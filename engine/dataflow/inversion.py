@@ -20,6 +20,7 @@ from engine.failures import RunFailed
 from engine.images import decode_image
 from engine.models.faults import is_device_fault
 from engine.models.inversion.config import InversionConfig
+from engine.models.references import fit
 from engine.models.spec import GeneratorSpec
 from engine.progress import Progress
 from engine.sources.injected import TokenRef
@@ -265,8 +266,6 @@ class _Fitter:
 
     def _references(self, workspace: Workspace, job: TokenJob) -> tuple[list[np.ndarray], int]:
         """The references of a job at the generator's size, and their bytes; decoded one by one, since a batch has hundreds, of any size."""
-        from engine.models.references import fit
-
         found = workspace.fetch(list(job.reference_ids), ["image"])
         encoded = dict(zip(found["id"].to_pylist(), found["image"].to_pylist(), strict=True))
         spec, fitted = self._generator.spec, []
